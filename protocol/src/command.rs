@@ -1,0 +1,232 @@
+//! Supervisor to host: what a host is told to do.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{AttemptNo, BatchId, Generation, MessageId, QuestionId, TaskId};
+
+/// A command as a notification `{"method": <name>, "params": <fields>}`; [`Hello`] and `ping` are
+/// requests and travel apart.
+///
+/// [`Hello`]: crate::version::Hello
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "method", content = "params", rename_all = "snake_case")]
+pub enum Command {
+    /// Begin the run; sent once, after the host's identity is durable.
+    Start(Box<Start>),
+    /// Hand a message to the agent.
+    Deliver(Message),
+    /// The operator's answer to a question that this run asked.
+    Answer(Answer),
+    /// Interrupt the agent's current turn; the run goes on.
+    Interrupt {},
+    /// End the run: the agent is asked, after `grace_ms` its tree is killed.
+    Stop(Stop),
+}
+
+impl Command {
+    /// The JSON-RPC method name.
+    pub fn method(&self) -> &'static str {
+        match self {
+            Command::Start(_) => "start",
+            Command::Deliver(_) => "deliver",
+            Command::Answer(_) => "answer",
+            Command::Interrupt {} => "interrupt",
+            Command::Stop(_) => "stop",
+        }
+    }
+}
+
+/// What a run is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RunKind {
+    /// The agent works on the task.
+    Agent,
+    /// The task's `verify` commands.
+    Verify,
+}
+
+impl RunKind {
+    /// The word used in journal and status.
+    pub fn word(self) -> &'static str {
+        match self {
+            RunKind::Agent => "agent",
+            RunKind::Verify => "verify",
+        }
+    }
+}
+
+/// Everything a host needs for one run; nothing is derived from its own cwd or environment.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Start {
+    /// This run.
+    pub generation: Generation,
+    /// Its batch.
+    pub batch: BatchId,
+    /// Its task.
+    pub task: TaskId,
+    /// Its attempt.
+    pub attempt: AttemptNo,
+    /// What it is for.
+    pub kind: RunKind,
+    /// The agent's working folder, absolute.
+    pub cwd: String,
+    /// Folder of this run's files (made by the host, 0700), absolute.
+    pub run_dir: String,
+    /// Folder of the task's files that outlive a run (mailbox, history, home), absolute.
+    pub task_dir: String,
+    /// The rendered prompt; absent for verify runs and for commands without one.
+    pub prompt: Option<Text>,
+    /// The whole environment of the agent's program: nothing else is inherited.
+    pub env: BTreeMap<String, String>,
+    /// The agent's own conversation to go on with.
+    pub session: Option<String>,
+    /// Messages that go in with the prompt, in order.
+    pub messages: Vec<Message>,
+    /// Messages that an earlier run already injected: never inject them again.
+    pub injected: Vec<MessageId>,
+    /// Most bytes kept of each of stdout and stderr; what comes after is counted, not kept.
+    pub log_max: u64,
+    /// Time from `stop` or end of stdin to the kill of the tree, milliseconds.
+    pub grace_ms: u64,
+    /// The host ends by itself when no command and no ping came for this long, milliseconds.
+    pub lease_ms: u64,
+    /// How to drive the agent.
+    pub adapter: Adapter,
+}
+
+/// A text that may be too large for a line.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Text {
+    /// In the line itself.
+    Inline(String),
+    /// In a file, absolute path, UTF-8.
+    File(String),
+}
+
+/// How the host drives the agent's program.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Adapter {
+    /// Any program; its exit status (or its result file) is its result.
+    Command(CommandAdapter),
+    /// The embedded demo agent: plays a script of steps.
+    Scripted(ScriptedAdapter),
+    /// Commands that must all exit 0.
+    Verify(VerifyAdapter),
+}
+
+/// How a plain program is run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CommandAdapter {
+    /// Program and arguments, rendered.
+    pub argv: Vec<String>,
+    /// How the prompt reaches it.
+    pub prompt_by: PromptBy,
+    /// Where it writes a JSON result, absolute; absent: its exit status is the result.
+    pub result_file: Option<String>,
+}
+
+/// How a command gets the prompt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PromptBy {
+    /// Not at all (`run:` tasks).
+    None,
+    /// As its last argument.
+    Argument,
+    /// On its stdin, which is then closed.
+    Stdin,
+    /// In a file whose path is in `SUPERVISOR_PROMPT_FILE`.
+    File,
+}
+
+/// The script of the embedded agent, as JSON text: a list of steps (see the host's manual).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ScriptedAdapter {
+    /// JSON array of steps, inline or in a file.
+    pub script: Text,
+}
+
+/// The commands of a verify run, in order; the first that fails ends it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VerifyAdapter {
+    /// The commands.
+    pub commands: Vec<VerifyCommand>,
+}
+
+/// One command of a verify run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VerifyCommand {
+    /// Program and arguments.
+    pub argv: Vec<String>,
+    /// Its own time limit, milliseconds.
+    pub timeout_ms: u64,
+    /// Added to the run's environment.
+    pub env: BTreeMap<String, String>,
+}
+
+/// One message of the operator, immutable.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Message {
+    /// Its id.
+    pub id: MessageId,
+    /// When it goes in.
+    pub mode: SteerMode,
+    /// Its text.
+    pub text: String,
+}
+
+/// When a message goes in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SteerMode {
+    /// At the next tool boundary.
+    Boundary,
+    /// Interrupt the turn, then prompt.
+    Interrupt,
+    /// When the turn ends.
+    After,
+    /// In a new session, with a hand-off.
+    Restart,
+}
+
+impl SteerMode {
+    /// The word used on the command line and in the journal.
+    pub fn word(self) -> &'static str {
+        match self {
+            SteerMode::Boundary => "boundary",
+            SteerMode::Interrupt => "interrupt",
+            SteerMode::After => "after",
+            SteerMode::Restart => "restart",
+        }
+    }
+}
+
+/// The answer to a question.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answer {
+    /// The question.
+    pub question: QuestionId,
+    /// The answer; absent when the question expired and policy gives none.
+    pub text: Option<String>,
+}
+
+/// How to end a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stop {
+    /// Time from now to the kill of the tree, milliseconds; 0 kills at once.
+    pub grace_ms: u64,
+}
+
+/// The answer to `ping`: the heartbeat, with signs of life that no report carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Pong {
+    /// Bytes the agent's program has printed so far.
+    pub output_bytes: u64,
+    /// CPU time of the run's process family so far, milliseconds (ended children included).
+    pub cpu_ms: u64,
+}

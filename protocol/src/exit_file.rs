@@ -1,0 +1,27 @@
+//! `exit.json`: a run's durable result, written by the host before it reports the result.
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{Generation, MessageId};
+use crate::report::RunResult;
+
+/// Format version of the file.
+pub const EXIT_FILE_VERSION: u32 = 1;
+/// Name of the file in the run's folder.
+pub const EXIT_FILE_NAME: &str = "exit.json";
+/// Name of the file in the task's folder that lists injected messages, one id a line.
+pub const INJECTED_FILE_NAME: &str = "injected";
+
+/// The content of `exit.json`: one line of JSON. A file that does not parse was not finished and
+/// counts as absent; one of a newer version stops whoever reads it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ExitFile {
+    /// [`EXIT_FILE_VERSION`].
+    pub v: u32,
+    /// The run it belongs to; another number than the folder's is refused.
+    pub generation: Generation,
+    /// The result.
+    pub result: RunResult,
+    /// Every message this run injected.
+    pub injected: Vec<MessageId>,
+}

@@ -1,0 +1,264 @@
+//! Host to supervisor: what happened in a run.
+
+use serde::{Deserialize, Serialize};
+
+use crate::class::Class;
+use crate::ids::{Generation, MessageId, QuestionId};
+
+/// Longest excerpt of free text in a report, bytes: enough for a status line and for `explain`,
+/// small enough that a flood of reports stays cheap. The whole text is in the run's files.
+pub const EXCERPT_MAX: usize = 2048;
+
+/// One report (`method: "report"`).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// The run that speaks; a report of another generation than the pipe's is counted, not applied.
+    pub generation: Generation,
+    /// What happened.
+    pub event: Event,
+}
+
+/// What happened in a run, the same words for every kind of agent.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Event {
+    /// The agent's program runs; what this adapter can prove.
+    Started(Started),
+    /// The prompt has been handed over.
+    PromptSent {},
+    /// The agent said something.
+    AssistantMessage(Said),
+    /// The agent uses a tool.
+    ToolCall(Tool),
+    /// A tool ended.
+    ToolResult(Tool),
+    /// Cumulative use of this run.
+    Usage(Usage),
+    /// How full the context is.
+    Context(Context),
+    /// The service limits the account; the agent itself waits or gives up.
+    RateLimited(RateLimited),
+    /// The agent retries something by itself.
+    Retry(Said),
+    /// The agent compacts its context.
+    Compaction(Said),
+    /// The agent says how far it is; resets the no-progress clock.
+    Progress(Progress),
+    /// The agent answers a message.
+    Reply(Said),
+    /// The agent wants the operator to know something now.
+    Escalation(Said),
+    /// The message is durable as injected and about to be handed to the agent.
+    MessageInjected {
+        /// The message.
+        id: MessageId,
+    },
+    /// The agent has provably read the message.
+    MessageSeen {
+        /// The message.
+        id: MessageId,
+    },
+    /// The host started a process of the run.
+    ProcessSpawned(ProcessSpawned),
+    /// The agent's turn is over; a result or a new turn follows.
+    TurnEnded {},
+    /// The host found something odd that it can live with (garbage on its stdin, a full log).
+    Notice(Said),
+    /// The run's result, already durable in `exit.json`. Nothing that counts comes after it.
+    Result(Box<RunResult>),
+}
+
+/// Free text, cut to [`EXCERPT_MAX`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Said {
+    /// The text.
+    pub text: String,
+}
+
+/// A tool's start or end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tool {
+    /// The tool.
+    pub name: String,
+    /// What it works on, or how it ended; an excerpt.
+    pub detail: String,
+    /// For a result: whether it went well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ok: Option<bool>,
+}
+
+/// The agent runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Started {
+    /// What the adapter can prove.
+    pub capabilities: Capabilities,
+    /// The agent's own conversation, where it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<String>,
+}
+
+/// What an adapter can do and prove; nothing is pretended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Capabilities {
+    /// The quickest way a message can go in.
+    pub steer: SteerReach,
+    /// The highest rung that a message can reach with proof.
+    pub receipt: Receipt,
+    /// A turn can be interrupted.
+    pub interrupt: bool,
+    /// A session can be resumed.
+    pub resume: bool,
+    /// The agent can ask the operator.
+    pub questions: bool,
+    /// Tokens and turns are reported.
+    pub usage: bool,
+    /// Cost is reported.
+    pub cost: bool,
+}
+
+/// The quickest way a message can reach an agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SteerReach {
+    /// Not while it runs: after the turn or by restart only.
+    None,
+    /// At the next tool boundary.
+    Boundary,
+    /// At once, by interrupting.
+    Interrupt,
+}
+
+/// How far an adapter can prove a message's way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Receipt {
+    /// Handed to the agent's program.
+    Injected,
+    /// Read by the agent.
+    Seen,
+}
+
+/// Cumulative use of one run.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Usage {
+    /// Turns taken.
+    #[serde(default)]
+    pub turns: u64,
+    /// Tokens, in and out together.
+    #[serde(default)]
+    pub tokens: u64,
+    /// Cost in micro-dollars (one millionth of a US dollar).
+    #[serde(default)]
+    pub cost_micros: u64,
+}
+
+/// How full the context is, in tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Context {
+    /// Tokens in use.
+    pub used: u64,
+    /// Size of the window.
+    pub window: u64,
+}
+
+/// The account is limited.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RateLimited {
+    /// When the limit ends, milliseconds since the Unix epoch, where known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reset_at_ms: Option<i64>,
+    /// What the service said.
+    pub detail: String,
+}
+
+/// How far the agent is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    /// What it does now.
+    pub text: String,
+    /// 0 to 100, where known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub percent: Option<u8>,
+}
+
+/// A process of the run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessSpawned {
+    /// Its pid.
+    pub pid: u32,
+    /// Field 22 of `/proc/PID/stat`: clock ticks since boot.
+    pub start_ticks: u64,
+    /// Its command line, an excerpt.
+    pub command: String,
+}
+
+/// Whether the work went well, as the agent or the command says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ResultStatus {
+    /// It did.
+    Ok,
+    /// It did not; [`RunResult::class`] says why.
+    Failed,
+}
+
+/// What the host says of its run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunResult {
+    /// Whether it went well.
+    pub status: ResultStatus,
+    /// Why not; always there when the status is `failed`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class: Option<Class>,
+    /// A sentence for people; an excerpt.
+    #[serde(default)]
+    pub summary: String,
+    /// Exit status of the agent's program, where there was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i32>,
+    /// Signal that ended the agent's program.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signal: Option<i32>,
+    /// End of the account's limit, milliseconds since the Unix epoch (class `usage_limit`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reset_at_ms: Option<i64>,
+    /// The agent's own conversation, where it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<String>,
+    /// What the run used.
+    #[serde(default)]
+    pub usage: Usage,
+    /// Evidence: the end of the output, cut to [`EXCERPT_MAX`].
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub evidence: String,
+}
+
+/// The host's request `ask`: a question to the operator.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ask {
+    /// The run that asks.
+    pub generation: Generation,
+    /// The question.
+    pub text: String,
+    /// Answers to choose from; empty: free text.
+    #[serde(default)]
+    pub options: Vec<String>,
+}
+
+/// The answer to `ask`, once the question is durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Asked {
+    /// The question's id; `answer` will name it.
+    pub question: QuestionId,
+}
+
+/// Cuts `text` to at most `max` bytes at a character boundary and marks the cut.
+pub fn excerpt(text: &str, max: usize) -> String {
+    const MARK: &str = "…";
+    if text.len() <= max {
+        return text.to_owned();
+    }
+    let end = text.floor_char_boundary(max.saturating_sub(MARK.len()));
+    format!("{}{MARK}", &text[..end])
+}

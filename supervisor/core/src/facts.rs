@@ -1,0 +1,246 @@
+//! The state: primary facts only. What can be computed from them lives in [`crate::index`].
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use protocol::class::Class;
+use protocol::command::{RunKind, SteerMode};
+use protocol::ids::{AttemptNo, BatchId, Generation, MessageId, QuestionId, TaskId};
+use protocol::report::{Capabilities, RunResult, Usage};
+
+use crate::identity::Identity;
+use crate::machine::{
+    AccountState, AttemptState, BatchState, MessageState, QuestionState, RunState, TaskState,
+};
+use crate::plan::{
+    AccountSpec, AgentSpec, Dependency, RetryMode, Settings, SpecIx, TaskIx, TaskSpec,
+};
+use crate::reason::{AccountReason, BatchReason, TaskReason};
+use crate::record::StopReason;
+use crate::time::{Boot, Deadline, Now, Wall};
+
+/// Everything a checkpoint holds.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Facts {
+    /// The batch.
+    pub batch: Batch,
+    /// Its agents.
+    pub agents: Vec<AgentSpec>,
+    /// Its accounts.
+    pub accounts: Vec<Account>,
+    /// Rules that tasks share.
+    pub specs: Vec<Arc<TaskSpec>>,
+    /// Its tasks.
+    pub tasks: Vec<Task>,
+    /// Runs that have not ended.
+    pub runs: BTreeMap<Generation, Run>,
+    /// Messages; settled ones keep their times, not their text.
+    pub messages: BTreeMap<MessageId, Message>,
+    /// Questions; settled ones of ended tasks are forgotten.
+    pub questions: BTreeMap<QuestionId, Question>,
+}
+
+/// One batch.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Batch {
+    /// Its id.
+    pub id: BatchId,
+    /// Where it is.
+    pub state: BatchState,
+    /// Why.
+    pub reason: BatchReason,
+    /// When it was created.
+    pub created: Wall,
+    /// The moment of the last record.
+    pub now: Now,
+    /// The last supervisor's term; 0 before the first.
+    pub term: u64,
+    /// The last supervisor.
+    pub supervisor: Option<Identity>,
+    /// Number of the last record.
+    pub seq: u64,
+    /// Seed of every random choice.
+    pub seed: u64,
+    /// Rules.
+    pub settings: Settings,
+    /// The plan is whole.
+    pub plan_closed: bool,
+    /// Last generation given out.
+    pub last_generation: Generation,
+    /// Last message id given out.
+    pub last_message: MessageId,
+    /// Last question id given out.
+    pub last_question: QuestionId,
+    /// Use of all ended runs.
+    pub usage: Usage,
+    /// Running time so far, pauses not counted, up to `running_since`.
+    pub ran: Duration,
+    /// Since when it runs, if it does.
+    pub running_since: Option<Boot>,
+    /// Spawn failures in a row, over all tasks, since the last host that shook hands.
+    pub spawn_failures: u32,
+    /// Who stopped it may go on only by an operator's command.
+    pub stop_grade: Option<crate::input::StopStage>,
+}
+
+/// One task.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Task {
+    /// Its id.
+    pub id: TaskId,
+    /// Its rules.
+    pub spec: SpecIx,
+    /// Its `foreach` item, as JSON text.
+    pub item: Option<Arc<str>>,
+    /// Its globs of files.
+    pub touches: Arc<[Arc<str>]>,
+    /// What must come first.
+    pub depends_on: Box<[Dependency]>,
+    /// Where it is.
+    pub state: TaskState,
+    /// Why.
+    pub reason: TaskReason,
+    /// Since when.
+    pub since: Wall,
+    /// When it will be looked at again, where it waits for time.
+    pub next_check: Option<Deadline>,
+    /// How often it was reopened.
+    pub epoch: u32,
+    /// Number of the last attempt; 0 before the first.
+    pub attempts: AttemptNo,
+    /// Attempts that count, in this epoch.
+    pub consumed: u32,
+    /// Attempts at most in this epoch, where the operator said so.
+    pub attempts_max: Option<u32>,
+    /// Lost attempts in a row.
+    pub lost: u32,
+    /// Non-consuming failures in a row (for their backoff).
+    pub free_retries: u32,
+    /// The open attempt.
+    pub attempt: Option<Attempt>,
+    /// How the next attempt begins.
+    pub mode: RetryMode,
+    /// The agent's conversation to go on with.
+    pub session: Option<Arc<str>>,
+    /// The last ended attempt.
+    pub last: Option<Box<Outcome>>,
+    /// Use of its ended runs.
+    pub usage: Usage,
+    /// A hold that the operator asked for while an attempt was open, to be applied at its end.
+    pub hold: bool,
+}
+
+/// One open attempt.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Attempt {
+    /// Its number.
+    pub no: AttemptNo,
+    /// Where it is.
+    pub state: AttemptState,
+    /// Its lane.
+    pub slot: u32,
+    /// How it began.
+    pub mode: RetryMode,
+    /// Its live or last run.
+    pub run: Generation,
+    /// Its wall limit, over all its runs.
+    pub deadline: Boot,
+    /// The agent's result, once there is one that counts.
+    pub result: Option<Arc<RunResult>>,
+    /// It finds out whether its account's limit is over.
+    pub probe: bool,
+}
+
+/// How an attempt ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcome {
+    /// Its number.
+    pub attempt: AttemptNo,
+    /// Why not done; absent: done.
+    pub class: Option<Class>,
+    /// A sentence for people.
+    pub detail: Arc<str>,
+    /// The agent's summary, where it handed over a result.
+    pub summary: Arc<str>,
+}
+
+/// One run that has not ended.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Run {
+    /// Its task.
+    pub task: TaskIx,
+    /// Its attempt.
+    pub attempt: AttemptNo,
+    /// What it is for.
+    pub kind: RunKind,
+    /// Where it is.
+    pub state: RunState,
+    /// Its spawn token.
+    pub token: u128,
+    /// Its host, once spawned.
+    pub identity: Option<Identity>,
+    /// What its adapter can prove, once started.
+    pub capabilities: Option<Capabilities>,
+    /// Why it was told to end, and when its grace is over.
+    pub stop: Option<(StopReason, Boot)>,
+    /// Its result, once durable.
+    pub result: Option<Arc<RunResult>>,
+    /// Use so far.
+    pub usage: Usage,
+}
+
+/// One message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message {
+    /// Its task.
+    pub task: TaskIx,
+    /// When it goes in.
+    pub mode: SteerMode,
+    /// Its text; empty once settled.
+    pub text: Arc<str>,
+    /// Useless after this.
+    pub expires: Option<Wall>,
+    /// How far it is.
+    pub state: MessageState,
+    /// The run it was handed to.
+    pub generation: Option<Generation>,
+    /// When it reached each rung, in order.
+    pub rungs: Vec<(MessageState, Wall)>,
+}
+
+/// One question.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Question {
+    /// Its task.
+    pub task: TaskIx,
+    /// The run that asks.
+    pub generation: Generation,
+    /// The question.
+    pub text: Arc<str>,
+    /// Answers to choose from.
+    pub options: Vec<Arc<str>>,
+    /// Since when.
+    pub asked: Wall,
+    /// How long it waits.
+    pub deadline: Deadline,
+    /// Where it is.
+    pub state: QuestionState,
+    /// The answer.
+    pub answer: Option<Arc<str>>,
+}
+
+/// One account.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Account {
+    /// Its rules.
+    pub spec: AccountSpec,
+    /// Where it is.
+    pub state: AccountState,
+    /// Why.
+    pub reason: Option<AccountReason>,
+    /// When it will be looked at again.
+    pub until: Option<Deadline>,
+    /// Limits hit in a row (for the wait where no reset time is known).
+    pub limited: u32,
+}

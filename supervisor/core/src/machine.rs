@@ -1,0 +1,225 @@
+//! The closed machines: one enum and one edge table per entity, used live, in replay and in tests.
+
+use std::fmt;
+
+/// A state that the edge table does not lead to; a journal that asks for it is not ours to follow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{machine}: no edge from {from} to {to}")]
+pub struct IllegalEdge {
+    /// Which machine.
+    pub machine: &'static str,
+    /// The state it is in.
+    pub from: &'static str,
+    /// The state asked for.
+    pub to: &'static str,
+}
+
+/// One step of one machine, as told to whoever watches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Edge {
+    /// Which machine.
+    pub machine: &'static str,
+    /// From this state
+    pub from: &'static str,
+    /// to this one.
+    pub to: &'static str,
+}
+
+macro_rules! machine {
+    (
+        $(#[$doc:meta])*
+        $name:ident as $machine:literal {
+            $($(#[$sdoc:meta])* $state:ident = $word:literal => [$($to:ident),*]),+ $(,)?
+        }
+    ) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum $name {
+            $($(#[$sdoc])* $state,)+
+        }
+        impl $name {
+            /// Every state, in the order of the manual.
+            pub const ALL: &'static [$name] = &[$($name::$state),+];
+
+            /// The word used in status, journal and scripts.
+            pub const fn word(self) -> &'static str {
+                match self { $($name::$state => $word,)+ }
+            }
+            /// The states that this one may become: the edge table.
+            pub const fn edges(self) -> &'static [$name] {
+                match self { $($name::$state => &[$($name::$to),*],)+ }
+            }
+            /// Takes one edge.
+            ///
+            /// # Errors
+            /// [`IllegalEdge`] when the table does not hold it.
+            pub fn become_(&mut self, to: $name) -> Result<Edge, IllegalEdge> {
+                let (from_word, to_word) = (self.word(), to.word());
+                if !self.edges().contains(&to) {
+                    return Err(IllegalEdge { machine: $machine, from: from_word, to: to_word });
+                }
+                *self = to;
+                Ok(Edge { machine: $machine, from: from_word, to: to_word })
+            }
+            /// Every edge of this machine, for tests that count which were taken.
+            pub fn all_edges() -> Vec<Edge> {
+                let mut all = Vec::new();
+                for from in Self::ALL {
+                    for to in from.edges() {
+                        all.push(Edge { machine: $machine, from: from.word(), to: to.word() });
+                    }
+                }
+                all
+            }
+            /// The state of that word.
+            pub fn from_word(word: &str) -> Option<$name> {
+                Self::ALL.iter().copied().find(|state| state.word() == word)
+            }
+        }
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(self.word())
+            }
+        }
+    };
+}
+
+machine! {
+    /// Where a batch is.
+    BatchState as "batch" {
+        /// Attempts may start.
+        Running = "running" => [Paused, Stopping, Done, Failed, Interrupted],
+        /// No new attempts until its reason is gone.
+        Paused = "paused" => [Running, Stopping, Done, Failed, Interrupted],
+        /// Draining, or ending what runs.
+        Stopping = "stopping" => [Running, Done, Failed, Interrupted],
+        /// Every task done or skipped on purpose.
+        Done = "done" => [Running],
+        /// Every task terminal, some not done.
+        Failed = "failed" => [Running],
+        /// Ended before its tasks did; `run` goes on with it.
+        Interrupted = "interrupted" => [Running],
+    }
+}
+
+machine! {
+    /// Where a task is.
+    TaskState as "task" {
+        /// Not yet looked at.
+        Pending = "pending" => [Blocked, Ready, Skipped],
+        /// Waits for a dependency, a date, or a task that touches the same files.
+        Blocked = "blocked" => [Ready, Paused, Skipped, Cancelled, Done],
+        /// Waits for a lane, or for the end of a backoff.
+        Ready = "ready" => [Running, Blocked, Paused, Skipped, Cancelled, Done, Failed],
+        /// An agent works on it.
+        Running = "running" => [Verifying, Waiting, Ready, Paused, Done, Failed, Cancelled],
+        /// Its proof is being made.
+        Verifying = "verifying" => [Ready, Paused, Done, Failed, Cancelled],
+        /// An agent waits for the operator's answer.
+        Waiting = "waiting" => [Running, Verifying, Ready, Paused, Done, Failed, Cancelled],
+        /// Held by the operator, a kill, or an account.
+        Paused = "paused" => [Ready, Blocked, Skipped, Cancelled, Done, Failed],
+        /// Proven done.
+        Done = "done" => [],
+        /// Not done, and not tried again.
+        Failed = "failed" => [Ready, Blocked],
+        /// Ended by the operator.
+        Cancelled = "cancelled" => [Ready, Blocked],
+        /// Not tried: a dependency failed, or the operator said so.
+        Skipped = "skipped" => [Ready, Blocked],
+    }
+}
+
+impl TaskState {
+    /// Left only by `retry` (the record `Reopened`).
+    pub const fn is_terminal(self) -> bool {
+        matches!(
+            self,
+            Self::Done | Self::Failed | Self::Cancelled | Self::Skipped
+        )
+    }
+    /// An attempt is open.
+    pub const fn is_live(self) -> bool {
+        matches!(self, Self::Running | Self::Verifying | Self::Waiting)
+    }
+}
+
+machine! {
+    /// Where an attempt is.
+    AttemptState as "attempt" {
+        /// Its agent run is under way.
+        Working = "working" => [Proving, Ended],
+        /// Its verify run is under way.
+        Proving = "proving" => [Ended],
+        /// It has an outcome.
+        Ended = "ended" => [],
+    }
+}
+
+machine! {
+    /// Where a run is: the life of one host.
+    RunState as "run" {
+        /// Decided and durable; the host may or may not exist.
+        Intended = "intended" => [Spawned, Stopping, Ended],
+        /// The host exists and waits behind the stdin gate; its identity is durable.
+        Spawned = "spawned" => [Started, Stopping, Ended],
+        /// The agent's program runs.
+        Started = "started" => [Finished, Stopping, Ended],
+        /// Its result is durable; the host is ending.
+        Finished = "finished" => [Stopping, Ended],
+        /// Told to end.
+        Stopping = "stopping" => [Ended],
+        /// The host and its tree are gone.
+        Ended = "ended" => [],
+    }
+}
+
+machine! {
+    /// How far a message has come.
+    MessageState as "message" {
+        /// Durable, not yet handed to a host.
+        Queued = "queued" => [Sent, Expired, Dead],
+        /// Written to a host.
+        Sent = "sent" => [Injected, Queued, Uncertain, Dead],
+        /// Handed to the agent's program, durable there.
+        Injected = "injected" => [Seen, Uncertain],
+        /// Read by the agent.
+        Seen = "seen" => [],
+        /// Its time ran out before it was sent.
+        Expired = "expired" => [],
+        /// Its task ended first.
+        Dead = "dead" => [],
+        /// A crash hid whether the agent got it.
+        Uncertain = "uncertain" => [],
+    }
+}
+
+machine! {
+    /// Where a question is.
+    QuestionState as "question" {
+        /// Waits for the operator.
+        Open = "open" => [Answered, Defaulted, Expired, Withdrawn],
+        /// Answered by the operator.
+        Answered = "answered" => [],
+        /// Answered by the batch file's default.
+        Defaulted = "defaulted" => [],
+        /// Its deadline passed and the batch file gives no answer.
+        Expired = "expired" => [],
+        /// The run that asked has ended.
+        Withdrawn = "withdrawn" => [],
+    }
+}
+
+machine! {
+    /// Whether an account may be used.
+    AccountState as "account" {
+        /// It may.
+        Open = "open" => [Limited, Stopped],
+        /// Not before its reset.
+        Limited = "limited" => [Probing, Stopped, Open],
+        /// One attempt finds out whether the limit is over.
+        Probing = "probing" => [Open, Limited, Stopped],
+        /// Not before the operator acts.
+        Stopped = "stopped" => [Open],
+    }
+}

@@ -1,0 +1,138 @@
+//! After a crash: what the machine shows of a run, and the ruling, as a lettered table.
+//!
+//! The driver has already waited for (or killed, by proven identity) every host of earlier terms
+//! before it asks; a process that is still there, or that can not be judged, is a fact too.
+//!
+//! | letter | process | result file | stop decided before the crash | ruling |
+//! |---|---|---|---|---|
+//! | A | gone | durable | none, or one after which a late result counts | import the result |
+//! | B | gone | durable | one after which it does not count | archive it, end as stopped |
+//! | C | gone | absent | none, run only intended | lost before it began |
+//! | D | gone | absent | none | lost |
+//! | E | gone | absent | any | end as stopped |
+//! | F | gone | unreadable | any or none | refuse: the file is kept, a person must look |
+//! | G | living | any | any or none | refuse: never a second run beside a living host |
+//! | H | foreign | any | any or none | refuse: another machine or namespace, unknown is not dead |
+
+use protocol::ids::MessageId;
+use protocol::report::RunResult;
+
+use crate::machine::RunState;
+use crate::record::StopReason;
+
+/// What the machine shows of a host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ProcessFact {
+    /// No process has its identity or its token; or its boot is over.
+    Gone,
+    /// It lives and could not be ended.
+    Living,
+    /// It belongs to another machine or pid namespace.
+    Foreign,
+}
+
+/// What its `exit.json` shows.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ResultFact {
+    /// A whole result of this generation.
+    Durable(Box<RunResult>),
+    /// None, or one that was never finished.
+    Absent,
+    /// There is one that this release can not read (newer version, other generation, I/O error).
+    Unreadable,
+}
+
+/// What the machine shows of a run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RunFacts {
+    /// Its host.
+    pub process: ProcessFact,
+    /// Its result.
+    pub result: ResultFact,
+    /// Messages that its file names as injected.
+    pub injected: Vec<MessageId>,
+}
+
+/// A row of the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Letter {
+    /// Import the result.
+    A,
+    /// Archive the result, end as stopped.
+    B,
+    /// Lost before it began.
+    C,
+    /// Lost.
+    D,
+    /// End as stopped.
+    E,
+    /// Refuse: unreadable result.
+    F,
+    /// Refuse: still living.
+    G,
+    /// Refuse: foreign.
+    H,
+}
+
+impl Letter {
+    /// Every letter.
+    pub const ALL: &'static [Letter] = &[
+        Self::A,
+        Self::B,
+        Self::C,
+        Self::D,
+        Self::E,
+        Self::F,
+        Self::G,
+        Self::H,
+    ];
+
+    /// The letter as text.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::A => "A",
+            Self::B => "B",
+            Self::C => "C",
+            Self::D => "D",
+            Self::E => "E",
+            Self::F => "F",
+            Self::G => "G",
+            Self::H => "H",
+        }
+    }
+
+    /// Whether the batch can not go on before a person has looked.
+    pub const fn refuses(self) -> bool {
+        matches!(self, Self::F | Self::G | Self::H)
+    }
+}
+
+/// The ruling; total over all facts.
+pub fn rule(
+    process: ProcessFact,
+    result: &ResultFact,
+    state: RunState,
+    stop: Option<StopReason>,
+) -> Letter {
+    match (process, result, stop) {
+        (ProcessFact::Living, _, _) => Letter::G,
+        (ProcessFact::Foreign, _, _) => Letter::H,
+        (ProcessFact::Gone, ResultFact::Unreadable, _) => Letter::F,
+        (ProcessFact::Gone, ResultFact::Durable(_), None) => Letter::A,
+        (ProcessFact::Gone, ResultFact::Durable(_), Some(stop)) => {
+            if stop.late_result_counts() {
+                Letter::A
+            } else {
+                Letter::B
+            }
+        }
+        (ProcessFact::Gone, ResultFact::Absent, Some(_)) => Letter::E,
+        (ProcessFact::Gone, ResultFact::Absent, None) => {
+            if state == RunState::Intended {
+                Letter::C
+            } else {
+                Letter::D
+            }
+        }
+    }
+}

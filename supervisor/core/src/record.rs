@@ -1,0 +1,416 @@
+//! Everything that can be decided; applying records, live or from a journal, is the only thing that
+//! changes the state.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use protocol::class::Class;
+use protocol::command::{RunKind, SteerMode};
+use protocol::ids::{AttemptNo, BatchId, Generation, MessageId, QuestionId};
+use protocol::report::{Capabilities, RunResult, Usage};
+
+use crate::identity::{Exit, Identity};
+use crate::machine::{AccountState, BatchState, MessageState, QuestionState, TaskState};
+use crate::plan::{
+    AccountIx, AccountSpec, AgentSpec, PlannedTask, RetryMode, Settings, SpecIx, TaskIx, TaskSpec,
+};
+use crate::reason::{AccountReason, BatchReason, TaskReason};
+use crate::reconcile::Letter;
+use crate::time::{Deadline, Now, Wall};
+
+/// A record with its place in the journal.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Entry {
+    /// Its number, from 1, without gaps.
+    pub seq: u64,
+    /// The term of the supervisor that decided it.
+    pub term: u64,
+    /// When it was decided.
+    pub now: Now,
+    /// What was decided.
+    pub record: Record,
+}
+
+/// One decision.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Record {
+    /// The batch exists. Always the first record.
+    BatchCreated(Box<BatchCreated>),
+    /// The plan grows by specs and tasks; dependencies may point at tasks that a later record of
+    /// the same creation brings. After the last one `PlanClosed` follows.
+    PlanExtended {
+        /// Added at the end of the specs.
+        specs: Vec<Arc<TaskSpec>>,
+        /// Added at the end of the tasks.
+        tasks: Vec<PlannedTask>,
+    },
+    /// The extension is whole: tasks may be looked at.
+    PlanClosed,
+    /// A changed batch file: a task that is not terminal and not live takes other rules.
+    TaskRevised {
+        /// The task.
+        task: TaskIx,
+        /// Its new rules.
+        spec: SpecIx,
+    },
+    /// A supervisor took the batch over.
+    SupervisorStarted {
+        /// Its term: one more than the last.
+        term: u64,
+        /// The supervisor itself.
+        identity: Identity,
+        /// Its release.
+        build: Arc<str>,
+    },
+    /// The supervisor was away (suspended, stopped, starved) for this long: boot deadlines move.
+    ClockGap {
+        /// The length.
+        gap: Duration,
+    },
+    /// The batch changes state.
+    BatchMoved {
+        /// To this.
+        to: BatchState,
+        /// Because of this.
+        reason: BatchReason,
+    },
+    /// A task changes state without an attempt of its own starting or ending.
+    TaskMoved {
+        /// The task.
+        task: TaskIx,
+        /// To this (may be the state it is in: then only the reason changes).
+        to: TaskState,
+        /// Because of this.
+        reason: TaskReason,
+        /// When it will be looked at again.
+        next_check: Option<Deadline>,
+    },
+    /// An attempt begins, and with it its agent run.
+    AttemptStarted(AttemptStarted),
+    /// A further run of the open attempt begins.
+    RunIntended {
+        /// The run.
+        generation: Generation,
+        /// Of this task.
+        task: TaskIx,
+        /// For this.
+        kind: RunKind,
+        /// The spawn token that will be in its environment.
+        token: u128,
+    },
+    /// The host exists behind the stdin gate.
+    RunSpawned {
+        /// The run.
+        generation: Generation,
+        /// The host.
+        identity: Identity,
+    },
+    /// The agent's program runs.
+    RunStarted {
+        /// The run.
+        generation: Generation,
+        /// What its adapter can prove.
+        capabilities: Capabilities,
+        /// Its conversation.
+        session: Option<Arc<str>>,
+    },
+    /// The run is to end.
+    StopDecided {
+        /// The run.
+        generation: Generation,
+        /// Because of this.
+        reason: StopReason,
+        /// Time until its tree is killed.
+        grace: Duration,
+    },
+    /// The run's result is durable with the host.
+    RunFinished {
+        /// The run.
+        generation: Generation,
+        /// The result.
+        result: Arc<RunResult>,
+    },
+    /// The host is gone.
+    RunEnded {
+        /// The run.
+        generation: Generation,
+        /// How.
+        exit: Exit,
+        /// Messages that the host's file names as injected.
+        injected: Vec<MessageId>,
+    },
+    /// After a crash: what was found of a run, and the ruling.
+    RunReconciled {
+        /// The run.
+        generation: Generation,
+        /// The row of the table.
+        letter: Letter,
+    },
+    /// The attempt has an outcome.
+    AttemptEnded(AttemptEnded),
+    /// The task is terminal.
+    TaskEnded {
+        /// The task.
+        task: TaskIx,
+        /// Done, failed, cancelled or skipped.
+        to: TaskState,
+        /// Because of this.
+        reason: TaskReason,
+    },
+    /// The operator reopened a terminal task: epoch + 1, attempts counted anew; what was skipped
+    /// because of it is looked at again.
+    Reopened {
+        /// The task.
+        task: TaskIx,
+        /// How its next attempt begins.
+        mode: RetryMode,
+        /// Attempts at most from now on, where the operator said so.
+        attempts: Option<u32>,
+    },
+    /// A message for a task.
+    MessageQueued {
+        /// Its id.
+        id: MessageId,
+        /// For this task.
+        task: TaskIx,
+        /// When it goes in.
+        mode: SteerMode,
+        /// Its text.
+        text: Arc<str>,
+        /// Useless after this.
+        expires: Option<Wall>,
+    },
+    /// A message went a rung further, or off the ladder.
+    MessageMoved {
+        /// The message.
+        id: MessageId,
+        /// To this rung.
+        to: MessageState,
+        /// In this run.
+        generation: Option<Generation>,
+    },
+    /// An agent asks.
+    QuestionOpened {
+        /// Its id.
+        id: QuestionId,
+        /// The task.
+        task: TaskIx,
+        /// The run that asks.
+        generation: Generation,
+        /// The question.
+        text: Arc<str>,
+        /// Answers to choose from.
+        options: Vec<Arc<str>>,
+        /// How long it waits.
+        deadline: Deadline,
+    },
+    /// A question is settled.
+    QuestionMoved {
+        /// The question.
+        id: QuestionId,
+        /// How.
+        to: QuestionState,
+        /// The answer, where there is one.
+        answer: Option<Arc<str>>,
+    },
+    /// An account changes state.
+    AccountMoved {
+        /// The account.
+        account: AccountIx,
+        /// To this.
+        to: AccountState,
+        /// Because of this.
+        reason: AccountReason,
+        /// When it will be looked at again.
+        until: Option<Deadline>,
+    },
+    /// What a live run has used so far (cumulative for the run); written at most once in a while.
+    UsageNoted {
+        /// The run.
+        generation: Generation,
+        /// Its use.
+        usage: Usage,
+    },
+    /// The operator changed the batch's concurrency.
+    ConcurrencySet {
+        /// Live attempts at most.
+        concurrency: u32,
+    },
+}
+
+/// The first record.
+#[derive(Debug, Clone, PartialEq)]
+pub struct BatchCreated {
+    /// The batch.
+    pub id: BatchId,
+    /// Seed of every random choice (jitter).
+    pub seed: u64,
+    /// Rules.
+    pub settings: Settings,
+    /// Agents.
+    pub agents: Vec<AgentSpec>,
+    /// Accounts.
+    pub accounts: Vec<AccountSpec>,
+}
+
+/// An attempt and its agent run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AttemptStarted {
+    /// The task.
+    pub task: TaskIx,
+    /// The attempt's number.
+    pub attempt: AttemptNo,
+    /// The lane's number, from 0.
+    pub slot: u32,
+    /// How it begins.
+    pub mode: RetryMode,
+    /// Its agent run.
+    pub generation: Generation,
+    /// The spawn token that will be in the host's environment.
+    pub token: u128,
+    /// It finds out whether its account's limit is over.
+    pub probe: bool,
+}
+
+/// The outcome of an attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AttemptEnded {
+    /// The task.
+    pub task: TaskIx,
+    /// Its attempt.
+    pub attempt: AttemptNo,
+    /// Why not done; absent: done.
+    pub class: Option<Class>,
+    /// Whether it counts against the task's attempts.
+    pub consumed: bool,
+    /// A sentence for people.
+    pub detail: Arc<str>,
+    /// What follows.
+    pub next: Next,
+}
+
+/// What follows an attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Next {
+    /// The task's end; a `TaskEnded` follows.
+    End,
+    /// Another attempt, not before `at`.
+    Retry {
+        /// How it begins.
+        mode: RetryMode,
+        /// End of the backoff; absent: as soon as there is a lane.
+        at: Option<Deadline>,
+    },
+    /// The task is held until the operator or its account lets it go on.
+    Hold {
+        /// Why.
+        reason: TaskReason,
+        /// How its next attempt begins.
+        mode: RetryMode,
+    },
+}
+
+/// Why a run is to end. Decides what a late result is worth (I6).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum StopReason {
+    /// No sign of life.
+    Silence,
+    /// Nothing new.
+    NoProgress,
+    /// Over its wall time.
+    Timeout,
+    /// Over a limit of its task.
+    Budget,
+    /// No hello in time.
+    NoHello,
+    /// The wire broke.
+    Protocol,
+    /// Its result is in, but the host does not end.
+    Lingering,
+    /// A question must fail the attempt.
+    Question,
+    /// A message with mode `restart`.
+    Superseded,
+    /// The operator paused the task now.
+    Paused,
+    /// The operator killed it.
+    Killed,
+    /// The operator cancelled the task.
+    Cancelled,
+    /// The batch stops; the task goes on after `run`.
+    Interrupted,
+}
+
+impl StopReason {
+    /// Every reason.
+    pub const ALL: &'static [StopReason] = &[
+        Self::Silence,
+        Self::NoProgress,
+        Self::Timeout,
+        Self::Budget,
+        Self::NoHello,
+        Self::Protocol,
+        Self::Lingering,
+        Self::Question,
+        Self::Superseded,
+        Self::Paused,
+        Self::Killed,
+        Self::Cancelled,
+        Self::Interrupted,
+    ];
+
+    /// The word used in the journal and in `explain`.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Silence => "silence",
+            Self::NoProgress => "no_progress",
+            Self::Timeout => "timeout",
+            Self::Budget => "budget",
+            Self::NoHello => "no_hello",
+            Self::Protocol => "protocol",
+            Self::Lingering => "lingering",
+            Self::Question => "question",
+            Self::Superseded => "superseded",
+            Self::Paused => "paused",
+            Self::Killed => "killed",
+            Self::Cancelled => "cancelled",
+            Self::Interrupted => "interrupted",
+        }
+    }
+
+    /// The class of the attempt that it ends.
+    pub const fn class(self) -> Class {
+        match self {
+            Self::Silence => Class::Silence,
+            Self::NoProgress => Class::NoProgress,
+            Self::Timeout => Class::Timeout,
+            Self::Budget => Class::Budget,
+            Self::NoHello => Class::SpawnFailure,
+            Self::Protocol => Class::Protocol,
+            Self::Lingering => Class::Leftover,
+            Self::Question => Class::AgentFailed,
+            Self::Superseded => Class::Superseded,
+            Self::Paused | Self::Killed | Self::Cancelled => Class::Cancelled,
+            Self::Interrupted => Class::Lost,
+        }
+    }
+
+    /// Whether a result that becomes durable after the decision still counts.
+    pub const fn late_result_counts(self) -> bool {
+        match self {
+            Self::Silence
+            | Self::NoProgress
+            | Self::Timeout
+            | Self::Budget
+            | Self::Lingering
+            | Self::Interrupted => true,
+            Self::NoHello
+            | Self::Protocol
+            | Self::Question
+            | Self::Superseded
+            | Self::Paused
+            | Self::Killed
+            | Self::Cancelled => false,
+        }
+    }
+}
