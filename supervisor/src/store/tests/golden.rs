@@ -1,0 +1,92 @@
+//! Files as released: this release reads them and writes the same bytes. Never edited once a
+//! release has written them; a new version gets a folder of its own beside this one.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use super::sample;
+use crate::store::Position;
+use crate::store::format::{read_checkpoint, read_line, write_checkpoint, write_line};
+use crate::store::seal;
+
+fn golden(name: &str) -> PathBuf {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/store-v1");
+    PathBuf::from(folder).join(name)
+}
+
+/// The golden bytes. Where a file is missing it is made, and the test fails all the same: a person
+/// looks at it and adds it.
+fn released(name: &str, made_now: &[u8]) -> Vec<u8> {
+    let path = golden(name);
+    std::fs::read(&path).unwrap_or_else(|_| {
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, made_now).unwrap();
+        panic!(
+            "{} was missing and has been made: look at it, then add it",
+            path.display()
+        );
+    })
+}
+
+fn records_as_written() -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for (record, seq) in sample::records().into_iter().zip(1..) {
+        write_line(
+            &mut bytes,
+            &sample::entry(seq, record),
+            1,
+            sample::RECORDS as u64 - seq,
+        );
+    }
+    bytes
+}
+
+const AT: Position = Position {
+    seq: 26,
+    segment: 1,
+    offset: 9_876,
+};
+
+#[test]
+fn records_are_written_as_they_were_released() {
+    let written = records_as_written();
+    let released = released("records.jsonl", &written);
+    let lines = released
+        .split(|b| *b == b'\n')
+        .zip(written.split(|b| *b == b'\n'));
+    for (released, written) in lines {
+        let shown = |bytes| String::from_utf8_lossy(bytes).into_owned();
+        assert_eq!(shown(written), shown(released));
+    }
+    assert_eq!(written.len(), released.len());
+}
+
+#[test]
+fn released_records_are_read() {
+    let released = released("records.jsonl", &records_as_written());
+    let mut names = BTreeSet::new();
+    let lines: Vec<&[u8]> = released.split(|b| *b == b'\n').collect();
+    let (end, lines) = lines.split_last().unwrap();
+    assert!(end.is_empty());
+    for (line, record) in lines.iter().zip(sample::records()) {
+        assert_eq!(seal::check(line), Ok(()));
+        let entry = read_line(line).unwrap();
+        assert_eq!(entry.record, record);
+        names.insert(sample::name(&record));
+    }
+    assert_eq!(names.len(), sample::RECORDS, "a line for every record");
+    assert_eq!(lines.len(), sample::RECORDS);
+}
+
+#[test]
+fn a_checkpoint_is_written_and_read_as_it_was_released() {
+    let written = write_checkpoint(&sample::facts(26), AT, 0);
+    let released = released("checkpoint.json", &written);
+    let shown = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    assert_eq!(shown(&written), shown(&released));
+    let line = released.strip_suffix(b"\n").unwrap();
+    assert_eq!(seal::check(line), Ok(()));
+    let (facts, at) = read_checkpoint(line).unwrap();
+    assert_eq!(facts, sample::facts(26));
+    assert_eq!(at, AT);
+}
