@@ -1,5 +1,10 @@
 //! A checkpoint is a shortcut: with it or without, damaged or not, the same batch is read.
 
+use protocol::command::SteerMode;
+use protocol::ids::MessageId;
+use supervisor_core::plan::TaskIx;
+use supervisor_core::record::Record;
+
 use super::disk::MemDisk;
 use super::sample::{entries, facts};
 use super::{dir, fresh, open, read, segment, seqs, write_groups};
@@ -20,7 +25,7 @@ fn story() -> (MemDisk, Journal) {
 #[test]
 fn only_what_follows_the_checkpoint_is_told() {
     let (disk, journal) = story();
-    for check in [Check::Whole, Check::Tail] {
+    for check in [Check::Whole, Check::Tail, Check::Quick] {
         let loaded = load(&disk, &dir(), check).unwrap();
         assert_eq!(loaded.checkpoint, Some(facts(4)));
         assert_eq!(seqs(&loaded.entries), [5, 6, 7]);
@@ -38,7 +43,7 @@ fn a_checkpoint_of_the_last_record_leaves_nothing_to_tell() {
     let (disk, mut journal) = story();
     let bytes = encode(&facts(7), journal.durable()).unwrap();
     write(&disk, &dir(), &bytes).unwrap();
-    for check in [Check::Whole, Check::Tail] {
+    for check in [Check::Whole, Check::Tail, Check::Quick] {
         let loaded = load(&disk, &dir(), check).unwrap();
         assert!(loaded.entries.is_empty());
         assert_eq!((loaded.tail_bytes, loaded.end.seq), (0, 7));
@@ -52,7 +57,7 @@ fn the_tail_goes_on_in_the_next_segment() {
     let (disk, journal) = story();
     let mut journal = journal.with_segment_max(1);
     write_groups(&mut journal, &[&entries(8, 1), &entries(9, 1)]);
-    for check in [Check::Whole, Check::Tail] {
+    for check in [Check::Whole, Check::Tail, Check::Quick] {
         assert_eq!(
             seqs(&load(&disk, &dir(), check).unwrap().entries),
             [5, 6, 7, 8, 9]
@@ -135,7 +140,7 @@ fn a_checkpoint_ahead_of_the_journal_stops_everything() {
     for journal in [two.as_bytes(), &two.as_bytes()[..two.len() - 4], b""] {
         disk.set(&segment(1), journal);
         let before = disk.picture();
-        for check in [Check::Whole, Check::Tail] {
+        for check in [Check::Whole, Check::Tail, Check::Quick] {
             let error = load(&disk, &dir(), check).unwrap_err();
             assert!(error.is_unreadable(), "{error}");
         }
@@ -143,7 +148,7 @@ fn a_checkpoint_ahead_of_the_journal_stops_everything() {
         assert_eq!(disk.picture(), before);
     }
     disk.forget(&segment(1));
-    for check in [Check::Whole, Check::Tail] {
+    for check in [Check::Whole, Check::Tail, Check::Quick] {
         assert!(load(&disk, &dir(), check).unwrap_err().is_unreadable());
     }
 }
@@ -175,7 +180,7 @@ fn a_checkpoint_of_another_place_stops_everything() {
             offset: offset as u64,
         };
         write(&disk, &dir(), &encode(&facts(4), at).unwrap()).unwrap();
-        for check in [Check::Whole, Check::Tail] {
+        for check in [Check::Whole, Check::Tail, Check::Quick] {
             let error = load(&disk, &dir(), check).unwrap_err();
             assert!(error.is_unreadable(), "{offset}: {error}");
         }
@@ -189,15 +194,31 @@ fn damage_before_the_checkpoint_stops_whoever_opens_the_journal() {
     damaged[40] ^= 1;
     disk.set(&segment(1), &damaged);
     assert!(open(&disk).unwrap_err().is_unreadable());
-    assert!(
-        load(&disk, &dir(), Check::Whole)
-            .unwrap_err()
-            .is_unreadable()
-    );
-    assert_eq!(
-        seqs(&load(&disk, &dir(), Check::Tail).unwrap().entries),
-        [5, 6, 7]
-    );
+    for check in [Check::Whole, Check::Quick] {
+        assert!(load(&disk, &dir(), check).unwrap_err().is_unreadable());
+    }
+    let tail = load(&disk, &dir(), Check::Tail).unwrap();
+    assert_eq!(seqs(&tail.entries), [5, 6, 7]);
+}
+
+#[test]
+fn a_quick_look_at_a_large_journal_reads_the_tail() {
+    let (disk, mut journal) = story();
+    let mut group = entries(8, 1);
+    group[0].record = Record::MessageQueued {
+        id: MessageId(1),
+        task: TaskIx(0),
+        mode: SteerMode::After,
+        text: "x".repeat(9 * 1024 * 1024).into(),
+        expires: None,
+    };
+    write_groups(&mut journal, &[&group]);
+    let mut damaged = disk.bytes(&segment(1));
+    damaged[40] ^= 1;
+    disk.set(&segment(1), &damaged);
+    let quick = load(&disk, &dir(), Check::Quick).unwrap();
+    assert_eq!(seqs(&quick.entries), [5, 6, 7, 8]);
+    assert!(load(&disk, &dir(), Check::Whole).is_err());
 }
 
 #[test]

@@ -30,6 +30,10 @@ struct State {
     room: Option<usize>,
     /// Syncs of files that will fail from now on.
     failing_syncs: u32,
+    /// Writes of files that will fail from now on, not for want of room.
+    failing_writes: u32,
+    /// Cuts of files that will fail from now on.
+    failing_cuts: u32,
     /// Changes that still succeed; then the power is gone.
     changes_left: Option<u32>,
     /// Changes so far.
@@ -94,6 +98,14 @@ impl MemDisk {
         self.state().failing_syncs = count;
     }
 
+    pub(super) fn fail_writes(&self, count: u32) {
+        self.state().failing_writes = count;
+    }
+
+    pub(super) fn fail_cuts(&self, count: u32) {
+        self.state().failing_cuts = count;
+    }
+
     /// The power fails after this many changes.
     pub(super) fn power_fails_after(&self, changes: u32) {
         self.state().changes_left = Some(changes);
@@ -148,6 +160,8 @@ impl MemDisk {
         *names = durable_names.clone();
         state.changes_left = None;
         state.failing_syncs = 0;
+        state.failing_writes = 0;
+        state.failing_cuts = 0;
         state.room = None;
     }
 }
@@ -158,6 +172,14 @@ fn used(state: &State) -> usize {
         .iter()
         .map(|number| state.nodes[*number].content.len())
         .sum()
+}
+
+fn refuse(count: &mut u32) -> io::Result<()> {
+    if *count == 0 {
+        return Ok(());
+    }
+    *count -= 1;
+    Err(io::Error::from(io::ErrorKind::ReadOnlyFilesystem))
 }
 
 fn gone() -> io::Error {
@@ -263,6 +285,7 @@ impl DiskFile for MemFile {
     }
     fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let mut state = self.disk.state();
+        refuse(&mut state.failing_writes)?;
         let powered = change(&mut state);
         let offset = offset as usize;
         let grows = (offset + bytes.len()).saturating_sub(state.nodes[self.number].content.len());
@@ -306,6 +329,7 @@ impl DiskFile for MemFile {
     }
     fn truncate(&mut self, len: u64) -> io::Result<()> {
         let mut state = self.disk.state();
+        refuse(&mut state.failing_cuts)?;
         change(&mut state)?;
         state.nodes[self.number].content.resize(len as usize, 0);
         Ok(())

@@ -137,6 +137,60 @@ fn a_full_disk_leaves_what_was_appended_before_in_the_group() {
 }
 
 #[test]
+fn a_disk_that_refuses_a_write_asks_for_a_new_descriptor() {
+    for cuts_refused in [0, 1] {
+        let all = entries(1, 4);
+        let (disk, _) = fresh();
+        let (mut journal, _) = open(&disk).unwrap();
+        write_groups(&mut journal, &[&all[..2]]);
+        let before = disk.bytes(&segment(1));
+        disk.fail_writes(1);
+        disk.fail_cuts(cuts_refused);
+        let error = journal.append(&all[2..]).unwrap_err();
+        assert!(
+            matches!(error, StoreError::Io { .. }) && error.is_disk(),
+            "{error}"
+        );
+        assert!(matches!(
+            journal.append(&all[2..]),
+            Err(StoreError::NeedsReopen { .. })
+        ));
+        assert!(matches!(
+            journal.sync(),
+            Err(StoreError::NeedsReopen { .. })
+        ));
+        assert_eq!(journal.reopen().unwrap().seq, 2);
+        assert_eq!(disk.bytes(&segment(1)), before);
+        write_groups(&mut journal, &[&all[2..]]);
+        disk.restart(|| false);
+        assert_eq!(read(&disk).unwrap().entries, all);
+    }
+}
+
+#[test]
+fn a_part_that_can_not_be_taken_back_is_cut_when_the_journal_is_reopened() {
+    let all = entries(1, 4);
+    let (disk, _) = fresh();
+    let (mut journal, _) = open(&disk).unwrap();
+    write_groups(&mut journal, &[&all[..2]]);
+    let before = disk.bytes(&segment(1));
+    disk.limit_room(Some(100));
+    disk.fail_cuts(1);
+    let error = journal.append(&all[2..]).unwrap_err();
+    assert!(matches!(error, StoreError::NeedsReopen { .. }), "{error}");
+    assert_eq!(disk.bytes(&segment(1)).len(), before.len() + 100);
+    assert_eq!(journal.reopen().unwrap().seq, 2);
+    assert_eq!(disk.bytes(&segment(1)), before);
+    assert!(matches!(
+        journal.append(&all[2..]),
+        Err(StoreError::Full { .. })
+    ));
+    disk.limit_room(None);
+    write_groups(&mut journal, &[&all[2..]]);
+    assert_eq!(read(&disk).unwrap().entries, all);
+}
+
+#[test]
 fn the_reserve_makes_room_for_the_record_of_the_pause() {
     let (disk, dir) = fresh();
     let (mut journal, _) = open(&disk).unwrap();

@@ -3,11 +3,15 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::sync::Arc;
+
+use supervisor_core::record::Record;
+use supervisor_core::time::Wall;
 
 use super::sample;
-use crate::store::Position;
 use crate::store::format::{read_checkpoint, read_line, write_checkpoint, write_line};
 use crate::store::seal;
+use crate::store::{Check, Position, RealDisk, StateDir, load, open_for_append};
 
 fn golden(name: &str) -> PathBuf {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/store-v1");
@@ -89,4 +93,25 @@ fn a_checkpoint_is_written_and_read_as_it_was_released() {
     let (facts, at) = read_checkpoint(line).unwrap();
     assert_eq!(facts, sample::facts(26));
     assert_eq!(at, AT);
+}
+
+#[test]
+fn a_state_dir_of_the_released_version_is_read_and_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = StateDir::at(folder.path().join("b"));
+    dir.create(&RealDisk).unwrap();
+    let journal = released("records.jsonl", &records_as_written());
+    std::fs::write(dir.segment(1), &journal).unwrap();
+    let (mut opened, loaded) = open_for_append(Arc::new(RealDisk), &dir, Wall(1)).unwrap();
+    let records: Vec<Record> = loaded.entries.into_iter().map(|one| one.record).collect();
+    assert_eq!(records, sample::records());
+    assert_eq!(
+        std::fs::read(dir.segment(1)).unwrap(),
+        journal,
+        "opening changes no byte"
+    );
+    opened.append(&sample::entries(27, 2)).unwrap();
+    opened.sync().unwrap();
+    let loaded = load(&RealDisk, &dir, Check::Whole).unwrap();
+    assert_eq!((loaded.entries.len(), loaded.end.seq), (28, 28));
 }

@@ -3,12 +3,15 @@
 mod arbitrary;
 mod checkpoints;
 mod disk;
+mod errors;
 mod faults;
 mod format;
 mod golden;
+mod histories;
 mod inbox;
 mod index;
 mod journal;
+mod live_reader;
 mod lock;
 mod paths;
 mod sample;
