@@ -17,8 +17,7 @@ use super::scan::{Chain, Line, SegmentEnd, rule_tail, scan_segment};
 use super::seal;
 use super::state_dir::StateDir;
 
-/// Most segments of one journal: over six years of a full disk write each minute; a folder with
-/// more is not ours.
+/// Most segments of one journal: 6 TB of records; a folder with more is not ours.
 const SEGMENTS_MAX: usize = 100_000;
 
 /// How much of the journal is checked.
@@ -101,7 +100,8 @@ pub fn open_for_append(
     Ok((journal, reading.loaded))
 }
 
-/// Calls `each` with every record of the journal from the first on, checkpoint or not.
+/// Calls `each` with every record of the journal from the first on, checkpoint or not; returns the
+/// torn tail, of which no record is told.
 ///
 /// # Errors
 /// As [`load`], and what `each` says.
@@ -109,12 +109,19 @@ pub fn replay(
     disk: &dyn Disk,
     dir: &StateDir,
     each: &mut dyn FnMut(Entry) -> Result<(), StoreError>,
-) -> Result<(), StoreError> {
+) -> Result<Option<TornTail>, StoreError> {
     let segments = segments(disk, dir)?;
     let mut chain = Chain::default();
-    let mut walk = |_segment: u32, path: &Path, line: &Line<'_>| each(entry(path, line)?);
-    walk_segments(disk, dir, &segments, (1, 0), &mut chain, &mut walk)?;
-    Ok(())
+    // Of a write that is not whole nothing is told, so its records wait for the last one.
+    let mut write = Vec::new();
+    let mut walk = |_segment: u32, path: &Path, line: &Line<'_>| {
+        write.push(entry(path, line)?);
+        if line.head.left > 0 {
+            return Ok(());
+        }
+        write.drain(..).try_for_each(&mut *each)
+    };
+    walk_segments(disk, dir, &segments, (1, 0), &mut chain, &mut walk)
 }
 
 struct Reading {

@@ -295,8 +295,25 @@ fn replay_tells_every_record_whatever_the_checkpoint_says() {
         found.push(entry);
         Ok(())
     };
-    replay(&disk, &dir, &mut each).unwrap();
+    assert!(replay(&disk, &dir, &mut each).unwrap().is_none());
     assert_eq!(found, entries(1, 4));
+}
+
+#[test]
+fn a_replay_tells_nothing_of_a_write_that_is_not_whole() {
+    let (disk, dir) = fresh();
+    let (mut journal, _) = open(&disk).unwrap();
+    write_groups(&mut journal, &[&entries(1, 2), &entries(3, 3)]);
+    let whole = disk.bytes(&segment(1));
+    disk.set(&segment(1), &whole[..whole.len() - 1]);
+    let mut found = Vec::new();
+    let mut each = |entry| {
+        found.push(entry);
+        Ok(())
+    };
+    let torn = replay(&disk, &dir, &mut each).unwrap().unwrap();
+    assert_eq!(found, entries(1, 2));
+    assert!(torn.bytes > 0 && torn.kept.is_none());
 }
 
 #[test]
