@@ -23,4 +23,5 @@ pub mod framing;
 pub mod ids;
 pub mod report;
 pub mod rpc;
+pub mod script;
 pub mod version;
