@@ -239,7 +239,9 @@ any_struct! {
         id, spec, item, touches, depends_on, state, reason, since, next_check, epoch, attempts,
         consumed, attempts_max, lost, free_retries, attempt, mode, session, last, usage, hold,
     }
-    Attempt { no, state, slot, mode, run, deadline, result, probe }
+    Attempt {
+        no, state, slot, mode, run, deadline, result, probe, proofs, waiting_since,
+    }
     Outcome { attempt, class, detail, summary }
     Run {
         task, attempt, kind, state, token, identity, capabilities, stop, result, usage,
@@ -268,16 +270,17 @@ any_enum! {
     BatchLimit { Turns, Tokens, Cost, Wall }
     BatchReason {
         Working, Operator, Limit(limit), Disk, TaskFailed(task), TooManyFailures, NothingStarts,
-        Until, Drain, Stop, Settled,
+        Until, Drain, Stop, NeedsPerson, Settled,
     }
     TaskReason {
         New, Dependencies, Touches(task), NotBefore, Lane, Backoff(class), AccountLimited,
-        AccountStopped, Working, Proving, Question(question), Operator, Killed, Interrupted, Proven,
+        AccountStopped, Working, Proving, Question(question), Operator, Killed, Interrupted,
+        Unresolved(letter), NeedsOperator(class), Proven,
         AsDone, Failed(class), Quarantined, DependencyFailed(task), SkippedByOperator,
         CancelledByOperator, BatchStopped, NotSelected, Removed, Reopened,
     }
     AccountReason { Class(class), Reset, ProbeWentWell, Operator }
-    Next { End, Retry { mode, at }, Hold { reason, mode } }
+    Next { End { to, reason }, Retry { mode, at }, Hold { reason, mode } }
     Record {
         BatchCreated(created), PlanExtended { specs, tasks }, PlanClosed,
         TaskRevised { task, spec }, SupervisorStarted { term, identity, build }, ClockGap { gap },

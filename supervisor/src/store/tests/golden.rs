@@ -5,9 +5,12 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use supervisor_core::record::Record;
+use protocol::ids::Generation;
+use supervisor_core::plan::{AccountIx, TaskIx};
+use supervisor_core::record::{AttemptEnded, Record};
 use supervisor_core::time::Wall;
 
+use super::arbitrary::{Any, Choices};
 use super::sample;
 use crate::store::format::{read_checkpoint, read_line, write_checkpoint, write_line};
 use crate::store::seal;
@@ -93,6 +96,79 @@ fn a_checkpoint_is_written_and_read_as_it_was_released() {
     let (facts, at) = read_checkpoint(line).unwrap();
     assert_eq!(facts, sample::facts(26));
     assert_eq!(at, AT);
+}
+
+/// Records that differ in one word each, over every word there is.
+fn worded(byte: u8) -> [Record; 9] {
+    fn any<T: Any>(byte: u8) -> T {
+        T::any(&mut Choices::of(vec![byte]))
+    }
+    let (task, generation) = (TaskIx(0), Generation(0));
+    [
+        Record::TaskMoved {
+            task,
+            to: any(byte),
+            reason: any(byte),
+            next_check: Some(any(byte)),
+        },
+        Record::BatchMoved {
+            to: any(byte),
+            reason: any(byte),
+        },
+        Record::AccountMoved {
+            account: AccountIx(0),
+            to: any(byte),
+            reason: any(byte),
+            until: None,
+        },
+        Record::RunEnded {
+            generation,
+            exit: any(byte),
+            injected: Vec::new(),
+        },
+        Record::StopDecided {
+            generation,
+            reason: any(byte),
+            grace: any(0),
+        },
+        Record::RunReconciled {
+            generation,
+            letter: any(byte),
+        },
+        Record::AttemptEnded(AttemptEnded {
+            class: Some(any(byte)),
+            next: any(byte),
+            ..any(0)
+        }),
+        Record::Reopened {
+            task,
+            mode: any(byte),
+            attempts: None,
+        },
+        Record::MessageMoved {
+            id: any(0),
+            to: any(byte),
+            generation: None,
+        },
+    ]
+}
+
+/// A new word adds a line; a line that changes or goes is a journal that can not be read any more.
+#[test]
+fn every_word_is_written_as_it_was_released() {
+    let mut words = BTreeSet::new();
+    for record in (0..=u8::MAX).flat_map(worded) {
+        let name = sample::name(&record);
+        let mut line = Vec::new();
+        write_line(&mut line, &sample::entry(1, record), 1, 0);
+        let value: serde_json::Value = serde_json::from_slice(&line).unwrap();
+        for (field, word) in value["record"][name].as_object().unwrap() {
+            words.insert(format!("{name}.{field} {word}\n"));
+        }
+    }
+    let written: String = words.into_iter().collect();
+    let released = released("words.txt", written.as_bytes());
+    assert_eq!(written, String::from_utf8(released).unwrap());
 }
 
 #[test]

@@ -474,6 +474,8 @@ fn live_task() -> Task {
             deadline: Boot(7_250_000),
             result: Some(result()),
             probe: false,
+            proofs: 1,
+            waiting_since: Some(Boot(88_000)),
         }),
         mode: RetryMode::Fresh,
         session: Some(text("s-1")),
