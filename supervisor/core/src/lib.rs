@@ -10,6 +10,7 @@ pub mod input;
 pub mod live;
 pub mod machine;
 pub mod mailbox;
+pub mod outbox;
 pub mod plan;
 pub mod reason;
 pub mod reconcile;

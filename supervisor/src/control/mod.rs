@@ -1,0 +1,3 @@
+//! The local socket by which commands reach a live supervisor.
+
+pub mod wire;
