@@ -12,6 +12,8 @@ use std::time::Duration;
 use supervisor_core::record::Entry;
 use tokio::sync::mpsc;
 
+use crate::store::{Position, StoreError};
+
 /// Time between two tries to write a group for which there was no room.
 pub const RETRY: Duration = Duration::from_secs(2);
 /// Orders under way at most: one group and one checkpoint.
@@ -20,53 +22,65 @@ const ORDERS_MAX: usize = 2;
 /// Where groups of records become durable. The journal in the state dir; in tests a disk that
 /// fails.
 pub trait Log: Send + 'static {
-    /// Makes these records durable, all in one group, or none of them.
+    /// Makes these records durable in one group. After a failure the same group is given again.
     ///
     /// # Errors
     /// [`LogError`]: whether it is worth trying again.
-    fn commit(&mut self, group: &[Entry]) -> Result<(), LogError>;
+    fn commit(&mut self, group: &[Entry]) -> Result<Written, LogError>;
 
     /// Makes a checkpoint durable.
     ///
     /// # Errors
     /// [`LogError`]; a checkpoint is a shortcut, so nothing depends on it.
     fn save(&mut self, checkpoint: &[u8]) -> Result<(), LogError>;
+
+    /// Gives up what is kept back for a full disk, so that the next try may go well.
+    fn use_reserve(&mut self);
+
+    /// Whether there is room again, also for what is kept back.
+    fn has_room(&mut self) -> bool;
+}
+
+/// A group that is durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Written {
+    /// Where it ends.
+    pub at: Position,
+    /// Its size, bytes.
+    pub bytes: u64,
 }
 
 /// Why a group is not durable.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
-    /// No room, read-only, out of descriptors: it may go well later.
+    /// No room, read-only, a failed sync: it may go well later.
     #[error("the journal can not be written for now")]
-    ForNow(#[source] io::Error),
+    ForNow(#[source] StoreError),
     /// The journal is not what it was: going on could lose or double records.
     #[error("the journal can not be trusted any more")]
-    ForGood(#[source] Box<dyn std::error::Error + Send + Sync>),
+    ForGood(#[source] StoreError),
+    /// The thread that writes it is gone.
+    #[error("the journal's thread ended")]
+    ThreadEnded,
 }
 
-/// What became of an order.
+/// What became of an order, and of the disk.
 #[derive(Debug)]
 pub enum Answer {
-    /// Every record up to this number is durable.
-    Durable {
-        /// The number.
-        seq: u64,
-    },
-    /// The group is kept and tried again; said once until one goes well.
-    Delayed {
-        /// Why, for people.
-        error: LogError,
-    },
+    /// Every record up to this place is durable.
+    Durable(Written),
+    /// The disk fails; what is being written is kept and tried again. Followed by `Room`, sooner
+    /// or later, and said again only after that.
+    Failing(LogError),
+    /// The disk takes what is written again.
+    Room,
     /// A checkpoint is durable, or was given up; the next may be ordered.
     Saved {
         /// Why it was given up.
         failed: Option<LogError>,
     },
     /// Nothing more will become durable.
-    Broken {
-        /// Why.
-        error: LogError,
-    },
+    Broken(LogError),
 }
 
 #[derive(Debug)]
@@ -93,11 +107,23 @@ impl Committer {
     /// When the system allows no more threads.
     pub fn start(log: impl Log) -> io::Result<Committer> {
         let (orders, to_do) = blocking::sync_channel(ORDERS_MAX);
-        // Two answers for each order at most: delayed, then durable.
-        let (done, answers) = mpsc::channel(2 * ORDERS_MAX);
+        // Each order brings three answers at most: failing, what became of it, room.
+        let (done, answers) = mpsc::channel(3 * ORDERS_MAX);
+        let writer = Writer {
+            log,
+            orders: to_do,
+            done,
+            later: None,
+            failing: false,
+        };
         let thread = std::thread::Builder::new()
             .name("journal".into())
-            .spawn(move || work(log, &to_do, &done))?;
+            .spawn(move || {
+                // The loop goes first, and then there is nobody to tell.
+                if let Err(Gone) = writer.work() {
+                    tracing::debug!("the journal's thread ends");
+                }
+            })?;
         Ok(Committer {
             orders: Some(orders),
             answers,
@@ -158,13 +184,11 @@ impl Committer {
     }
 
     fn noted(&mut self, answer: Option<Answer>) -> Answer {
-        let answer = answer.unwrap_or_else(|| Answer::Broken {
-            error: LogError::ForGood("the journal's thread ended".into()),
-        });
+        let answer = answer.unwrap_or(Answer::Broken(LogError::ThreadEnded));
         match &answer {
-            Answer::Durable { .. } => self.committing = false,
+            Answer::Durable(_) => self.committing = false,
             Answer::Saved { .. } => self.saving = false,
-            Answer::Delayed { .. } | Answer::Broken { .. } => {}
+            Answer::Failing(_) | Answer::Room | Answer::Broken(_) => {}
         }
         answer
     }
@@ -188,59 +212,82 @@ impl Committer {
     }
 }
 
-fn work(mut log: impl Log, orders: &blocking::Receiver<Order>, done: &mpsc::Sender<Answer>) {
-    let mut later = None;
-    while let Some(order) = later.take().or_else(|| orders.recv().ok()) {
-        let answer = match order {
-            Order::Save(checkpoint) => Answer::Saved {
-                failed: log.save(&checkpoint).err(),
-            },
-            Order::Commit(group) => match commit(&mut log, &group, orders, &mut later, done) {
-                Some(answer) => answer,
-                None => return,
-            },
-        };
-        let broken = matches!(answer, Answer::Broken { .. });
-        if done.blocking_send(answer).is_err() || broken {
-            return;
-        }
-    }
+/// The loop has gone; there is nobody to work for.
+struct Gone;
+
+/// The thread's side.
+struct Writer<L> {
+    log: L,
+    orders: blocking::Receiver<Order>,
+    done: mpsc::Sender<Answer>,
+    /// Ordered while a group waited for room.
+    later: Option<Order>,
+    failing: bool,
 }
 
-/// Tries until the group is durable, or for good not; `None` when the loop has gone.
-fn commit(
-    log: &mut impl Log,
-    group: &[Entry],
-    orders: &blocking::Receiver<Order>,
-    later: &mut Option<Order>,
-    done: &mpsc::Sender<Answer>,
-) -> Option<Answer> {
-    let mut told = false;
-    loop {
-        match log.commit(group) {
-            Ok(()) => {
-                let seq = group.last().map_or(0, |entry| entry.seq);
-                return Some(Answer::Durable { seq });
-            }
-            Err(error @ LogError::ForGood(_)) => return Some(Answer::Broken { error }),
-            Err(error @ LogError::ForNow(_)) => {
-                if !std::mem::replace(&mut told, true) {
-                    done.blocking_send(Answer::Delayed { error }).ok()?;
+impl<L: Log> Writer<L> {
+    fn work(mut self) -> Result<(), Gone> {
+        loop {
+            match self.next_order()? {
+                Some(Order::Save(checkpoint)) => {
+                    let failed = self.log.save(&checkpoint).err();
+                    self.tell(Answer::Saved { failed })?;
                 }
-                wait_for_room(orders, later)?;
+                Some(Order::Commit(group)) => match self.commit(&group)? {
+                    Ok(written) => self.tell(Answer::Durable(written))?,
+                    Err(error) => return self.tell(Answer::Broken(error)),
+                },
+                None => {}
+            }
+            if self.failing && self.log.has_room() {
+                self.failing = false;
+                self.tell(Answer::Room)?;
             }
         }
     }
-}
 
-/// Waits [`RETRY`], or less when the loop goes; a checkpoint ordered meanwhile is kept for later.
-fn wait_for_room(orders: &blocking::Receiver<Order>, later: &mut Option<Order>) -> Option<()> {
-    match orders.recv_timeout(RETRY) {
-        Ok(order) => {
-            *later = Some(order);
-            Some(())
+    /// Tries until the group is durable, or for good not.
+    fn commit(&mut self, group: &[Entry]) -> Result<Result<Written, LogError>, Gone> {
+        let mut reserve_used = false;
+        loop {
+            match self.log.commit(group) {
+                Ok(written) => return Ok(Ok(written)),
+                Err(error @ LogError::ForNow(_)) => {
+                    if !std::mem::replace(&mut self.failing, true) {
+                        self.tell(Answer::Failing(error))?;
+                    }
+                    if !std::mem::replace(&mut reserve_used, true) {
+                        self.log.use_reserve();
+                    } else if let Some(order) = self.wait()? {
+                        self.later = Some(order);
+                    }
+                }
+                Err(error) => return Ok(Err(error)),
+            }
         }
-        Err(blocking::RecvTimeoutError::Timeout) => Some(()),
-        Err(blocking::RecvTimeoutError::Disconnected) => None,
+    }
+
+    /// The next order; `None` when, with a failing disk, it is time to look at it again.
+    fn next_order(&mut self) -> Result<Option<Order>, Gone> {
+        if let Some(order) = self.later.take() {
+            return Ok(Some(order));
+        }
+        if self.failing {
+            return self.wait();
+        }
+        self.orders.recv().map(Some).map_err(|_| Gone)
+    }
+
+    /// Waits [`RETRY`] at most.
+    fn wait(&mut self) -> Result<Option<Order>, Gone> {
+        match self.orders.recv_timeout(RETRY) {
+            Ok(order) => Ok(Some(order)),
+            Err(blocking::RecvTimeoutError::Timeout) => Ok(None),
+            Err(blocking::RecvTimeoutError::Disconnected) => Err(Gone),
+        }
+    }
+
+    fn tell(&self, answer: Answer) -> Result<(), Gone> {
+        self.done.blocking_send(answer).map_err(|_| Gone)
     }
 }

@@ -75,17 +75,16 @@ pub fn understand(frame: Frame) -> HostWord {
                 Some(Err(_)) | None => unanswerable(id, ERROR_BAD_PARAMS, "not a question"),
             }
         }
-        Ok(Incoming::Request { id, .. }) => {
-            unanswerable(id, ERROR_UNKNOWN_METHOD, "the supervisor has no such method")
-        }
+        Ok(Incoming::Request { id, .. }) => unanswerable(
+            id,
+            ERROR_UNKNOWN_METHOD,
+            "the supervisor has no such method",
+        ),
         Ok(Incoming::Answer { id, outcome }) => understand_answer(id, outcome),
     }
 }
 
-fn understand_answer(
-    id: u64,
-    outcome: Result<&serde_json::value::RawValue, RpcError>,
-) -> HostWord {
+fn understand_answer(id: u64, outcome: Result<&serde_json::value::RawValue, RpcError>) -> HostWord {
     if id != HELLO_ID {
         let pong = outcome
             .ok()

@@ -80,16 +80,19 @@ impl Hosts {
         let process = Arc::new(pidfd::watch(pidfd)?);
         let outlet = Outlet::new(stdin)?;
         let stdout = pipe::Receiver::from_owned_fd(stdout)?;
-        let listening =
-            host_io::listen(generation, stdout, process.clone(), self.words.clone());
+        let listening = host_io::listen(generation, stdout, process.clone(), self.words.clone());
         drop(tokio::spawn(listening)); // it ends with its host
         self.pids.insert(identity.pid);
-        Ok(self.live.entry(generation).insert_entry(Host {
-            pid: identity.pid,
-            process,
-            outlet,
-            last_id: HELLO_ID,
-        }).into_mut())
+        Ok(self
+            .live
+            .entry(generation)
+            .insert_entry(Host {
+                pid: identity.pid,
+                process,
+                outlet,
+                last_id: HELLO_ID,
+            })
+            .into_mut())
     }
 
     /// Sends a command; `None` when this run has no live host.
@@ -160,7 +163,11 @@ impl Hosts {
         match orphans::sweep(|pid| self.pids.contains(&pid)) {
             Ok(swept) => {
                 if swept != Swept::default() {
-                    tracing::warn!(ended = swept.ended, left = swept.left, "orphans of dead hosts");
+                    tracing::warn!(
+                        ended = swept.ended,
+                        left = swept.left,
+                        "orphans of dead hosts"
+                    );
                 }
                 swept
             }

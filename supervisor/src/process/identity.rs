@@ -55,7 +55,8 @@ impl Machine {
     pub fn here() -> Result<Machine, KernelFile> {
         let boot = Path::new("/proc/sys/kernel/random/boot_id");
         let text = fs::read_to_string(boot).map_err(|e| unusable(boot, e))?;
-        let boot_id = parse_boot_id(&text).ok_or_else(|| unusable(boot, malformed("not a uuid")))?;
+        let boot_id =
+            parse_boot_id(&text).ok_or_else(|| unusable(boot, malformed("not a uuid")))?;
         let namespace = Path::new("/proc/self/ns/pid");
         let pid_namespace = fs::metadata(namespace)
             .map_err(|e| unusable(namespace, e))?
@@ -141,7 +142,11 @@ mod tests {
         let tail = "S 1 2 3 0 -1 4194560 103 0 0 0 0 0 0 0 20 0 1 0 987654 2621440 210";
         for name in ["sleep", "a b", "evil) R 9 9", "((", ""] {
             let stat = format!("42 ({name}) {tail}");
-            assert_eq!(parse_start_ticks(stat.as_bytes()), Some(987_654), "{name:?}");
+            assert_eq!(
+                parse_start_ticks(stat.as_bytes()),
+                Some(987_654),
+                "{name:?}"
+            );
         }
     }
 

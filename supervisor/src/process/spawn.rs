@@ -86,7 +86,9 @@ impl Launcher {
             (named, _) => {
                 child.kill()?;
                 child.wait()?;
-                Err(named.err().unwrap_or_else(|| io::ErrorKind::BrokenPipe.into()))
+                Err(named
+                    .err()
+                    .unwrap_or_else(|| io::ErrorKind::BrokenPipe.into()))
             }
         }
     }
