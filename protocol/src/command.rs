@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{AttemptNo, BatchId, Generation, MessageId, QuestionId, TaskId};
+use crate::rpc;
 
 /// A command as a notification `{"method": <name>, "params": <fields>}`; [`Hello`] and `ping` are
 /// requests and travel apart.
@@ -36,7 +37,27 @@ impl Command {
             Command::Stop(_) => "stop",
         }
     }
+
+    /// The command as one line with its newline; `serde_json::from_slice` reads it back.
+    ///
+    /// # Errors
+    /// When it can not be written as JSON, or the line would be longer than
+    /// [`LINE_MAX`](crate::framing::LINE_MAX).
+    pub fn line(&self) -> Result<Vec<u8>, serde_json::Error> {
+        let method = self.method();
+        match self {
+            Command::Start(start) => rpc::notification(method, start),
+            Command::Deliver(message) => rpc::notification(method, message),
+            Command::Answer(answer) => rpc::notification(method, answer),
+            Command::Interrupt {} => rpc::notification(method, Nothing {}),
+            Command::Stop(stop) => rpc::notification(method, stop),
+        }
+    }
 }
+
+/// The parameters of a command without any.
+#[derive(Serialize)]
+struct Nothing {}
 
 /// What a run is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

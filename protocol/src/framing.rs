@@ -4,6 +4,10 @@
 /// small enough that a thousand hosts can not exhaust the supervisor).
 pub const LINE_MAX: usize = 1 << 20;
 
+/// Memory that an empty reader keeps, bytes: most lines fit, so that a quiet host costs little and
+/// a busy one does not ask the allocator for every line.
+const KEPT_MAX: usize = 16 * 1024;
+
 /// What the reader found next.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Frame {
@@ -14,17 +18,18 @@ pub enum Frame {
     /// A line over the limit; its bytes are dropped as they come. Reported once, as soon as the
     /// limit is passed, with the bytes seen by then; the rest of that line is swallowed.
     TooLong {
-        /// Bytes seen when the limit was passed.
+        /// Bytes seen when the limit was passed: at least the limit and one.
         seen: usize,
     },
 }
 
-/// Collects bytes and yields frames; holds at most one line of [`LINE_MAX`] plus what one
-/// [`FrameReader::push`] brought.
+/// Collects bytes and yields frames. Call [`FrameReader::next_frame`] until it answers `None` after
+/// every [`FrameReader::push`]: then the reader never holds more than one unfinished line of at
+/// most the limit, plus what one push brought.
 #[derive(Debug)]
 pub struct FrameReader {
     buffer: Vec<u8>,
-    /// Bytes of `buffer` already known to hold no newline.
+    /// Bytes of `buffer` already known to hold no newline that was not given out.
     scanned: usize,
     /// Bytes of `buffer` already given out.
     start: usize,
@@ -52,11 +57,9 @@ impl FrameReader {
 
     /// Takes in bytes as they came from the pipe.
     pub fn push(&mut self, bytes: &[u8]) {
-        if self.start > 0 {
-            self.buffer.drain(..self.start);
-            self.scanned -= self.start;
-            self.start = 0;
-        }
+        self.buffer.drain(..self.start);
+        self.scanned -= self.start;
+        self.start = 0;
         self.buffer.extend_from_slice(bytes);
     }
 
@@ -67,45 +70,122 @@ impl FrameReader {
                 .iter()
                 .position(|&byte| byte == b'\n');
             let Some(offset) = newline else {
-                self.scanned = self.buffer.len();
                 return self.without_newline();
             };
-            let end = self.scanned + offset;
-            let line = self.buffer[self.start..end].to_vec();
-            self.start = end + 1;
+            let line = self.start..self.scanned + offset;
+            self.start = line.end + 1;
             self.scanned = self.start;
-            if std::mem::take(&mut self.swallowing) {
-                continue;
+            // The rest of a line that was already reported is nobody's news.
+            if !std::mem::take(&mut self.swallowing) {
+                return Some(self.classify(&self.buffer[line]));
             }
-            return Some(self.classify(line));
         }
     }
 
-    /// Bytes after the last newline: what a stream that ends now leaves unfinished.
+    /// Bytes after the last newline, once `next_frame` has answered `None`: what a stream that ends
+    /// now leaves unfinished. Zero inside an over-long line, which was reported already.
     pub fn unfinished(&self) -> usize {
         self.buffer.len() - self.start
     }
 
-    fn without_newline(&mut self) -> Option<Frame> {
-        let seen = self.unfinished();
-        if !self.swallowing && seen <= self.max {
-            return None;
-        }
-        self.buffer.clear();
-        self.buffer.shrink_to(self.max);
-        self.start = 0;
-        self.scanned = 0;
-        let first = !std::mem::replace(&mut self.swallowing, true);
-        first.then_some(Frame::TooLong { seen })
+    /// Memory held now, bytes.
+    pub fn held(&self) -> usize {
+        self.buffer.capacity()
     }
 
-    fn classify(&self, line: Vec<u8>) -> Frame {
+    fn without_newline(&mut self) -> Option<Frame> {
+        let seen = self.unfinished();
+        let over = seen > self.max;
+        if over || self.swallowing || seen == 0 {
+            self.forget();
+        } else {
+            self.scanned = self.buffer.len();
+        }
+        if !over || self.swallowing {
+            return None;
+        }
+        self.swallowing = true;
+        Some(Frame::TooLong { seen })
+    }
+
+    /// Drops every byte, and the memory that only a long line needed.
+    fn forget(&mut self) {
+        self.buffer.clear();
+        self.buffer.shrink_to(KEPT_MAX);
+        self.start = 0;
+        self.scanned = 0;
+    }
+
+    fn classify(&self, line: &[u8]) -> Frame {
         if line.len() > self.max {
             return Frame::TooLong { seen: line.len() };
         }
         if line.iter().all(u8::is_ascii_whitespace) {
             return Frame::Blank;
         }
-        Frame::Line(line)
+        Frame::Line(line.to_vec())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frames(reader: &mut FrameReader) -> Vec<Frame> {
+        std::iter::from_fn(|| reader.next_frame()).collect()
+    }
+
+    #[test]
+    fn a_line_of_exactly_the_limit_passes_and_one_byte_more_does_not() {
+        let mut reader = FrameReader::with_max(4);
+        reader.push(b"1234\n12345\n");
+        assert_eq!(
+            frames(&mut reader),
+            [Frame::Line(b"1234".to_vec()), Frame::TooLong { seen: 5 }]
+        );
+        assert_eq!(reader.unfinished(), 0);
+    }
+
+    #[test]
+    fn an_over_long_line_is_reported_before_its_end_and_only_once() {
+        let mut reader = FrameReader::with_max(4);
+        reader.push(b"12345");
+        assert_eq!(frames(&mut reader), [Frame::TooLong { seen: 5 }]);
+        reader.push(b"6789");
+        assert_eq!(frames(&mut reader), []);
+        assert_eq!(reader.unfinished(), 0, "it was reported already");
+        reader.push(b"0\nok\n");
+        assert_eq!(frames(&mut reader), [Frame::Line(b"ok".to_vec())]);
+    }
+
+    #[test]
+    fn the_end_of_a_swallowed_line_is_not_a_blank_line() {
+        let mut reader = FrameReader::with_max(4);
+        reader.push(b"12345");
+        assert_eq!(frames(&mut reader).len(), 1);
+        reader.push(b"\n \t\r\n");
+        assert_eq!(frames(&mut reader), [Frame::Blank]);
+    }
+
+    #[test]
+    fn what_a_stream_leaves_unfinished_is_counted() {
+        let mut reader = FrameReader::with_max(8);
+        reader.push(b"whole\nhal");
+        assert_eq!(frames(&mut reader), [Frame::Line(b"whole".to_vec())]);
+        assert_eq!(reader.unfinished(), 3);
+        reader.push(b"f\n");
+        assert_eq!(frames(&mut reader), [Frame::Line(b"half".to_vec())]);
+        assert_eq!(reader.unfinished(), 0);
+    }
+
+    #[test]
+    fn memory_of_a_long_line_is_given_back() {
+        let mut reader = FrameReader::default();
+        reader.push(&vec![b'x'; LINE_MAX]);
+        assert_eq!(frames(&mut reader), []);
+        assert!(reader.held() >= LINE_MAX);
+        reader.push(b"\n");
+        assert_eq!(frames(&mut reader).len(), 1);
+        assert!(reader.held() <= KEPT_MAX, "holds {}", reader.held());
     }
 }

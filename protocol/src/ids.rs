@@ -75,10 +75,9 @@ text_id! {
     TaskId
 }
 
-const ID_RULE: &str =
-    "letters, digits, `.`, `_`, `-`, starting with a letter or digit, at most 64 characters";
+const CHARACTER_RULE: &str = "letters, digits, `.`, `_`, `-`, starting with a letter or digit";
 
-fn check_word(text: &str, kind: &'static str, max: usize) -> Result<(), BadId> {
+fn check_word(text: &str, kind: &'static str, max: usize, long: &'static str) -> Result<(), BadId> {
     let first_ok = text
         .as_bytes()
         .first()
@@ -86,8 +85,11 @@ fn check_word(text: &str, kind: &'static str, max: usize) -> Result<(), BadId> {
     let rest_ok = text
         .bytes()
         .all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
-    if !first_ok || !rest_ok || text.len() > max {
-        return Err(bad(text, kind, ID_RULE));
+    if !first_ok || !rest_ok {
+        return Err(bad(text, kind, CHARACTER_RULE));
+    }
+    if text.len() > max {
+        return Err(bad(text, kind, long));
     }
     if text.contains("..") || text.ends_with('.') || text.ends_with(".lock") {
         return Err(bad(
@@ -102,7 +104,7 @@ fn check_word(text: &str, kind: &'static str, max: usize) -> Result<(), BadId> {
 impl std::str::FromStr for TaskId {
     type Err = BadId;
     fn from_str(text: &str) -> Result<Self, BadId> {
-        check_word(text, "task id", TASK_ID_MAX)?;
+        check_word(text, "task id", TASK_ID_MAX, "at most 64 characters")?;
         Ok(Self(text.into()))
     }
 }
@@ -113,13 +115,13 @@ pub const BATCH_ID_MAX: usize = 96;
 impl std::str::FromStr for BatchId {
     type Err = BadId;
     fn from_str(text: &str) -> Result<Self, BadId> {
-        check_word(text, "batch id", BATCH_ID_MAX)?;
+        check_word(text, "batch id", BATCH_ID_MAX, "at most 96 characters")?;
         Ok(Self(text.into()))
     }
 }
 
 macro_rules! number_id {
-    ($(#[$doc:meta])* $name:ident($inner:ty), $prefix:literal) => {
+    ($(#[$doc:meta])* $name:ident($inner:ty), $prefix:literal, $kind:literal) => {
         $(#[$doc])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
         #[derive(Serialize, Deserialize)]
@@ -142,7 +144,8 @@ macro_rules! number_id {
             type Err = BadId;
             fn from_str(text: &str) -> Result<Self, BadId> {
                 let digits = text.strip_prefix($prefix).unwrap_or(text);
-                digits.parse().map(Self).map_err(|_| bad(text, stringify!($name), "a number"))
+                let number = digits.parse().ok().filter(|_| !digits.starts_with('+'));
+                number.map(Self).ok_or_else(|| bad(text, $kind, "a number"))
             }
         }
     };
@@ -150,18 +153,18 @@ macro_rules! number_id {
 
 number_id! {
     /// The number of an attempt of one task, from 1.
-    AttemptNo(u32), ""
+    AttemptNo(u32), "", "attempt number"
 }
 number_id! {
     /// One run: the life of one host. Unique in the batch, from 1, never used twice; every report
     /// names it, so that a late word of an earlier run is recognised.
-    Generation(u64), ""
+    Generation(u64), "", "run number"
 }
 number_id! {
     /// One message of the operator to a task, unique in the batch, from 1; shown as `m1`.
-    MessageId(u64), "m"
+    MessageId(u64), "m", "message id"
 }
 number_id! {
     /// One question of an agent to the operator, unique in the batch, from 1; shown as `q1`.
-    QuestionId(u64), "q"
+    QuestionId(u64), "q", "question id"
 }

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::class::Class;
 use crate::ids::{Generation, MessageId, QuestionId};
+use crate::rpc;
 
 /// Longest excerpt of free text in a report, bytes: enough for a status line and for `explain`,
 /// small enough that a flood of reports stays cheap. The whole text is in the run's files.
@@ -16,6 +17,20 @@ pub struct Report {
     pub generation: Generation,
     /// What happened.
     pub event: Event,
+}
+
+impl Report {
+    /// The JSON-RPC method name.
+    pub const METHOD: &'static str = "report";
+
+    /// The report as one line with its newline.
+    ///
+    /// # Errors
+    /// When it can not be written as JSON, or the line would be longer than
+    /// [`LINE_MAX`](crate::framing::LINE_MAX).
+    pub fn line(&self) -> Result<Vec<u8>, serde_json::Error> {
+        rpc::notification(Self::METHOD, self)
+    }
 }
 
 /// What happened in a run, the same words for every kind of agent.
@@ -196,6 +211,7 @@ pub struct ProcessSpawned {
 /// Whether the work went well, as the agent or the command says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum ResultStatus {
     /// It did.
     Ok,
@@ -253,12 +269,14 @@ pub struct Asked {
     pub question: QuestionId,
 }
 
-/// Cuts `text` to at most `max` bytes at a character boundary and marks the cut.
+/// Cuts `text` to at most `max` bytes at a character boundary and marks the cut, where the mark
+/// itself has room (3 bytes).
 pub fn excerpt(text: &str, max: usize) -> String {
     const MARK: &str = "…";
     if text.len() <= max {
         return text.to_owned();
     }
-    let end = text.floor_char_boundary(max.saturating_sub(MARK.len()));
-    format!("{}{MARK}", &text[..end])
+    let mark = if max >= MARK.len() { MARK } else { "" };
+    let end = text.floor_char_boundary(max - mark.len());
+    format!("{}{mark}", &text[..end])
 }

@@ -1,7 +1,9 @@
 //! The JSON-RPC 2.0 envelope: one line is read into plain fields, then classified.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
+
+use crate::framing::LINE_MAX;
 
 /// Error code: the two sides have no common version (the hello was refused).
 pub const ERROR_NO_COMMON_VERSION: i64 = -32001;
@@ -28,10 +30,15 @@ struct Fields<'a> {
     method: Option<String>,
     #[serde(default, borrow)]
     params: Option<&'a RawValue>,
-    #[serde(default, borrow)]
+    #[serde(default, borrow, deserialize_with = "present")]
     result: Option<&'a RawValue>,
     #[serde(default)]
     error: Option<RpcError>,
+}
+
+/// A field that is there counts as there: the result `null` is a good answer, not a missing one.
+fn present<'de, D: Deserializer<'de>>(from: D) -> Result<Option<&'de RawValue>, D::Error> {
+    <&RawValue>::deserialize(from).map(Some)
 }
 
 /// One line, classified.
@@ -78,6 +85,11 @@ pub enum BadMessage {
 /// # Errors
 /// [`BadMessage`] when the line is no JSON-RPC message; the conversation may go on.
 pub fn read(line: &[u8]) -> Result<Incoming<'_>, BadMessage> {
+    // serde would also take an array of the fields in their order.
+    let first = line.iter().find(|byte| !byte.is_ascii_whitespace());
+    if first == Some(&b'[') {
+        return Err(BadMessage::Shape);
+    }
     let fields: Fields<'_> = serde_json::from_slice(line).map_err(BadMessage::Json)?;
     match (fields.method, fields.id, fields.result, fields.error) {
         (Some(method), Some(id), None, None) => Ok(Incoming::Request {
@@ -128,6 +140,12 @@ impl<P: Serialize> Outgoing<'_, P> {
 
     fn line(&self) -> Result<Vec<u8>, serde_json::Error> {
         let mut line = serde_json::to_vec(self)?;
+        if line.len() > LINE_MAX {
+            return Err(serde::ser::Error::custom(format_args!(
+                "the line would be {} bytes long, the limit is {LINE_MAX}",
+                line.len()
+            )));
+        }
         line.push(b'\n');
         Ok(line)
     }
@@ -136,7 +154,7 @@ impl<P: Serialize> Outgoing<'_, P> {
 /// A request as one line with its newline.
 ///
 /// # Errors
-/// When `params` can not be written as JSON.
+/// When `params` can not be written as JSON, or the line would be longer than [`LINE_MAX`].
 pub fn request<P: Serialize>(
     id: u64,
     method: &str,
@@ -154,7 +172,7 @@ pub fn request<P: Serialize>(
 /// A notification as one line with its newline.
 ///
 /// # Errors
-/// When `params` can not be written as JSON.
+/// When `params` can not be written as JSON, or the line would be longer than [`LINE_MAX`].
 pub fn notification<P: Serialize>(method: &str, params: P) -> Result<Vec<u8>, serde_json::Error> {
     Outgoing {
         method: Some(method),
@@ -167,7 +185,7 @@ pub fn notification<P: Serialize>(method: &str, params: P) -> Result<Vec<u8>, se
 /// A good answer as one line with its newline.
 ///
 /// # Errors
-/// When `result` can not be written as JSON.
+/// When `result` can not be written as JSON, or the line would be longer than [`LINE_MAX`].
 pub fn answer<P: Serialize>(id: u64, result: P) -> Result<Vec<u8>, serde_json::Error> {
     Outgoing {
         id: Some(id),
@@ -180,7 +198,7 @@ pub fn answer<P: Serialize>(id: u64, result: P) -> Result<Vec<u8>, serde_json::E
 /// A bad answer as one line with its newline.
 ///
 /// # Errors
-/// Never in practice: the error holds a number and a string.
+/// When the error's message makes the line longer than [`LINE_MAX`].
 pub fn refusal(id: u64, error: &RpcError) -> Result<Vec<u8>, serde_json::Error> {
     Outgoing::<()> {
         id: Some(id),

@@ -128,3 +128,89 @@ pub fn check(reply: &HelloReply) -> Result<u32, Skew> {
     }
     Ok(reply.version)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hello(version_min: u32, version_max: u32, build: &str) -> Hello {
+        Hello {
+            version_min,
+            version_max,
+            build: build.to_owned(),
+        }
+    }
+
+    #[test]
+    fn a_pair_of_one_release_agrees_on_the_newest_version() {
+        let reply = answer(&Hello::ours()).unwrap();
+        assert_eq!((reply.version, reply.build.as_str()), (VERSION_MAX, BUILD));
+        assert_eq!(check(&reply), Ok(VERSION_MAX));
+    }
+
+    #[test]
+    fn a_supervisor_that_speaks_more_gets_the_newest_that_both_speak() {
+        let reply = answer(&hello(VERSION_MIN, VERSION_MAX + 7, BUILD)).unwrap();
+        assert_eq!(reply.version, VERSION_MAX);
+        let reply = answer(&hello(0, VERSION_MAX, BUILD)).unwrap();
+        assert_eq!(reply.version, VERSION_MAX);
+    }
+
+    #[test]
+    fn ranges_that_do_not_meet_are_refused_and_both_are_named() {
+        let cases = [
+            (VERSION_MAX + 1, VERSION_MAX + 3),
+            (0, VERSION_MIN - 1),
+            // A range that is upside down holds no version at all.
+            (VERSION_MAX + 4, VERSION_MIN),
+        ];
+        for (min, max) in cases {
+            let skew = answer(&hello(min, max, BUILD)).unwrap_err();
+            let text = skew.to_string();
+            assert!(
+                text.contains(&format!("supervisor speaks {min} to {max}")),
+                "{text}"
+            );
+            let ours = format!("agent-host speaks {VERSION_MIN} to {VERSION_MAX}");
+            assert!(text.contains(&ours), "{text}");
+        }
+    }
+
+    #[test]
+    fn versions_are_compared_before_releases() {
+        let skew = answer(&hello(VERSION_MAX + 1, VERSION_MAX + 1, "9.9.9")).unwrap_err();
+        assert!(matches!(skew, Skew::NoCommonVersion { .. }), "{skew}");
+    }
+
+    #[test]
+    fn a_pair_of_two_releases_is_refused_on_either_side() {
+        let skew = answer(&hello(VERSION_MIN, VERSION_MAX, "0.0.1")).unwrap_err();
+        let from_host =
+            format!("supervisor is 0.0.1 but agent-host is {BUILD}: install both from one release");
+        assert_eq!(skew.to_string(), from_host);
+
+        let reply = HelloReply {
+            version: VERSION_MAX,
+            build: "0.0.1".to_owned(),
+        };
+        let skew = check(&reply).unwrap_err();
+        let from_supervisor =
+            format!("supervisor is {BUILD} but agent-host is 0.0.1: install both from one release");
+        assert_eq!(skew.to_string(), from_supervisor);
+    }
+
+    #[test]
+    fn a_version_that_was_not_offered_is_refused() {
+        for chosen in [0, VERSION_MAX + 1, u32::MAX] {
+            let reply = HelloReply {
+                version: chosen,
+                build: BUILD.to_owned(),
+            };
+            let skew = check(&reply).unwrap_err();
+            assert!(
+                matches!(skew, Skew::NotOffered { chosen: c, .. } if c == chosen),
+                "{skew}"
+            );
+        }
+    }
+}

@@ -1,1 +1,6 @@
-//! placeholder
+//! What the stories, benchmarks and house rules of this package share.
+
+pub mod clock;
+pub mod crash;
+pub mod random;
+pub mod world;

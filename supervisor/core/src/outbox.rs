@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 
 use crate::core::Turn;
 use crate::effect::Effect;
+use crate::mutation::{self, Mutation};
 
 /// Effects in the order in which they were decided, each with the record it must wait for.
 ///
@@ -38,7 +39,8 @@ impl Outbox {
             self.decided = last.seq;
         }
         let effects = std::mem::take(&mut turn.effects);
-        if self.durable >= self.decided {
+        let planted = mutation::on(Mutation::ActBeforeDurable);
+        if self.durable >= self.decided || planted {
             return effects;
         }
         let decided = self.decided;

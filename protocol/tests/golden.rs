@@ -1,0 +1,582 @@
+//! The wire and file formats, byte by byte: one file per message, never edited after a release.
+//!
+//! A new message fails here until it has a sample and a file. `GOLDEN_NEW=1 cargo test -p protocol
+//! --test golden` writes the files that do not exist yet; it never touches one that does.
+#![expect(clippy::unwrap_used, reason = "a test: a panic is its failure")]
+
+use std::collections::BTreeSet;
+use std::fmt::Debug;
+use std::path::PathBuf;
+
+use protocol::class::Class;
+use protocol::command::{
+    Adapter, Answer, Command, CommandAdapter, Message, Pong, PromptBy, RunKind, ScriptedAdapter,
+    Start, SteerMode, Stop, Text, VerifyAdapter, VerifyCommand,
+};
+use protocol::exit_file::{EXIT_FILE_VERSION, ExitFile};
+use protocol::ids::{AttemptNo, Generation, MessageId, QuestionId};
+use protocol::report::{
+    Ask, Asked, Capabilities, Context, Event, ProcessSpawned, Progress, RateLimited, Receipt,
+    Report, ResultStatus, RunResult, Said, Started, SteerReach, Tool, Usage,
+};
+use protocol::rpc::{self, ERROR_NO_COMMON_VERSION, Incoming, RpcError};
+use protocol::version::{Hello, HelloReply};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+fn folder() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/v1")
+}
+
+/// The bytes of a golden file, which must be what is written today.
+fn golden(name: &str, written: &[u8]) -> Vec<u8> {
+    let path = folder().join(format!("{name}.json"));
+    if std::env::var_os("GOLDEN_NEW").is_some() && !path.exists() {
+        std::fs::write(&path, written).unwrap();
+    }
+    let bytes = std::fs::read(&path).unwrap_or_else(|error| {
+        panic!(
+            "{}: {error}; a new message needs a golden file: see the head of this file",
+            path.display()
+        )
+    });
+    assert_eq!(
+        String::from_utf8_lossy(&bytes),
+        String::from_utf8_lossy(written),
+        "{}: what is written today differs from the released bytes",
+        path.display()
+    );
+    bytes
+}
+
+fn parse<T: DeserializeOwned>(name: &str, json: &[u8]) -> T {
+    serde_json::from_slice(json).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+/// One way of reading a line's content back.
+enum Part {
+    Params(&'static str),
+    Result,
+}
+
+/// A line with an envelope: written, compared, read back, compared.
+fn line<T: DeserializeOwned + PartialEq + Debug>(
+    name: &str,
+    part: &Part,
+    value: &T,
+    written: &[u8],
+) {
+    let bytes = golden(name, written);
+    let incoming = rpc::read(&bytes).unwrap_or_else(|error| panic!("{name}: {error}"));
+    let content = match (part, incoming) {
+        (
+            Part::Params(wanted),
+            Incoming::Request { method, params, .. } | Incoming::Notification { method, params },
+        ) => {
+            assert_eq!(&method, wanted, "{name}");
+            params.unwrap_or_else(|| panic!("{name}: no params"))
+        }
+        (
+            Part::Result,
+            Incoming::Answer {
+                outcome: Ok(result),
+                ..
+            },
+        ) => result,
+        (Part::Params(_) | Part::Result, other) => panic!("{name}: read as {other:?}"),
+    };
+    assert_eq!(&parse::<T>(name, content.get().as_bytes()), value, "{name}");
+}
+
+macro_rules! variants {
+    ($list:ident, $name_of:ident, $enum:ident, $($pattern:pat => $name:literal),+ $(,)?) => {
+        /// Every variant; the match below does not compile when one is missing.
+        const $list: &[&str] = &[$($name),+];
+        fn $name_of(value: &$enum) -> &'static str {
+            match value { $($pattern => $name),+ }
+        }
+    };
+}
+
+variants! {
+    COMMANDS, command_name, Command,
+    Command::Start(_) => "start",
+    Command::Deliver(_) => "deliver",
+    Command::Answer(_) => "answer",
+    Command::Interrupt {} => "interrupt",
+    Command::Stop(_) => "stop",
+}
+
+variants! {
+    EVENTS, event_name, Event,
+    Event::Started(_) => "started",
+    Event::PromptSent {} => "prompt_sent",
+    Event::AssistantMessage(_) => "assistant_message",
+    Event::ToolCall(_) => "tool_call",
+    Event::ToolResult(_) => "tool_result",
+    Event::Usage(_) => "usage",
+    Event::Context(_) => "context",
+    Event::RateLimited(_) => "rate_limited",
+    Event::Retry(_) => "retry",
+    Event::Compaction(_) => "compaction",
+    Event::Progress(_) => "progress",
+    Event::Reply(_) => "reply",
+    Event::Escalation(_) => "escalation",
+    Event::MessageInjected { .. } => "message_injected",
+    Event::MessageSeen { .. } => "message_seen",
+    Event::ProcessSpawned(_) => "process_spawned",
+    Event::TurnEnded {} => "turn_ended",
+    Event::Notice(_) => "notice",
+    Event::Result(_) => "result",
+}
+
+fn said(text: &str) -> Said {
+    Said {
+        text: text.to_owned(),
+    }
+}
+
+fn message(id: u64, mode: SteerMode, text: &str) -> Message {
+    Message {
+        id: MessageId(id),
+        mode,
+        text: text.to_owned(),
+    }
+}
+
+fn start(kind: RunKind, adapter: Adapter) -> Start {
+    Start {
+        generation: Generation(7),
+        batch: "nightly-20261121T042000Z-k3x9".parse().unwrap(),
+        task: "parse-errors".parse().unwrap(),
+        attempt: AttemptNo(2),
+        kind,
+        cwd: "/home/op/web".to_owned(),
+        run_dir: "/state/batches/b/tasks/parse-errors/attempts/2/runs/7".to_owned(),
+        task_dir: "/state/batches/b/tasks/parse-errors".to_owned(),
+        prompt: None,
+        env: [("PATH".to_owned(), "/usr/bin:/bin".to_owned())].into(),
+        session: None,
+        messages: Vec::new(),
+        injected: Vec::new(),
+        log_max: 1 << 30,
+        grace_ms: 10_000,
+        lease_ms: 60_000,
+        adapter,
+    }
+}
+
+fn start_command() -> Start {
+    let adapter = Adapter::Command(CommandAdapter {
+        argv: vec!["sh".to_owned(), "-c".to_owned(), "make \"all\"".to_owned()],
+        prompt_by: PromptBy::Stdin,
+        result_file: Some("/home/op/web/result.json".to_owned()),
+    });
+    Start {
+        prompt: Some(Text::Inline(
+            "Fix the parser.\nÜber alles: tests.".to_owned(),
+        )),
+        session: Some("3f2a".to_owned()),
+        messages: vec![message(4, SteerMode::Restart, "start over")],
+        injected: vec![MessageId(1), MessageId(3)],
+        ..start(RunKind::Agent, adapter)
+    }
+}
+
+fn start_scripted() -> Start {
+    let adapter = Adapter::Scripted(ScriptedAdapter {
+        script: Text::File("/state/script.json".to_owned()),
+    });
+    Start {
+        prompt: Some(Text::File("/state/prompt.md".to_owned())),
+        ..start(RunKind::Agent, adapter)
+    }
+}
+
+fn start_verify() -> Start {
+    let command = VerifyCommand {
+        argv: vec!["cargo".to_owned(), "test".to_owned()],
+        timeout_ms: 600_000,
+        env: [("CI".to_owned(), "true".to_owned())].into(),
+    };
+    let commands = vec![command];
+    start(RunKind::Verify, Adapter::Verify(VerifyAdapter { commands }))
+}
+
+/// File name and command.
+fn commands() -> Vec<(&'static str, Command)> {
+    let answer = |text: Option<&str>| {
+        Command::Answer(Answer {
+            question: QuestionId(1),
+            text: text.map(str::to_owned),
+        })
+    };
+    vec![
+        ("start_command", Command::Start(Box::new(start_command()))),
+        ("start_scripted", Command::Start(Box::new(start_scripted()))),
+        ("start_verify", Command::Start(Box::new(start_verify()))),
+        (
+            "deliver",
+            Command::Deliver(message(5, SteerMode::Boundary, "use \"v2\" — not v1")),
+        ),
+        ("answer", answer(Some("yes"))),
+        ("answer_expired", answer(None)),
+        ("interrupt", Command::Interrupt {}),
+        ("stop", Command::Stop(Stop { grace_ms: 10_000 })),
+    ]
+}
+
+fn capabilities() -> Capabilities {
+    Capabilities {
+        steer: SteerReach::Boundary,
+        receipt: Receipt::Seen,
+        interrupt: true,
+        resume: false,
+        questions: true,
+        usage: false,
+        cost: false,
+    }
+}
+
+fn result_ok() -> RunResult {
+    RunResult {
+        status: ResultStatus::Ok,
+        class: None,
+        summary: "fixed".to_owned(),
+        exit_code: Some(0),
+        signal: None,
+        reset_at_ms: None,
+        session: Some("3f2a".to_owned()),
+        usage: Usage {
+            turns: 3,
+            tokens: 1200,
+            cost_micros: 45_000,
+        },
+        evidence: String::new(),
+    }
+}
+
+fn result_failed() -> RunResult {
+    RunResult {
+        status: ResultStatus::Failed,
+        class: Some(Class::UsageLimit),
+        summary: "limit reached".to_owned(),
+        exit_code: None,
+        signal: Some(9),
+        reset_at_ms: Some(1_795_000_000_000),
+        session: None,
+        usage: Usage::default(),
+        evidence: "last words".to_owned(),
+    }
+}
+
+/// File name and event; `result` twice, with and without what may be absent.
+fn events() -> Vec<(&'static str, Event)> {
+    let tool = |ok| Tool {
+        name: "bash".to_owned(),
+        detail: "cargo test".to_owned(),
+        ok,
+    };
+    let started = Started {
+        capabilities: capabilities(),
+        session: Some("3f2a".to_owned()),
+    };
+    let limited = RateLimited {
+        reset_at_ms: Some(1_795_000_000_000),
+        detail: "5-hour limit".to_owned(),
+    };
+    let progress = Progress {
+        text: "step 2 of 4".to_owned(),
+        percent: Some(50),
+    };
+    let process = ProcessSpawned {
+        pid: 4711,
+        start_ticks: 123_456,
+        command: "cargo test".to_owned(),
+    };
+    let context = Context {
+        used: 90_000,
+        window: 200_000,
+    };
+    let usage = result_ok().usage;
+    vec![
+        ("report_started", Event::Started(started)),
+        ("report_prompt_sent", Event::PromptSent {}),
+        (
+            "report_assistant_message",
+            Event::AssistantMessage(said("I see.\tNow…")),
+        ),
+        ("report_tool_call", Event::ToolCall(tool(None))),
+        ("report_tool_result", Event::ToolResult(tool(Some(false)))),
+        ("report_usage", Event::Usage(usage)),
+        ("report_context", Event::Context(context)),
+        ("report_rate_limited", Event::RateLimited(limited)),
+        (
+            "report_retry",
+            Event::Retry(said("overloaded, again in 2 s")),
+        ),
+        ("report_compaction", Event::Compaction(said("90k to 20k"))),
+        ("report_progress", Event::Progress(progress)),
+        ("report_reply", Event::Reply(said("understood"))),
+        (
+            "report_escalation",
+            Event::Escalation(said("the key is missing")),
+        ),
+        (
+            "report_message_injected",
+            Event::MessageInjected { id: MessageId(5) },
+        ),
+        (
+            "report_message_seen",
+            Event::MessageSeen { id: MessageId(5) },
+        ),
+        ("report_process_spawned", Event::ProcessSpawned(process)),
+        ("report_turn_ended", Event::TurnEnded {}),
+        (
+            "report_notice",
+            Event::Notice(said("a line that is no JSON")),
+        ),
+        ("report_result_ok", Event::Result(Box::new(result_ok()))),
+        (
+            "report_result_failed",
+            Event::Result(Box::new(result_failed())),
+        ),
+    ]
+}
+
+#[test]
+fn every_command_is_written_and_read_as_released() {
+    for (name, command) in commands() {
+        let written = command.line().unwrap();
+        let bytes = golden(name, &written);
+        assert_eq!(parse::<Command>(name, &bytes), command, "{name}");
+        match rpc::read(&bytes).unwrap() {
+            Incoming::Notification { method, .. } => assert_eq!(method, command.method()),
+            other => panic!("{name}: read as {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn every_report_is_written_and_read_as_released() {
+    for (name, event) in events() {
+        let report = Report {
+            generation: Generation(7),
+            event,
+        };
+        let written = report.line().unwrap();
+        line(name, &Part::Params("report"), &report, &written);
+    }
+}
+
+#[test]
+fn requests_and_answers_are_written_and_read_as_released() {
+    let hello = Hello {
+        version_min: 1,
+        version_max: 1,
+        build: "0.1.0".to_owned(),
+    };
+    let written = rpc::request(1, "hello", &hello).unwrap();
+    line("hello", &Part::Params("hello"), &hello, &written);
+
+    let reply = HelloReply {
+        version: 1,
+        build: "0.1.0".to_owned(),
+    };
+    let written = rpc::answer(1, &reply).unwrap();
+    line("hello_reply", &Part::Result, &reply, &written);
+
+    let pong = Pong {
+        output_bytes: 52_428_800,
+        cpu_ms: 1_250,
+    };
+    let written = rpc::answer(2, pong).unwrap();
+    line("pong", &Part::Result, &pong, &written);
+
+    let ask = Ask {
+        generation: Generation(7),
+        text: "Which port?".to_owned(),
+        options: vec!["80".to_owned(), "8080".to_owned()],
+    };
+    let written = rpc::request(1, "ask", &ask).unwrap();
+    line("ask", &Part::Params("ask"), &ask, &written);
+
+    let asked = Asked {
+        question: QuestionId(1),
+    };
+    let written = rpc::answer(1, asked).unwrap();
+    line("asked", &Part::Result, &asked, &written);
+}
+
+#[derive(Debug, PartialEq, Serialize, serde::Deserialize)]
+struct Nothing {}
+
+#[test]
+fn ping_is_written_and_read_as_released() {
+    let written = rpc::request(2, "ping", Nothing {}).unwrap();
+    line("ping", &Part::Params("ping"), &Nothing {}, &written);
+}
+
+#[test]
+fn a_refusal_is_written_and_read_as_released() {
+    let error = RpcError {
+        code: ERROR_NO_COMMON_VERSION,
+        message: "no common protocol version: supervisor speaks 2 to 3, agent-host speaks 1 to 1"
+            .to_owned(),
+    };
+    let bytes = golden("hello_refused", &rpc::refusal(1, &error).unwrap());
+    match rpc::read(&bytes).unwrap() {
+        Incoming::Answer { id, outcome } => {
+            assert_eq!((id, outcome.unwrap_err()), (1, error));
+        }
+        other @ (Incoming::Request { .. } | Incoming::Notification { .. }) => {
+            panic!("read as {other:?}")
+        }
+    }
+}
+
+#[test]
+fn the_exit_file_is_written_and_read_as_released() {
+    let samples = [("exit_ok", result_ok()), ("exit_failed", result_failed())];
+    for (name, result) in samples {
+        let file = ExitFile {
+            v: EXIT_FILE_VERSION,
+            generation: Generation(7),
+            result,
+            injected: vec![MessageId(5)],
+        };
+        let mut written = serde_json::to_vec(&file).unwrap();
+        written.push(b'\n');
+        let bytes = golden(name, &written);
+        assert_eq!(parse::<ExitFile>(name, &bytes), file, "{name}");
+    }
+}
+
+/// Words of the small enums, which stand inside messages, journal and batch files.
+#[derive(Debug, PartialEq, Serialize, serde::Deserialize)]
+struct Words {
+    class: Vec<Class>,
+    run_kind: Vec<RunKind>,
+    prompt_by: Vec<PromptBy>,
+    steer_mode: Vec<SteerMode>,
+    steer_reach: Vec<SteerReach>,
+    receipt: Vec<Receipt>,
+    result_status: Vec<ResultStatus>,
+}
+
+#[test]
+fn words_are_as_released() {
+    use SteerMode::{After, Boundary, Interrupt, Restart};
+    let words = Words {
+        class: Class::ALL.to_vec(),
+        run_kind: vec![RunKind::Agent, RunKind::Verify],
+        prompt_by: vec![
+            PromptBy::None,
+            PromptBy::Argument,
+            PromptBy::Stdin,
+            PromptBy::File,
+        ],
+        steer_mode: vec![Boundary, Interrupt, After, Restart],
+        steer_reach: vec![
+            SteerReach::None,
+            SteerReach::Boundary,
+            SteerReach::Interrupt,
+        ],
+        receipt: vec![Receipt::Injected, Receipt::Seen],
+        result_status: vec![ResultStatus::Ok, ResultStatus::Failed],
+    };
+    let mut written = serde_json::to_vec(&words).unwrap();
+    written.push(b'\n');
+    let bytes = golden("words", &written);
+    assert_eq!(parse::<Words>("words", &bytes), words);
+    for class in Class::ALL {
+        let json = serde_json::to_value(class).unwrap();
+        assert_eq!(json, class.word());
+        assert_eq!(class.to_string(), class.word());
+        assert_eq!(class.word().parse(), Ok(*class));
+    }
+    for mode in words.steer_mode {
+        assert_eq!(serde_json::to_value(mode).unwrap(), mode.word());
+    }
+    for kind in words.run_kind {
+        assert_eq!(serde_json::to_value(kind).unwrap(), kind.word());
+    }
+}
+
+#[test]
+fn a_word_that_is_no_class_is_refused_and_quoted_in_part() {
+    let long = "x".repeat(500);
+    let error = long.parse::<Class>().unwrap_err();
+    assert_eq!(error.0.len(), 80);
+    assert!("stall".parse::<Class>().is_err(), "a group of two classes");
+    assert!("Crash".parse::<Class>().is_err(), "words are lower case");
+}
+
+#[test]
+fn every_variant_has_a_sample() {
+    let commands: BTreeSet<_> = commands().iter().map(|(_, c)| command_name(c)).collect();
+    assert_eq!(commands, COMMANDS.iter().copied().collect());
+    let events: BTreeSet<_> = events().iter().map(|(_, e)| event_name(e)).collect();
+    assert_eq!(events, EVENTS.iter().copied().collect());
+}
+
+#[test]
+fn no_golden_file_is_without_its_test() {
+    let mut known: BTreeSet<String> = [
+        "hello",
+        "hello_reply",
+        "hello_refused",
+        "ping",
+        "pong",
+        "ask",
+        "asked",
+        "exit_ok",
+        "exit_failed",
+        "words",
+    ]
+    .map(str::to_owned)
+    .into();
+    known.extend(commands().iter().map(|(name, _)| (*name).to_owned()));
+    known.extend(events().iter().map(|(name, _)| (*name).to_owned()));
+    let present: BTreeSet<String> = std::fs::read_dir(folder())
+        .unwrap()
+        .map(|entry| {
+            entry
+                .unwrap()
+                .path()
+                .file_stem()
+                .unwrap()
+                .to_string_lossy()
+                .into_owned()
+        })
+        .collect();
+    let strays: Vec<_> = present.difference(&known).collect();
+    assert!(strays.is_empty(), "files that nothing reads: {strays:?}");
+}
+
+#[test]
+fn a_reader_of_this_version_takes_fields_that_a_later_one_adds() {
+    let later = br#"{"jsonrpc":"2.0","method":"report","later":1,"params":
+        {"generation":7,"later":[],"event":{"type":"turn_ended","later":{}}}}"#;
+    let incoming = rpc::read(later).unwrap();
+    let Incoming::Notification {
+        params: Some(params),
+        ..
+    } = incoming
+    else {
+        panic!("read as {incoming:?}");
+    };
+    let report: Report = serde_json::from_str(params.get()).unwrap();
+    assert_eq!(report.event, Event::TurnEnded {});
+    let stop = br#"{"jsonrpc":"2.0","params":{"grace_ms":0,"later":1},"method":"stop"}"#;
+    let read: Command = serde_json::from_slice(stop).unwrap();
+    assert_eq!(read, Command::Stop(Stop { grace_ms: 0 }));
+}
+
+#[test]
+fn an_unknown_message_is_an_error_and_not_another_message() {
+    let event = r#"{"generation":7,"event":{"type":"party"}}"#;
+    assert!(serde_json::from_str::<Report>(event).is_err());
+    let command = r#"{"jsonrpc":"2.0","method":"dance","params":{}}"#;
+    assert!(serde_json::from_str::<Command>(command).is_err());
+}

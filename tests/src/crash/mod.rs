@@ -1,0 +1,212 @@
+//! The story of the killed supervisor: one batch, hundreds of kill -9, and what must hold after.
+//!
+//! The proof is kept by processes that are not the one being killed: each task writes its own start
+//! and end, and holds a lock while it lives that a second copy of it would run into.
+
+#![expect(clippy::expect_used, reason = "a test: a panic is its failure")]
+
+pub mod judge;
+pub mod observe;
+pub mod record;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::clock::{Deadline, pause, wall_ns};
+use crate::random::Random;
+use crate::world::{Started, World};
+use judge::Evidence;
+use observe::Observer;
+use record::Record;
+
+/// Name of the batch.
+pub const BATCH: &str = "crash";
+/// Between two looks at the tasks' record.
+const LOOK_EVERY: Duration = Duration::from_millis(1);
+/// A life in which nothing happens for this long ends the story: the batch hangs.
+const HANG: Duration = Duration::from_secs(120);
+
+/// What is to be played.
+#[derive(Debug, Clone)]
+pub struct Script {
+    /// Kills of the supervisor.
+    pub kills: usize,
+    /// Tasks of the batch.
+    pub tasks: usize,
+    /// Live attempts at most.
+    pub concurrency: usize,
+    /// What makes the moments repeatable, as far as a real machine allows.
+    pub seed: u64,
+    /// The program that plays a task: `PROGRAM task RECORD LOCKS ID`.
+    pub task_program: PathBuf,
+}
+
+/// One life of the supervisor, by the wall clock in nanoseconds.
+#[derive(Debug, Clone, Copy)]
+pub struct Life {
+    /// Its pid.
+    pub pid: u32,
+    /// Started after this.
+    pub started: i128,
+    /// Alive at least until this.
+    pub alive_until: i128,
+    /// Reaped before this.
+    pub ended: i128,
+}
+
+/// Id of the task with this number.
+pub fn task_id(number: usize) -> String {
+    format!("t-{number:04}")
+}
+
+/// Number of the task that this one waits for: every third waits for the one two rounds before.
+pub fn dependency(number: usize, concurrency: usize) -> Option<usize> {
+    let before = number.checked_sub(2 * concurrency)?;
+    number.is_multiple_of(3).then_some(before)
+}
+
+/// Plays the whole story and judges it.
+///
+/// # Panics
+/// When the machine itself fails (no process, no file).
+pub fn play(script: &Script) -> Evidence {
+    let world = World::new();
+    let record = Record::new(&world.path("record"));
+    std::fs::create_dir(world.path("locks")).expect("a folder for the tasks' locks");
+    world.write("crash.yml", &batch_file(&world, script));
+    let observer = Observer::start(&world);
+    let (lives, trouble) = live_and_die(&world, script, &record);
+    let observations = observer.stop();
+    judge::judge(&world, script, &lives, trouble, observations)
+}
+
+/// Runs and kills until the script's kills are done, then lets the batch end. Gives the lives and
+/// what went wrong on the way.
+fn live_and_die(world: &World, script: &Script, record: &Record) -> (Vec<Life>, Vec<String>) {
+    let mut random = Random::new(script.seed);
+    let mut lives = Vec::new();
+    let mut trouble = Vec::new();
+    for kill in 0..script.kills {
+        let moment = Moment::draw(&mut random, kill, script);
+        let started = wall_ns();
+        let mut supervisor = world.start("run", &["run", "crash.yml"]);
+        let pid = supervisor.pid();
+        if !moment.wait(record, &mut supervisor) {
+            let code = supervisor.end(world);
+            trouble.push(early_end(world, kill, code));
+            return (lives, trouble);
+        }
+        let alive_until = wall_ns();
+        supervisor.kill();
+        let ended = wall_ns();
+        lives.push(Life {
+            pid,
+            started,
+            alive_until,
+            ended,
+        });
+    }
+    let last = Moment {
+        ends: usize::MAX,
+        extra: Duration::ZERO,
+        limit: HANG,
+    };
+    let started = wall_ns();
+    let mut supervisor = world.start("run", &["run", "crash.yml"]);
+    let pid = supervisor.pid();
+    if last.wait(record, &mut supervisor) {
+        trouble.push(format!("the last run was not over after {HANG:?}"));
+        supervisor.kill();
+    } else {
+        let code = supervisor.end(world);
+        if code != Some(0) {
+            trouble.push(early_end(world, script.kills, code));
+        }
+    }
+    let ended = wall_ns();
+    lives.push(Life {
+        pid,
+        started,
+        // It ended by itself, who knows when.
+        alive_until: started,
+        ended,
+    });
+    (lives, trouble)
+}
+
+fn early_end(world: &World, kills: usize, code: Option<i32>) -> String {
+    let said = std::fs::read_to_string(world.path("run.err")).unwrap_or_default();
+    format!("after {kills} kills the supervisor ended by itself with {code:?}: {said}")
+}
+
+/// When to kill.
+#[derive(Debug)]
+struct Moment {
+    /// Not before this many ends of tasks are recorded,
+    ends: usize,
+    /// and then after this;
+    extra: Duration,
+    /// but at the latest after this.
+    limit: Duration,
+}
+
+impl Moment {
+    /// Two of three kills are spread over the batch's progress, the third falls into the start.
+    fn draw(random: &mut Random, kill: usize, script: &Script) -> Self {
+        if random.below(3) == 0 {
+            let limit = Duration::from_micros(random.below(60_000));
+            return Self {
+                ends: usize::MAX,
+                extra: Duration::ZERO,
+                limit,
+            };
+        }
+        // The last tenth of the tasks is left for the last life.
+        let ends = script.tasks * 9 * kill / (script.kills.max(1) * 10);
+        Self {
+            ends,
+            extra: Duration::from_micros(random.below(40_000)),
+            limit: HANG,
+        }
+    }
+
+    /// Waits for the moment; false: the supervisor ended by itself first.
+    fn wait(&self, record: &Record, supervisor: &mut Started) -> bool {
+        let limit = Deadline::after(self.limit);
+        while record.ends() < self.ends {
+            if supervisor.ended().is_some() {
+                return false;
+            }
+            if limit.is_over() {
+                return true;
+            }
+            pause(LOOK_EVERY);
+        }
+        pause(self.extra);
+        supervisor.ended().is_none()
+    }
+}
+
+fn batch_file(world: &World, script: &Script) -> String {
+    let mut text = format!(
+        "version: 1\nname: {BATCH}\nisolation: none\nconcurrency: {}\n\
+         defaults:\n  attempts: 1\ntasks:\n",
+        script.concurrency
+    );
+    for number in 0..script.tasks {
+        let id = task_id(number);
+        let argv = [
+            script.task_program.as_path(),
+            "task".as_ref(),
+            &world.path("record"),
+            &world.path("locks"),
+            id.as_ref(),
+        ]
+        .map(|part| format!("{:?}", part.display().to_string()));
+        text.push_str(&format!("  - id: {id}\n    run: [{}]\n", argv.join(", ")));
+        if let Some(before) = dependency(number, script.concurrency) {
+            text.push_str(&format!("    depends_on: [{}]\n", task_id(before)));
+        }
+    }
+    text
+}
