@@ -291,3 +291,184 @@ impl<L: Log> Writer<L> {
         self.done.blocking_send(answer).map_err(|_| Gone)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::PathBuf;
+    use std::sync::{Arc, Mutex};
+    use supervisor_core::record::Record;
+    use supervisor_core::time::Now;
+
+    /// What the disk will do with each write, and what became durable.
+    #[derive(Debug, Clone, Default)]
+    struct Paper(Arc<Mutex<Script>>);
+
+    #[derive(Debug, Default)]
+    struct Script {
+        failures: Vec<StoreError>,
+        durable: Vec<Vec<u64>>,
+        reserve_used: u32,
+        room: bool,
+        saved: Vec<Vec<u8>>,
+    }
+
+    impl Log for Paper {
+        fn commit(&mut self, group: &[Entry]) -> Result<Written, LogError> {
+            let mut script = self.0.lock().unwrap();
+            if let Some(error) = script.failures.pop() {
+                return Err(if error.is_disk() {
+                    LogError::ForNow(error)
+                } else {
+                    LogError::ForGood(error)
+                });
+            }
+            let seqs: Vec<u64> = group.iter().map(|entry| entry.seq).collect();
+            let seq = *seqs.last().unwrap();
+            script.durable.push(seqs);
+            let at = Position {
+                seq,
+                segment: 1,
+                offset: seq * 10,
+            };
+            Ok(Written { at, bytes: 10 })
+        }
+        fn save(&mut self, checkpoint: &[u8]) -> Result<(), LogError> {
+            self.0.lock().unwrap().saved.push(checkpoint.to_vec());
+            Ok(())
+        }
+        fn use_reserve(&mut self) {
+            self.0.lock().unwrap().reserve_used += 1;
+        }
+        fn has_room(&mut self) -> bool {
+            self.0.lock().unwrap().room
+        }
+    }
+
+    fn full() -> StoreError {
+        StoreError::Full {
+            file: PathBuf::from("journal"),
+            source: io::ErrorKind::StorageFull.into(),
+        }
+    }
+
+    fn damaged() -> StoreError {
+        StoreError::Unreadable {
+            file: PathBuf::from("journal"),
+            offset: 7,
+            why: "gone".into(),
+        }
+    }
+
+    fn entries(seqs: std::ops::RangeInclusive<u64>) -> Vec<Entry> {
+        seqs.map(|seq| Entry {
+            seq,
+            term: 1,
+            now: Now::default(),
+            record: Record::PlanClosed,
+        })
+        .collect()
+    }
+
+    fn start(script: Script) -> (Committer, Paper) {
+        let paper = Paper(Arc::new(Mutex::new(script)));
+        (Committer::start(paper.clone()).unwrap(), paper)
+    }
+
+    async fn durable(committer: &mut Committer) -> u64 {
+        match committer.answer().await {
+            Answer::Durable(written) => written.at.seq,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_decided_while_a_group_is_under_way_becomes_one_group() {
+        let (mut committer, paper) = start(Script::default());
+        committer.add(entries(1..=2));
+        committer.flush();
+        committer.add(entries(3..=3));
+        committer.flush();
+        committer.add(entries(4..=5));
+        committer.flush();
+        assert_eq!(committer.waiting(), 3);
+        assert_eq!(durable(&mut committer).await, 2);
+        committer.flush();
+        assert_eq!(durable(&mut committer).await, 5);
+        assert!(committer.is_idle());
+        committer.end();
+        assert_eq!(paper.0.lock().unwrap().durable, [vec![1, 2], vec![3, 4, 5]]);
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_is_told_once_and_the_reserve_lets_the_group_through() {
+        let (mut committer, paper) = start(Script {
+            failures: vec![full()],
+            ..Script::default()
+        });
+        committer.add(entries(1..=1));
+        committer.flush();
+        assert!(matches!(committer.answer().await, Answer::Failing(_)));
+        assert_eq!(durable(&mut committer).await, 1);
+        committer.add(entries(2..=2));
+        committer.flush();
+        assert_eq!(durable(&mut committer).await, 2);
+        paper.0.lock().unwrap().room = true;
+        committer.add(entries(3..=3));
+        committer.flush();
+        assert_eq!(durable(&mut committer).await, 3);
+        assert!(matches!(committer.answer().await, Answer::Room));
+        assert_eq!(paper.0.lock().unwrap().reserve_used, 1);
+        committer.end();
+    }
+
+    #[tokio::test]
+    async fn a_damaged_journal_ends_everything() {
+        let (mut committer, paper) = start(Script {
+            failures: vec![damaged()],
+            ..Script::default()
+        });
+        committer.add(entries(1..=1));
+        committer.flush();
+        assert!(matches!(
+            committer.answer().await,
+            Answer::Broken(LogError::ForGood(_))
+        ));
+        assert!(matches!(
+            committer.answer().await,
+            Answer::Broken(LogError::ThreadEnded)
+        ));
+        committer.end();
+        assert!(paper.0.lock().unwrap().durable.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_group_that_waits_for_room_does_not_hold_up_the_end() {
+        let (mut committer, paper) = start(Script {
+            failures: vec![full(), full()],
+            ..Script::default()
+        });
+        committer.add(entries(1..=1));
+        committer.flush();
+        assert!(matches!(committer.answer().await, Answer::Failing(_)));
+        committer.end();
+        assert!(paper.0.lock().unwrap().durable.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_checkpoint_is_written_after_the_group_before_it() {
+        let (mut committer, paper) = start(Script::default());
+        committer.add(entries(1..=1));
+        committer.flush();
+        committer.save(vec![7]);
+        assert!(!committer.may_save());
+        assert_eq!(durable(&mut committer).await, 1);
+        assert!(matches!(
+            committer.answer().await,
+            Answer::Saved { failed: None }
+        ));
+        assert!(committer.may_save());
+        committer.end();
+        assert_eq!(paper.0.lock().unwrap().saved, [[7]]);
+    }
+}

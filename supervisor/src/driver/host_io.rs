@@ -323,3 +323,229 @@ async fn flush(outlet: pipe::Sender, backlog: Arc<Mutex<Backlog>>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::process::pidfd;
+    use std::io::{Read, Write};
+
+    const RUN: Generation = Generation(5);
+
+    fn line(text: &str) -> HostWord {
+        understand(Frame::Line(text.as_bytes().to_vec()))
+    }
+
+    #[test]
+    fn the_hello_is_judged_by_version_and_release() {
+        let reply = |build: &str| {
+            format!(r#"{{"jsonrpc":"2.0","id":1,"result":{{"version":1,"build":"{build}"}}}}"#)
+        };
+        assert!(matches!(line(&reply(version::BUILD)), HostWord::Greeted));
+        let HostWord::Refused(why) = line(&reply("9.9.9")) else {
+            panic!("another release was greeted");
+        };
+        assert!(
+            why.contains("9.9.9") && why.contains(version::BUILD),
+            "{why}"
+        );
+        let refusal = r#"{"id":1,"error":{"code":-32001,"message":"no common version"}}"#;
+        assert!(matches!(line(refusal), HostWord::Refused(why) if why == "no common version"));
+    }
+
+    #[test]
+    fn every_kind_of_line_has_its_word() {
+        let report =
+            r#"{"method":"report","params":{"generation":5,"event":{"type":"turn_ended"}}}"#;
+        assert!(matches!(
+            line(report),
+            HostWord::Reported(RUN, Event::TurnEnded {})
+        ));
+        let ask = r#"{"id":9,"method":"ask","params":{"generation":5,"text":"which?"}}"#;
+        assert!(matches!(line(ask), HostWord::Asked(9, ask) if ask.text == "which?"));
+        let pong = r#"{"id":2,"result":{"output_bytes":3,"cpu_ms":4}}"#;
+        assert!(matches!(line(pong), HostWord::Ponged(pong) if pong.cpu_ms == 4));
+        let unknown = r#"{"id":3,"method":"lend_me_money","params":{}}"#;
+        assert!(matches!(
+            line(unknown),
+            HostWord::Unanswerable(3, error) if error.code == ERROR_UNKNOWN_METHOD
+        ));
+        let bad = r#"{"id":4,"method":"ask","params":{"generation":"x"}}"#;
+        assert!(matches!(
+            line(bad),
+            HostWord::Unanswerable(4, error) if error.code == ERROR_BAD_PARAMS
+        ));
+    }
+
+    #[test]
+    fn what_is_not_the_protocol_is_a_fault_of_its_kind() {
+        let garbage = [
+            "hello?",
+            "{}",
+            r#"{"method":"report","params":{"generation":5,"event":{"type":"no_such"}}}"#,
+            r#"{"method":"no_such"}"#,
+            r#"{"id":2,"error":{"code":1,"message":"no"}}"#,
+        ];
+        for text in garbage {
+            assert!(
+                matches!(line(text), HostWord::Fault(WireFault::Garbage)),
+                "{text}"
+            );
+        }
+        assert!(matches!(
+            understand(Frame::Blank),
+            HostWord::Fault(WireFault::Blank)
+        ));
+        assert!(matches!(
+            understand(Frame::TooLong { seen: 1 }),
+            HostWord::Fault(WireFault::TooLong)
+        ));
+    }
+
+    /// A process whose end the test decides, and a pipe that stands for its stdout.
+    struct Scene {
+        child: std::process::Child,
+        stdout: Option<std::io::PipeWriter>,
+        words: mpsc::Receiver<(Generation, HostWord)>,
+    }
+
+    fn scene(words_max: usize) -> Scene {
+        #[expect(clippy::disallowed_methods, reason = "a process that ends on command")]
+        let child = std::process::Command::new("cat")
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        let process = Arc::new(pidfd::watch(pidfd::open(child.id()).unwrap()).unwrap());
+        let (reader, stdout) = std::io::pipe().unwrap();
+        let reader = pipe::Receiver::from_owned_fd(reader.into()).unwrap();
+        let (sender, words) = mpsc::channel(words_max);
+        drop(tokio::spawn(listen(RUN, reader, process, sender)));
+        Scene {
+            child,
+            stdout: Some(stdout),
+            words,
+        }
+    }
+
+    impl Scene {
+        async fn next(&mut self) -> HostWord {
+            let (run, word) = self.words.recv().await.unwrap();
+            assert_eq!(run, RUN);
+            word
+        }
+        fn say(&mut self, text: &str) {
+            self.stdout
+                .as_mut()
+                .unwrap()
+                .write_all(text.as_bytes())
+                .unwrap();
+        }
+        fn end(&mut self) {
+            drop(self.child.stdin.take());
+        }
+    }
+
+    impl Drop for Scene {
+        fn drop(&mut self) {
+            drop(self.child.stdin.take());
+            self.child.wait().unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn the_end_of_stdout_is_not_the_end_of_the_host() {
+        let mut scene = scene(8);
+        scene.say("\n");
+        scene.stdout = None;
+        assert!(matches!(
+            scene.next().await,
+            HostWord::Fault(WireFault::Blank)
+        ));
+        tokio::task::yield_now().await;
+        assert!(scene.words.try_recv().is_err());
+        scene.end();
+        assert!(matches!(scene.next().await, HostWord::Ended));
+    }
+
+    #[tokio::test]
+    async fn what_a_host_wrote_before_its_end_is_heard_before_it() {
+        // Room for one word: the host's end is there long before its last word was taken.
+        let mut scene = scene(1);
+        scene.say("\n\nnot json\n\n");
+        scene.end();
+        for _ in 0..2 {
+            assert!(matches!(
+                scene.next().await,
+                HostWord::Fault(WireFault::Blank)
+            ));
+        }
+        assert!(matches!(
+            scene.next().await,
+            HostWord::Fault(WireFault::Garbage)
+        ));
+        assert!(matches!(
+            scene.next().await,
+            HostWord::Fault(WireFault::Blank)
+        ));
+        assert!(matches!(scene.next().await, HostWord::Ended));
+        assert!(scene.words.recv().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn a_survivor_that_holds_the_pipe_does_not_delay_the_end() {
+        let mut scene = scene(8);
+        scene.end(); // the writing end stays open in the test
+        assert!(matches!(scene.next().await, HostWord::Ended));
+    }
+
+    #[tokio::test]
+    async fn a_host_that_does_not_read_costs_a_bounded_backlog_and_never_blocks() {
+        let (reader, writer) = std::io::pipe().unwrap();
+        let outlet = Outlet::new(writer.into()).unwrap();
+        let line = vec![b'x'; 64 * 1024];
+        let mut taken = 0;
+        while outlet.send(&line) == Sent::Taken {
+            taken += line.len();
+            assert!(taken <= BACKLOG_MAX + (2 << 20), "no bound");
+        }
+        assert_eq!(outlet.send(&line), Sent::Dropped);
+        let mut read = reader;
+        let reading = tokio::task::spawn_blocking(move || {
+            let mut all = vec![0; taken];
+            read.read_exact(&mut all).unwrap();
+            (read, all)
+        });
+        let (read, all) = reading.await.unwrap();
+        assert!(all.iter().all(|&byte| byte == b'x'));
+        drop(read);
+    }
+
+    #[tokio::test]
+    async fn lines_keep_their_order_through_the_backlog() {
+        let (mut reader, writer) = std::io::pipe().unwrap();
+        let outlet = Outlet::new(writer.into()).unwrap();
+        let mut sent = Vec::new();
+        for number in 0..40_000_u32 {
+            let line = format!("{number}\n");
+            assert_eq!(outlet.send(line.as_bytes()), Sent::Taken);
+            sent.extend_from_slice(line.as_bytes());
+        }
+        let length = sent.len();
+        let reading = tokio::task::spawn_blocking(move || {
+            let mut all = vec![0; length];
+            reader.read_exact(&mut all).unwrap();
+            all
+        });
+        assert!(reading.await.unwrap() == sent);
+    }
+
+    #[tokio::test]
+    async fn a_host_that_closed_its_stdin_is_told_nothing_more() {
+        let (reader, writer) = std::io::pipe().unwrap();
+        let outlet = Outlet::new(writer.into()).unwrap();
+        drop(reader);
+        assert_eq!(outlet.send(b"x\n"), Sent::Closed);
+        assert_eq!(outlet.send(b"x\n"), Sent::Closed);
+    }
+}
