@@ -13,7 +13,7 @@ use interprocess::os::unix::local_socket::ListenerOptionsExt;
 use protocol::ids::BatchId;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{Semaphore, mpsc};
-use tokio::task::AbortHandle;
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::control::peer;
@@ -65,7 +65,7 @@ fn remove_stale(path: &Path) -> io::Result<()> {
 #[derive(Debug)]
 pub struct Server {
     places: Arc<Semaphore>,
-    accepting: AbortHandle,
+    accepting: JoinHandle<()>,
 }
 
 /// Longest wait for clients to take their last replies when the supervisor ends.
@@ -76,15 +76,16 @@ impl Server {
     pub fn start(listener: Listener, batch: BatchId, asked: mpsc::Sender<Asked>) -> Server {
         let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         let accepting = tokio::spawn(accept(listener, batch, asked, places.clone()));
-        Server {
-            places,
-            accepting: accepting.abort_handle(),
-        }
+        Server { places, accepting }
     }
 
     /// Takes no more connections and removes the socket; those that are open may end.
     pub async fn close(self) {
         self.accepting.abort();
+        // The listener, and with it the socket, goes with its task; it ends only by this.
+        if self.accepting.await.is_err_and(|error| error.is_panic()) {
+            tracing::error!("the control socket's task panicked");
+        }
         let all = u32::try_from(CONNECTIONS_MAX).unwrap_or(u32::MAX);
         match timeout(LAST_WORDS_MAX, self.places.acquire_many(all)).await {
             Ok(_) => {}
