@@ -53,7 +53,10 @@ impl Driver<'_> {
                 self.note_sent(generation, sent);
             }
             Effect::Reply { reply, answer } => self.reply(reply, answer),
-            Effect::Finish { ending } => self.ending = Some(ending),
+            // The first one: an input between it and its record may have led to a vaguer one.
+            Effect::Finish { ending } => {
+                self.ending.get_or_insert(ending);
+            }
         }
     }
 
