@@ -1,4 +1,5 @@
 //! The control socket with real clients: what a request becomes, and who may ask.
+#![expect(clippy::unwrap_used, reason = "a test: a panic is its failure")]
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};

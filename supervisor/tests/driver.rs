@@ -2,6 +2,7 @@
 //!
 //! One at a time: a driver adopts and sweeps the children of this whole process, and signals reach
 //! all of it.
+#![expect(clippy::unwrap_used, reason = "a test: a panic is its failure")]
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};

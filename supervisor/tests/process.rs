@@ -1,4 +1,5 @@
 //! The process layer with real processes. One at a time: a sweep meets every child of this process.
+#![expect(clippy::unwrap_used, reason = "a test: a panic is its failure")]
 
 use std::fs::File;
 use std::io::{Read, Write};

@@ -59,40 +59,35 @@ impl Hosts {
     /// # Errors
     /// When it can not be started, identified or watched; no process of it is left then.
     pub fn spawn(&mut self, generation: Generation, token: u128) -> io::Result<Identity> {
+        let hello = rpc::request(HELLO_ID, "hello", Hello::ours())?;
         let stderr = self.log.open()?;
         let spawned = self.launcher.spawn(token, stderr)?;
         let identity = spawned.identity.clone();
-        let host = self.register(generation, spawned)?;
-        let hello = rpc::request(HELLO_ID, "hello", Hello::ours())?;
+        if let Err(error) = self.register(generation, spawned) {
+            self.sweep(); // a child of ours that is no host
+            return Err(error);
+        }
         // A host that has ended already is seen by its process, not by this pipe.
-        host.outlet.send(&hello);
+        self.line(generation, &hello);
         Ok(identity)
     }
 
-    fn register(&mut self, generation: Generation, spawned: Spawned) -> io::Result<&mut Host> {
-        let Spawned {
-            identity,
-            pidfd,
-            stdin,
-            stdout,
-        } = spawned;
-        // On any failure below the descriptors close and the next sweep meets an unknown child.
-        let process = Arc::new(pidfd::watch(pidfd)?);
-        let outlet = Outlet::new(stdin)?;
-        let stdout = pipe::Receiver::from_owned_fd(stdout)?;
+    fn register(&mut self, generation: Generation, spawned: Spawned) -> io::Result<()> {
+        let pid = spawned.identity.pid;
+        let process = Arc::new(pidfd::watch(spawned.pidfd)?);
+        let outlet = Outlet::new(spawned.stdin)?;
+        let stdout = pipe::Receiver::from_owned_fd(spawned.stdout)?;
         let listening = host_io::listen(generation, stdout, process.clone(), self.words.clone());
         drop(tokio::spawn(listening)); // it ends with its host
-        self.pids.insert(identity.pid);
-        Ok(self
-            .live
-            .entry(generation)
-            .insert_entry(Host {
-                pid: identity.pid,
-                process,
-                outlet,
-                last_id: HELLO_ID,
-            })
-            .into_mut())
+        self.pids.insert(pid);
+        let host = Host {
+            pid,
+            process,
+            outlet,
+            last_id: HELLO_ID,
+        };
+        self.live.insert(generation, host);
+        Ok(())
     }
 
     /// Sends a command; `None` when this run has no live host.
@@ -188,21 +183,9 @@ impl Hosts {
         self.live.contains_key(&generation)
     }
 
-    /// How many hosts live.
-    pub fn len(&self) -> usize {
-        self.live.len()
-    }
-
     /// Whether no host lives.
     pub fn is_empty(&self) -> bool {
         self.live.is_empty()
-    }
-
-    /// Kills every host (the supervisor itself can not go on).
-    pub fn kill_all(&self) {
-        for &generation in self.live.keys() {
-            self.kill(generation);
-        }
     }
 }
 

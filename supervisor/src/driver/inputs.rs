@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use protocol::ids::Generation;
+use protocol::ids::{AttemptNo, Generation, TaskId};
 use protocol::report::Ask;
 use protocol::rpc::{self, ERROR_BAD_PARAMS, RpcError};
 use supervisor_core::effect::Answer;
@@ -87,13 +87,8 @@ impl Driver<'_> {
     fn host_exited(&self, generation: Generation, exit: Exit) -> Input {
         let mut durable = None;
         let mut injected = Vec::new();
-        let facts = self.facts();
-        let run = facts.and_then(|facts| facts.runs.get(&generation));
-        let task = run.zip(facts).and_then(|(run, facts)| {
-            let task = facts.tasks.get(usize::try_from(run.task.0).ok()?)?;
-            Some((run.attempt, &task.id))
-        });
-        if let Some((attempt, task)) = task {
+        if let Some((task, attempt)) = self.of_run(generation) {
+            tracing::debug!(%task, attempt = attempt.0, run = generation.0, ?exit, "host ended");
             let run_dir = self.dir.run(task, attempt, generation);
             let (result, in_result) = run_files::result(&run_dir, generation);
             if let ResultFact::Durable(result) = result {
@@ -114,6 +109,14 @@ impl Driver<'_> {
             durable,
             injected,
         }
+    }
+
+    /// Whose run it is.
+    pub(super) fn of_run(&self, generation: Generation) -> Option<(&TaskId, AttemptNo)> {
+        let facts = self.facts()?;
+        let run = facts.runs.get(&generation)?;
+        let task = facts.tasks.get(usize::try_from(run.task.0).ok()?)?;
+        Some((&task.id, run.attempt))
     }
 
     /// A client of the control socket asks.

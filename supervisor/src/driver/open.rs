@@ -11,6 +11,7 @@ use supervisor_core::input::{Created, Input, OperatorCommand};
 use supervisor_core::outbox::Outbox;
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
+use tracing::Instrument;
 
 use crate::control::server::{self, Server};
 use crate::driver::alarm::Alarm;
@@ -85,7 +86,10 @@ pub fn run(options: Options<'_>) -> Result<Ending, DriverError> {
         .enable_all()
         .build()
         .map_err(DriverError::system("start the event loop"))?;
-    runtime.block_on(supervise(options))
+    // The folder of a batch has its id as its name.
+    let batch = options.dir.path().file_name().unwrap_or_default();
+    let span = tracing::info_span!("batch", id = %batch.display());
+    runtime.block_on(supervise(options).instrument(span))
 }
 
 async fn supervise(options: Options<'_>) -> Result<Ending, DriverError> {

@@ -80,6 +80,10 @@ impl Driver<'_> {
             | RunState::Stopping
             | RunState::Ended => Err("it was stopped before it was started".to_owned()),
         };
+        if let (Ok(identity), Some((task, attempt))) = (&spawned, self.of_run(generation)) {
+            let (attempt, run, pid) = (attempt.0, generation.0, identity.pid);
+            tracing::debug!(%task, attempt, run, pid, "host started");
+        }
         self.inputs.push_back(match spawned {
             Ok(identity) => Input::HostSpawned {
                 generation,

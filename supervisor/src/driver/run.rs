@@ -128,7 +128,8 @@ impl Driver<'_> {
         }
     }
 
-    /// Waits for one wake. Every arm is cancel-safe, so what loses the race is not lost:
+    /// Waits for one wake. Every arm is cancel-safe, so what loses the race is not lost. What is
+    /// rare and must not starve comes first; hosts, who may talk without end, come last.
     async fn wait(&mut self, sources: &mut Sources) -> Wake {
         let open = self.takes_inputs();
         let live = !self.hosts.is_empty();
@@ -138,14 +139,14 @@ impl Driver<'_> {
             stage = sources.signals.next() => Wake::Signal(stage),
             // an answer is returned or stays in its channel
             answer = self.commit.answer() => Wake::Committed(answer),
-            // a word is returned or stays in its channel; the sender is never dropped
-            Some((run, word)) = sources.words.recv(), if open => Wake::Word(run, word),
-            // a request is returned or stays in its channel; the server lives as long as the loop
-            Some(asked) = sources.asked.recv(), if open => Wake::Asked(asked),
             // only readiness is waited for
             () = sources.alarm.fired() => Wake::Alarm,
             // a tick that is not returned comes with the next call
             () = refresh(&mut sources.refresh), if live => Wake::Refresh,
+            // a request is returned or stays in its channel; the server lives as long as the loop
+            Some(asked) = sources.asked.recv(), if open => Wake::Asked(asked),
+            // a word is returned or stays in its channel; the table of hosts keeps a sender
+            Some((run, word)) = sources.words.recv(), if open => Wake::Word(run, word),
         }
     }
 
