@@ -7,6 +7,8 @@ pub mod alarm;
 pub mod clock;
 pub mod commit;
 pub mod error;
+#[cfg(test)]
+mod fixture;
 pub mod host_io;
 pub mod hosts;
 mod inputs;

@@ -407,3 +407,171 @@ fn shown(facts: &Facts, change: &Change) -> Reply {
         to: edge.to.to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::driver::fixture;
+    use protocol::command::SteerMode;
+    use serde_json::json;
+    use std::sync::Arc;
+    use supervisor_core::core::Core;
+    use supervisor_core::plan::AgentKind;
+    use tokio::sync::mpsc;
+
+    fn core() -> Core {
+        let script = json!({"act": "nothing"});
+        fixture::core(AgentKind::Command, &json!("run"), &script)
+    }
+
+    fn steer(task: &str, wait: Option<Rung>) -> Want {
+        Want::Steer {
+            tasks: vec![task.parse().unwrap()],
+            mode: SteerMode::Boundary,
+            text: "left".to_owned(),
+            expires_ms: Some(5),
+            wait,
+        }
+    }
+
+    #[test]
+    fn ids_become_positions_and_rungs_become_receipts() {
+        let core = core();
+        let facts = core.facts().unwrap();
+        let mut names = TaskNames::default();
+        let meant = understand(&mut names, facts, steer("first", Some(Rung::Seen))).unwrap();
+        let command = OperatorCommand::Steer {
+            tasks: vec![TaskIx(0)],
+            mode: SteerMode::Boundary,
+            text: "left".into(),
+            expires: Some(Wall(5)),
+            wait: Some(Receipt::Seen),
+        };
+        assert_eq!(meant, Meaning::Command(command, Some(Rung::Seen)));
+        let unknown = understand(&mut names, facts, steer("second", None));
+        let Err(Reply::Refused { code: 6, text }) = unknown else {
+            panic!("{unknown:?}");
+        };
+        assert!(text.contains("second"));
+    }
+
+    #[test]
+    fn the_whole_batch_is_no_list_of_tasks() {
+        let core = core();
+        let facts = core.facts().unwrap();
+        let mut names = TaskNames::default();
+        let mut meaning = |want| understand(&mut names, facts, want).unwrap();
+        let pause = meaning(Want::Pause {
+            tasks: None,
+            now: true,
+        });
+        let expected = OperatorCommand::Pause {
+            tasks: None,
+            now: true,
+        };
+        assert_eq!(pause, Meaning::Command(expected, None));
+        let kill = meaning(Want::Kill {
+            tasks: None,
+            grace_ms: 1500,
+        });
+        let grace = Duration::from_millis(1500);
+        assert_eq!(kill, Meaning::EndAll { grace });
+        assert_eq!(live_tasks(facts), [TaskIx(0)]);
+    }
+
+    fn moved(id: u64, from: &'static str, to: &'static str) -> Change {
+        let machine = "message";
+        Change::Message(MessageId(id), Edge { machine, from, to })
+    }
+
+    fn states(replies: &mut mpsc::Receiver<Reply>) -> Vec<String> {
+        std::iter::from_fn(|| replies.try_recv().ok())
+            .map(|reply| match reply {
+                Reply::Messages { ids } => format!("{} messages", ids.len()),
+                Reply::Moved { id, state, .. } => format!("{id} {state}"),
+                Reply::Done { lines } => format!("done: {}", lines.join(", ")),
+                Reply::Refused { code, .. } => format!("refused {code}"),
+                other => format!("{other:?}"),
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_follower_hears_each_move_until_all_have_reached_the_rung_or_left_the_ladder() {
+        let core = core();
+        let facts = core.facts().unwrap();
+        let (replies, mut heard) = mpsc::channel(16);
+        let mut desk = Desk::default();
+        let ids = vec![MessageId(1), MessageId(2)];
+        desk.answer(replies, Some(Rung::Injected), &Answer::Messages(ids));
+        let mut tell = |change: Change| desk.changed(facts, fixture::now(), &[change]);
+        tell(moved(1, "queued", "sent"));
+        tell(moved(9, "queued", "sent"));
+        tell(moved(1, "sent", "injected"));
+        tell(moved(1, "injected", "seen"));
+        tell(moved(2, "queued", "expired"));
+        tell(moved(2, "queued", "sent"));
+        let expected = [
+            "2 messages",
+            "m1 sent",
+            "m1 injected",
+            "m2 expired",
+            "done: m1 injected, m2 expired",
+        ];
+        assert_eq!(states(&mut heard), expected);
+        assert!(heard.is_closed(), "the connection is kept open");
+    }
+
+    #[test]
+    fn nobody_is_left_without_a_last_word() {
+        let core = core();
+        let facts = core.facts().unwrap();
+        let mut desk = Desk::default();
+        let (watcher, mut watched) = mpsc::channel(16);
+        desk.watch(watcher);
+        let (follower, mut followed) = mpsc::channel(16);
+        let messages = Answer::Messages(vec![MessageId(1)]);
+        desk.answer(follower, Some(Rung::Seen), &messages);
+        let (client, mut waiting) = mpsc::channel(16);
+        let wait = None;
+        desk.enlist(Waiter::Client {
+            replies: client,
+            wait,
+        });
+        desk.changed(facts, fixture::now(), &[moved(1, "queued", "sent")]);
+        desk.close();
+        assert_eq!(states(&mut watched).last().unwrap(), "done: ");
+        assert_eq!(
+            states(&mut followed),
+            ["1 messages", "m1 sent", "refused 5"]
+        );
+        assert_eq!(states(&mut waiting), ["refused 5"]);
+    }
+
+    #[test]
+    fn a_watcher_that_does_not_read_is_let_go() {
+        let core = core();
+        let facts = core.facts().unwrap();
+        let mut desk = Desk::default();
+        let (watcher, watched) = mpsc::channel(2);
+        desk.watch(watcher);
+        for _ in 0..3 {
+            desk.changed(facts, fixture::now(), &[moved(1, "queued", "sent")]);
+        }
+        assert!(desk.watchers.is_empty());
+        assert_eq!(watched.len(), 2);
+    }
+
+    #[test]
+    fn refusals_keep_their_exit_codes() {
+        let text: Arc<str> = "no".into();
+        let code = |refusal| match reply(&Answer::Refused(refusal)) {
+            Reply::Refused { code, .. } => code,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(code(Refusal::NotFound(text.clone())), 6);
+        assert_eq!(code(Refusal::WrongState(text.clone())), 8);
+        assert_eq!(code(Refusal::CanNotProve(text.clone())), 8);
+        assert_eq!(code(Refusal::Limit(text)), 2);
+    }
+}

@@ -340,3 +340,146 @@ fn write_private(folder: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
 fn path_text(path: &Path) -> String {
     path.to_string_lossy().into_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::driver::fixture;
+    use serde_json::{Value, json};
+    use supervisor_core::core::Core;
+    use supervisor_core::input::{Input, OperatorCommand, ReplyId};
+    use supervisor_core::plan::{AgentKind, TaskIx};
+
+    const RUN: Generation = Generation(1);
+
+    fn command(prompt: &str) -> Core {
+        let drive = json!({"command": {"argv": ["agent", "{{ task.id }}"], "prompt_by": "stdin",
+            "result_file": "out/result.json"}});
+        fixture::core(AgentKind::Command, &drive, &prompted(prompt))
+    }
+
+    fn prompted(prompt: &str) -> Value {
+        json!({"act": {"prompt": {"inline": prompt}}})
+    }
+
+    fn prepare(core: &Core, dir: &Path, messages: &[MessageId]) -> Result<Prepared, StartError> {
+        let own = BTreeMap::from([("PATH".to_owned(), "/bin".to_owned())]);
+        let facts = core.facts().unwrap();
+        Starter::new(own).prepare(&StateDir::at(dir), facts, RUN, messages)
+    }
+
+    #[test]
+    fn a_start_holds_everything_and_nothing_relative() {
+        let folder = tempfile::tempdir().unwrap();
+        let core = command("do {{ task.id }}");
+        let Prepared { start, rest } = prepare(&core, folder.path(), &[]).unwrap();
+        assert!(rest.is_empty());
+        assert_eq!(start.prompt, Some(Text::Inline("do first".to_owned())));
+        assert_eq!(start.cwd, "/work/folder");
+        for path in [&start.cwd, &start.run_dir, &start.task_dir] {
+            assert!(Path::new(path).is_absolute(), "{path}");
+        }
+        let Adapter::Command(command) = &start.adapter else {
+            panic!("{:?}", start.adapter);
+        };
+        assert_eq!(command.argv, ["agent", "first"]);
+        let result_file = command.result_file.as_deref();
+        assert_eq!(result_file, Some("/work/folder/out/result.json"));
+        let token = core.facts().unwrap().runs[&RUN].token;
+        assert_eq!(start.env[TOKEN_VARIABLE], token_text(token));
+        assert_eq!(start.env["PATH"], "/bin");
+        assert_eq!(start.session, None);
+    }
+
+    #[test]
+    fn a_long_prompt_goes_through_a_private_file() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let prompt = "x".repeat(INLINE_MAX + 1);
+        let core = command(&prompt);
+        for _again in 0..2 {
+            let start = prepare(&core, folder.path(), &[]).unwrap().start;
+            let Some(Text::File(path)) = start.prompt else {
+                panic!("the prompt is in the line");
+            };
+            assert!(path.starts_with(&start.run_dir));
+            assert_eq!(fs::read_to_string(&path).unwrap(), prompt);
+            let mode = fs::metadata(&path).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o600);
+        }
+    }
+
+    #[test]
+    fn messages_without_room_in_the_line_follow_it_in_order() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut core = command("go");
+        let long = MESSAGES_MAX / 2 - 1;
+        for length in [long, 3, long, 3] {
+            let steer = OperatorCommand::Steer {
+                tasks: vec![TaskIx(0)],
+                mode: protocol::command::SteerMode::After,
+                text: "m".repeat(length).into(),
+                expires: None,
+                wait: None,
+            };
+            let input = Input::Operator {
+                reply: ReplyId(1),
+                command: steer,
+            };
+            assert!(core.handle(fixture::now(), input).defects.is_empty());
+        }
+        let ids: Vec<MessageId> = (1..=4).map(MessageId).collect();
+        let Prepared { start, rest } = prepare(&core, folder.path(), &ids).unwrap();
+        let number = |messages: &[Message]| -> Vec<u64> {
+            messages.iter().map(|message| message.id.0).collect()
+        };
+        assert_eq!(number(&start.messages), [1, 2]);
+        assert_eq!(number(&rest), [3, 4]);
+    }
+
+    #[test]
+    fn what_went_in_before_is_told_and_must_be_readable() {
+        let folder = tempfile::tempdir().unwrap();
+        let core = command("go");
+        let task = StateDir::at(folder.path()).task(&"first".parse().unwrap());
+        fs::create_dir_all(&task).unwrap();
+        let injected = task.join(protocol::exit_file::INJECTED_FILE_NAME);
+        fs::write(&injected, "1\n3\n").unwrap();
+        let start = prepare(&core, folder.path(), &[]).unwrap().start;
+        assert_eq!(start.injected, [MessageId(1), MessageId(3)]);
+        fs::write(&injected, "?\n").unwrap();
+        let refused = prepare(&core, folder.path(), &[]);
+        assert!(
+            matches!(refused, Err(StartError::Injected(_))),
+            "{refused:?}"
+        );
+    }
+
+    #[test]
+    fn a_run_that_the_state_does_not_hold_is_not_started() {
+        let folder = tempfile::tempdir().unwrap();
+        let core = command("go");
+        let dir = StateDir::at(folder.path());
+        let facts = core.facts().unwrap();
+        let refused = Starter::new(BTreeMap::new()).prepare(&dir, facts, Generation(9), &[]);
+        assert!(
+            matches!(refused, Err(StartError::Missing("run"))),
+            "{refused:?}"
+        );
+    }
+
+    #[test]
+    fn work_that_does_not_fit_its_agent_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let drive = json!("run");
+        let core = fixture::core(AgentKind::Command, &drive, &prompted("go"));
+        let refused = prepare(&core, folder.path(), &[]);
+        assert!(matches!(refused, Err(StartError::Render(_))), "{refused:?}");
+        let core = fixture::core(AgentKind::Command, &drive, &json!({"no": "act"}));
+        let refused = prepare(&core, folder.path(), &[]);
+        assert!(
+            matches!(refused, Err(StartError::Work { .. })),
+            "{refused:?}"
+        );
+    }
+}
