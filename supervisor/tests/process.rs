@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use supervisor::process::identity::Machine;
-use supervisor::process::orphans::{self, Swept};
+use supervisor::process::orphans::{self, CLEAN_PASSES, Swept};
 use supervisor::process::recorded::{Field, Proven, Refused};
 use supervisor::process::scan;
 use supervisor::process::spawn::{Launcher, Spawned};
@@ -174,7 +174,7 @@ fn a_token_is_found_in_a_host_and_in_what_it_started() {
     }
     assert_eq!(reap(&host), Exit::Signal(9));
     orphans::adopt().unwrap();
-    orphans::sweep(|_| false).unwrap();
+    orphans::sweep(CLEAN_PASSES, |_| false).unwrap();
 }
 
 #[test]
@@ -195,14 +195,14 @@ fn what_a_killed_host_leaves_behind_comes_home_and_is_ended() {
         .unwrap();
     pidfd::kill(&host.pidfd).unwrap();
     assert_eq!(reap(&host), Exit::Signal(9));
-    let swept = orphans::sweep(|pid| pid == bystander.identity.pid).unwrap();
+    let swept = orphans::sweep(CLEAN_PASSES, |pid| pid == bystander.identity.pid).unwrap();
     assert!(swept.ended >= 4 && swept.left == 0, "{swept:?}");
     assert!(scan::tagged(|found| found == token).unwrap().is_empty());
     assert!(
         !pidfd::has_ended(&bystander.pidfd).unwrap(),
         "a bystander was hit"
     );
-    let again = orphans::sweep(|pid| pid == bystander.identity.pid).unwrap();
+    let again = orphans::sweep(CLEAN_PASSES, |pid| pid == bystander.identity.pid).unwrap();
     assert_eq!(again, Swept::default());
     pidfd::kill(&bystander.pidfd).unwrap();
     reap(&bystander);

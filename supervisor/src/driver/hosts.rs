@@ -16,7 +16,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::net::unix::pipe;
 
 use crate::driver::host_io::{self, HELLO_ID, Outlet, Sent, Words};
-use crate::process::orphans::{self, Swept};
+use crate::process::orphans::{self, CLEAN_PASSES, Swept};
 use crate::process::pidfd;
 use crate::process::spawn::{Launcher, Spawned};
 
@@ -64,7 +64,7 @@ impl Hosts {
         let spawned = self.launcher.spawn(token, stderr)?;
         let identity = spawned.identity.clone();
         if let Err(error) = self.register(generation, spawned) {
-            self.sweep(); // a child of ours that is no host
+            self.sweep(CLEAN_PASSES); // a child of ours that is no host
             return Err(error);
         }
         // A host that has ended already is seen by its process, not by this pipe.
@@ -149,13 +149,14 @@ impl Hosts {
             self.pids.remove(&host.pid);
             exits.push((generation, exit));
         }
-        self.sweep();
+        let by_themselves = exits.iter().all(|(_, exit)| *exit == Exit::Code(0));
+        self.sweep(if by_themselves { 1 } else { CLEAN_PASSES });
         exits
     }
 
-    /// Ends every child that is no host.
-    pub fn sweep(&self) -> Swept {
-        match orphans::sweep(|pid| self.pids.contains(&pid)) {
+    /// Ends every child that is no host; so many looks in a row must find none.
+    pub fn sweep(&self, clean_passes: u32) -> Swept {
+        match orphans::sweep(clean_passes, |pid| self.pids.contains(&pid)) {
             Ok(swept) => {
                 if swept != Swept::default() {
                     tracing::warn!(

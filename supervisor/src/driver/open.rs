@@ -227,6 +227,7 @@ async fn begin(
         gone: Vec::new(),
         untold: VecDeque::new(),
         observer,
+        linger: None,
         disk_error: None,
         stopping: None,
         ending: None,
@@ -291,7 +292,7 @@ impl Driver<'_> {
     async fn close(mut self, server: Server, well: bool) {
         self.desk.close();
         if well {
-            self.hosts.sweep();
+            self.hosts.sweep(orphans::CLEAN_PASSES);
             self.save_checkpoint();
         }
         drop(self.desk);

@@ -243,6 +243,11 @@ impl Desk {
         self.watchers.push(replies);
     }
 
+    /// Whether somebody waits to be told of steps.
+    pub fn is_watched(&self) -> bool {
+        !self.watchers.is_empty() || !self.follows.is_empty()
+    }
+
     /// Hands a client the core's answer; one that waits for a rung is told of every move after.
     pub fn answer(&mut self, replies: Sender<Reply>, wait: Option<Rung>, answer: &Answer) {
         let reply = reply(answer);

@@ -8,6 +8,8 @@
 //! thread of its own ([`commit`](crate::driver::commit)).
 
 use std::collections::VecDeque;
+use std::pin::Pin;
+use std::time::Duration;
 
 use protocol::ids::Generation;
 use supervisor_core::core::{Change, Core, Turn};
@@ -15,7 +17,7 @@ use supervisor_core::effect::{Effect, Ending};
 use supervisor_core::input::{Input, StopStage};
 use supervisor_core::outbox::Outbox;
 use tokio::sync::mpsc;
-use tokio::time::Interval;
+use tokio::time::{Interval, Sleep};
 
 use crate::control::server::Asked;
 use crate::driver::alarm::Alarm;
@@ -36,6 +38,11 @@ const WAITING_MAX: usize = 10_000;
 /// Wakes taken in a row before the core's decisions go to the disk: enough that a burst becomes one
 /// group, few enough that the first of them does not wait long.
 const BURST_MAX: usize = 64;
+
+/// Longest wait of records that nobody waits for: in it they gather to a larger group, and are not
+/// missed after a crash, because what they tell (a run started, its result is in its file) is found
+/// again by looking.
+const LINGER_MAX: Duration = Duration::from_millis(10);
 
 /// Where inputs come from.
 #[derive(Debug)]
@@ -62,6 +69,8 @@ pub(super) enum Wake {
     Alarm,
     /// The live view's turn.
     Refresh,
+    /// Records have waited long enough for company.
+    Lingered,
 }
 
 /// When the next checkpoint is due.
@@ -98,6 +107,8 @@ pub(super) struct Driver<'a> {
     /// Steps that nobody is told before their record, of this number, is durable.
     pub(super) untold: VecDeque<(u64, Vec<Change>)>,
     pub(super) observer: &'a mut dyn Observer,
+    /// Runs while records wait that nobody waits for.
+    pub(super) linger: Option<Pin<Box<Sleep>>>,
     /// Why the disk fails, while it does.
     pub(super) disk_error: Option<String>,
     /// The hardest stop that was asked for.
@@ -143,6 +154,8 @@ impl Driver<'_> {
             () = sources.alarm.fired() => Wake::Alarm,
             // a tick that is not returned comes with the next call
             () = refresh(&mut sources.refresh), if live => Wake::Refresh,
+            // a timer that is not returned fires with the next call
+            () = lingered(&mut self.linger) => Wake::Lingered,
             // a request is returned or stays in its channel; the server lives as long as the loop
             Some(asked) = sources.asked.recv(), if open => Wake::Asked(asked),
             // a word is returned or stays in its channel; the table of hosts keeps a sender
@@ -190,6 +203,10 @@ impl Driver<'_> {
             Wake::Asked(asked) => self.asked(asked),
             Wake::Signal(stage) => self.stop(stage),
             Wake::Alarm => self.inputs.push_back(Input::Tick),
+            Wake::Lingered => {
+                self.linger = None;
+                self.commit.flush();
+            }
             Wake::Refresh => {
                 let now = self.clock.now();
                 if let Some(facts) = self.core.facts() {
@@ -277,8 +294,21 @@ impl Driver<'_> {
             let turn = self.core.handle(self.clock.now(), input);
             self.carry_out(turn)?;
         }
-        self.commit.flush();
+        self.flush();
         Ok(())
+    }
+
+    /// Sends records to the disk: at once when an act or somebody waits for them, else after a
+    /// while.
+    fn flush(&mut self) {
+        if self.commit.waiting() == 0 {
+            self.linger = None;
+        } else if !self.outbox.is_empty() || self.desk.is_watched() || self.wants_checkpoint() {
+            self.linger = None;
+            self.commit.flush();
+        } else if self.linger.is_none() {
+            self.linger = Some(Box::pin(tokio::time::sleep(LINGER_MAX)));
+        }
     }
 
     fn carry_out(&mut self, mut turn: Turn) -> Result<(), DriverError> {
@@ -312,6 +342,13 @@ impl Driver<'_> {
             }
             Some(_) | None => Ok(()),
         }
+    }
+}
+
+async fn lingered(linger: &mut Option<Pin<Box<Sleep>>>) {
+    match linger {
+        Some(sleep) => sleep.await,
+        None => std::future::pending().await,
     }
 }
 

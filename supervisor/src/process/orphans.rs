@@ -11,6 +11,8 @@ use crate::process::pidfd;
 /// Passes over our children until those that are left are called unkillable: each pass kills all it
 /// sees, so only a process that the kernel does not let die (stuck in a driver) outlasts them.
 const PASSES_MAX: u32 = 64;
+/// Passes in a row that must find none where there may be something to find.
+pub const CLEAN_PASSES: u32 = 2;
 /// Longest wait for one killed process in one pass.
 const DYING_MAX: Duration = Duration::from_millis(10);
 
@@ -59,12 +61,13 @@ fn thread_ended(error: &io::Error) -> bool {
 /// Kills and collects every child that is no host. Every child that we did not start is by the
 /// kernel's own rule an orphan of a dead host, because living hosts adopt their own.
 ///
-/// Ends when two passes in a row found none: a process that forks and ends between two reads of the
-/// list is then very unlikely to have been missed twice.
+/// Ends when `clean_passes` in a row found none. One is enough after hosts that ended by themselves,
+/// because these have seen their own trees end; else two: a process that forks and ends between two
+/// reads of the list is very unlikely to be missed twice.
 ///
 /// # Errors
 /// When the children can not be listed.
-pub fn sweep(is_host: impl Fn(u32) -> bool) -> io::Result<Swept> {
+pub fn sweep(clean_passes: u32, is_host: impl Fn(u32) -> bool) -> io::Result<Swept> {
     let mut swept = Swept::default();
     let mut clean = 0;
     for _ in 0..PASSES_MAX {
@@ -78,7 +81,7 @@ pub fn sweep(is_host: impl Fn(u32) -> bool) -> io::Result<Swept> {
             }
         }
         clean = if seen { 0 } else { clean + 1 };
-        if clean == 2 {
+        if clean >= clean_passes && (swept.ended == 0 || clean >= CLEAN_PASSES) {
             break;
         }
     }
