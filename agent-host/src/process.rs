@@ -105,10 +105,6 @@ pub(crate) fn spawn(what: &Spawn<'_>) -> io::Result<Spawned> {
     });
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     command.process_group(0);
-    #[expect(
-        clippy::zombie_processes,
-        reason = "reaped by pid in `reap`, or by `kill_family`"
-    )]
     let mut child = command.spawn()?;
     let pid = child_pid(&child)?;
     Ok(Spawned {
@@ -135,10 +131,6 @@ pub(crate) fn spawn_apart(what: &Spawn<'_>) -> io::Result<Pid> {
     unsafe {
         command.pre_exec(|| setsid().map(drop).map_err(io::Error::from));
     }
-    #[expect(
-        clippy::zombie_processes,
-        reason = "reaped by `reap_strays` or `kill_family`"
-    )]
     let child = command.spawn()?;
     child_pid(&child)
 }
@@ -355,7 +347,11 @@ fn parse_pid(text: &str) -> Option<Pid> {
 
 /// Fields of `/proc/PID/stat` after the command name; field 3 (the state) is at index 0.
 fn stat_fields(who: impl AsRef<OsStr>) -> Option<Vec<String>> {
-    let text = fs::read_to_string(Path::new("/proc").join(who.as_ref()).join("stat")).ok()?;
+    let mut file = fs::File::open(Path::new("/proc").join(who.as_ref()).join("stat")).ok()?;
+    // One read brings all of it: 52 numbers and a short name.
+    let mut bytes = [0; 2048];
+    let count = io::Read::read(&mut file, &mut bytes).ok()?;
+    let text = String::from_utf8_lossy(&bytes[..count]);
     // The name stands in parentheses and may hold anything, also parentheses.
     let (_, rest) = text.rsplit_once(')')?;
     Some(rest.split_ascii_whitespace().map(str::to_owned).collect())

@@ -92,11 +92,6 @@ impl RunDir {
         })
     }
 
-    /// The folder.
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// Writes `manifest.json`: what the run was started with, without texts and values that may
     /// hold secrets.
     ///
@@ -357,7 +352,7 @@ mod tests {
             dir.keep(&Event::TurnEnded {}, clock::now());
         }
         dir.flush();
-        let text = std::fs::read_to_string(dir.path().join(EVENT_FILE_NAME)).unwrap();
+        let text = std::fs::read_to_string(dir.path.join(EVENT_FILE_NAME)).unwrap();
         assert!(text.len() <= 200 && text.lines().count() >= 2, "{text}");
         for line in text.lines() {
             let line: EventLine = serde_json::from_str(line).unwrap();
