@@ -14,6 +14,7 @@ use crate::link::{Heard, Link};
 use crate::mailbox::Moment;
 use crate::process::{self, Sweep};
 use crate::run::{Failure, Run, complain};
+use crate::scratch::Scratch;
 use crate::wait::{Interest, Ready, wait};
 
 /// Everything went in order: a result was handed over, or a stop or the end of stdin was obeyed.
@@ -58,7 +59,7 @@ pub(crate) struct Host {
 }
 
 /// Carries out a run and returns the status to exit with.
-pub(crate) fn carry_out(start: Start, link: Link, scratch: Vec<u8>) -> u8 {
+pub(crate) fn carry_out(start: Start, link: Link, scratch: Scratch) -> u8 {
     let lease_end = clock::after(clock::now(), start.lease_ms);
     let (mut run, files) = Run::new(start, link, scratch);
     let agent = match files.and_then(|()| agent::adapter(&mut run.start)) {

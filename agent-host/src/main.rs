@@ -14,7 +14,8 @@ use protocol::rpc::{self, ERROR_BAD_PARAMS, ERROR_NO_COMMON_VERSION, Incoming, R
 use protocol::version::{self, Hello};
 
 use crate::link::{Heard, Link};
-use crate::run::{Run, complain};
+use crate::run::complain;
+use crate::scratch::Scratch;
 
 mod agent;
 mod clock;
@@ -26,6 +27,7 @@ mod process;
 mod program;
 mod run;
 mod run_dir;
+mod scratch;
 mod wait;
 
 /// The command line is wrong.
@@ -81,7 +83,7 @@ fn speak() -> u8 {
             return EXIT_SYSTEM;
         }
     };
-    let mut scratch = Run::new_scratch();
+    let mut scratch = Scratch::new();
     match gate(&mut link, &mut scratch) {
         Gate::Start(start) => host::carry_out(*start, link, scratch),
         Gate::Left => host::EXIT_OK,
@@ -103,7 +105,7 @@ enum Gate {
 }
 
 /// Hello first, then nothing but pings until `start`.
-fn gate(link: &mut Link, scratch: &mut [u8]) -> Gate {
+fn gate(link: &mut Link, scratch: &mut Scratch) -> Gate {
     let mut greeted = false;
     loop {
         match link.read(scratch) {

@@ -216,9 +216,9 @@ impl Input {
 /// Reads what is there, at most one buffer; closes the pipe at its end.
 fn read_once(pipe: &mut Option<OwnedFd>, run: &mut Run, stream: Stream) -> usize {
     let Some(open) = pipe else { return 0 };
-    match rustix::io::read(open, &mut run.scratch[..]) {
+    match run.scratch.read(open) {
         Ok(count) if count > 0 => {
-            run.log_scratch(stream, count);
+            run.log_scratch(stream);
             count
         }
         Err(Errno::INTR | Errno::AGAIN) => 0,

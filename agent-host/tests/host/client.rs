@@ -53,7 +53,6 @@ impl Client {
     pub(crate) fn spawn() -> Self {
         let home = tempfile::tempdir().unwrap();
         let (reader, writer) = std::io::pipe().unwrap();
-        #[expect(clippy::disallowed_methods, reason = "the test starts the program")]
         let mut program = Program::new(env!("CARGO_BIN_EXE_agent-host"));
         program
             .stdin(Stdio::piped())
