@@ -2,11 +2,12 @@
 //! drives one agent program, owns every process below it, and ends with its stdin.
 //!
 //! One thread, one `poll`, no runtime: a host is started for every run of every task, so its start
-//! is most of its cost, and nothing wakes it up unless something happened. Measured against a
-//! tokio current-thread runtime see ARCHITECTURE.md.
+//! is most of its cost, and nothing wakes it up unless something happened. Adapters are spared
+//! callbacks all the same: they are asked to go on whenever there is something new.
+
+#![cfg_attr(all(target_os = "linux", target_env = "gnu", not(test)), no_main)]
 
 use std::io::Write;
-use std::process::ExitCode;
 
 use protocol::command::{Command, Pong, Start};
 use protocol::framing::Frame;
@@ -19,6 +20,8 @@ use crate::scratch::Scratch;
 
 mod agent;
 mod clock;
+#[cfg(all(target_os = "linux", target_env = "gnu", not(test)))]
+mod entry;
 mod host;
 mod link;
 mod logs;
@@ -47,10 +50,16 @@ Options:
   --help      print this text
 ";
 
-fn main() -> ExitCode {
+#[cfg(not(all(target_os = "linux", target_env = "gnu", not(test))))]
+fn main() -> std::process::ExitCode {
+    run_program().into()
+}
+
+/// The whole program; returns its exit status.
+fn run_program() -> u8 {
     let mut arguments = std::env::args_os().skip(1);
     let Some(argument) = arguments.next() else {
-        return ExitCode::from(speak());
+        return speak();
     };
     let (min, max) = (version::VERSION_MIN, version::VERSION_MAX);
     let text = match argument.to_str() {
@@ -63,12 +72,16 @@ fn main() -> ExitCode {
                 0,
                 &format!("unexpected argument {}; see --help", argument.display()),
             );
-            return ExitCode::from(EXIT_USAGE);
+            return EXIT_USAGE;
         }
     };
-    match std::io::stdout().write_all(text.as_bytes()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(_) => ExitCode::FAILURE,
+    let mut stdout = std::io::stdout();
+    match stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush())
+    {
+        Ok(()) => host::EXIT_OK,
+        Err(_) => EXIT_SYSTEM,
     }
 }
 

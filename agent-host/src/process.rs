@@ -38,6 +38,8 @@ const FAMILY_MAX: usize = 100_000;
 /// When the kernel refuses to make it a subreaper. Being a group leader already (started by hand
 /// from a shell) is none: the family is then killed one by one instead of by group.
 pub(crate) fn begin() -> io::Result<()> {
+    // A write to a reader that is gone is to be an error; std starts programs with the default.
+    ignore(&[nix::sys::signal::Signal::SIGPIPE]);
     match setsid() {
         Ok(_) | Err(Errno::PERM) => {}
         Err(error) => return Err(error.into()),
@@ -212,11 +214,15 @@ pub(crate) fn die() -> ! {
 
 /// From here on SIGTERM, SIGINT and SIGHUP change nothing, also for programs started later.
 pub(crate) fn ignore_polite_signals() {
-    use nix::sys::signal::{SigHandler, Signal as Number, signal};
-    for number in [Number::SIGTERM, Number::SIGINT, Number::SIGHUP] {
+    use nix::sys::signal::Signal::{SIGHUP, SIGINT, SIGTERM};
+    ignore(&[SIGTERM, SIGINT, SIGHUP]);
+}
+
+fn ignore(signals: &[nix::sys::signal::Signal]) {
+    for &number in signals {
         // SAFETY: the new disposition is "ignore", no handler of ours that would run at any moment.
-        // An error is impossible for these three signals.
-        let _ = unsafe { signal(number, SigHandler::SigIgn) };
+        // It can only fail for SIGKILL and SIGSTOP.
+        let _ = unsafe { nix::sys::signal::signal(number, nix::sys::signal::SigHandler::SigIgn) };
     }
 }
 

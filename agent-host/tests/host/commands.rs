@@ -192,6 +192,17 @@ fn the_environment_is_exactly_what_start_says() {
     );
 }
 
+#[test]
+fn a_program_finds_no_signal_ignored_by_its_host() {
+    let (_, ended) = Client::shell("exec grep SigIgn /proc/self/status").result();
+    let log = ended.log("stdout.log");
+    let ignored = log.trim().strip_prefix("SigIgn:\t").unwrap();
+    let ignored = u64::from_str_radix(ignored, 16).unwrap();
+    let bit = |signal: rustix::process::Signal| 1_u64 << (signal.as_raw() - 1);
+    assert_eq!(ignored & bit(rustix::process::Signal::PIPE), 0, "{log}");
+    assert_eq!(ignored & bit(rustix::process::Signal::TERM), 0, "{log}");
+}
+
 fn with_prompt(
     client: &Client,
     argv: &[&str],
