@@ -462,3 +462,74 @@ fn the_wall_limit_of_an_attempt_that_waits_survives_a_reboot() {
         Record::AttemptEnded(ended) if matches!(ended.next, Next::End { .. })
     )));
 }
+
+#[test]
+fn a_batch_that_the_operator_paused_stays_paused_over_a_crash() {
+    let mut story = Story::begin(plan(&[&[]], false), &[]);
+    let generation = story.begin_run(FIRST);
+    story.command(OperatorCommand::Pause {
+        tasks: None,
+        now: false,
+    });
+    let (process, result) = (ProcessFact::Gone, ResultFact::Absent);
+    let facts = RunFacts {
+        process,
+        result,
+        injected: Vec::new(),
+    };
+    story.take_over(vec![(generation, facts)]);
+    story.input(Input::Tick);
+    assert_eq!(
+        story.state(FIRST).0,
+        TaskState::Ready,
+        "lost, and not started again"
+    );
+    story.command(OperatorCommand::Resume { tasks: None });
+    assert_eq!(story.state(FIRST).0, TaskState::Running);
+}
+
+#[test]
+fn a_batch_that_stops_on_failure_stays_stopped_over_a_crash() {
+    let mut plan = plan(&[&[], &[], &[on_first(Condition::Finished)]], false);
+    plan.settings.on_failure = OnFailure::Stop;
+    let mut story = Story::begin(plan, &[]);
+    let generation = story.begin_run(SECOND);
+    story.end_run(FIRST, failed(Class::AgentFailed));
+    let (process, result) = (ProcessFact::Gone, ResultFact::Durable(Box::new(well())));
+    let facts = RunFacts {
+        process,
+        result,
+        injected: Vec::new(),
+    };
+    story.take_over(vec![(generation, facts)]);
+    story.input(Input::Tick);
+    assert_eq!(story.state(SECOND).0, TaskState::Done);
+    let untried = (TaskState::Skipped, TaskReason::BatchStopped);
+    assert_eq!(story.state(TaskIx(2)), untried);
+}
+
+#[test]
+fn a_cancel_holds_although_a_failed_proof_was_recorded_before_it() {
+    let mut plan = plan(&[&[]], true);
+    plan.specs = vec![Arc::new(TaskSpec {
+        attempts: 3,
+        ..(*plan.specs[0]).clone()
+    })];
+    let mut story = Story::begin(plan, &[]);
+    story.end_run(FIRST, well());
+    let proof = story.begin_run(FIRST);
+    let event = Event::Result(Box::new(failed(Class::VerifyFailed)));
+    story.input(Input::HostReported {
+        generation: proof,
+        claimed: proof,
+        event,
+    });
+    story.command(OperatorCommand::Cancel {
+        tasks: Some(vec![FIRST]),
+    });
+    story.exit(proof, Exit::Code(0), None);
+    assert_eq!(
+        story.state(FIRST),
+        (TaskState::Cancelled, TaskReason::CancelledByOperator)
+    );
+}

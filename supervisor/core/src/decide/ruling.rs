@@ -88,6 +88,11 @@ impl Desk<'_> {
             {
                 self.stopped(ix, reason, None);
             }
+            (RunKind::Verify, Some(result), Some(reason))
+                if ends_task(reason) && failed(&result) =>
+            {
+                self.stopped(ix, reason, None);
+            }
             (RunKind::Agent, Some(_), _) => self.continue_attempt(ix),
             (RunKind::Verify, Some(result), _) => self.proved(ix, &result),
             (RunKind::Agent, None, Some(reason)) => self.stopped(ix, reason, live.as_ref()),
