@@ -6,6 +6,7 @@
 
 mod clock;
 mod disk;
+mod disk_file;
 mod faults;
 mod host;
 mod hosts;
@@ -15,6 +16,7 @@ mod operator;
 mod oracle;
 mod plans;
 mod process;
+mod promises;
 mod reached;
 mod rng;
 mod story;

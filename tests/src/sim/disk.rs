@@ -8,7 +8,7 @@
 //!   sync of them goes well and proves nothing.
 //! - A full disk takes a part of a write, then nothing.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -16,10 +16,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use supervisor::store::{Disk, DiskFile, OpenAs};
 
+use super::disk_file::{BLOCK, Content};
 use super::rng::Rng;
-
-/// What a disk writes in one piece.
-const BLOCK: usize = 512;
 
 type Inode = u64;
 
@@ -27,18 +25,6 @@ type Inode = u64;
 enum Node {
     Dir,
     File(Inode),
-}
-
-#[derive(Debug, Default)]
-struct Content {
-    /// What a reader sees.
-    cached: Vec<u8>,
-    /// What is on the disk.
-    durable: Vec<u8>,
-    /// Blocks that the next sync writes.
-    dirty: BTreeSet<usize>,
-    /// Blocks that a failed sync gave up: on the disk or not, and no sync will write them.
-    given_up: BTreeSet<usize>,
 }
 
 #[derive(Debug, Clone)]
@@ -350,62 +336,10 @@ impl Inner {
         self.names = self.durable_names.clone();
         let mut contents = std::mem::take(&mut self.contents);
         for content in contents.values_mut() {
-            self.tear(content);
+            content.tear(&mut self.rng, &mut self.counts);
         }
         self.contents = contents;
     }
-
-    fn tear(&mut self, content: &mut Content) {
-        let mut open: BTreeSet<usize> = std::mem::take(&mut content.dirty);
-        open.append(&mut content.given_up);
-        let longer = content.cached.len() > content.durable.len();
-        if open.is_empty() && content.cached.len() == content.durable.len() {
-            return;
-        }
-        match self.rng.below(4) {
-            0 => self.counts.bytes_lost += 1,
-            1 => content.durable = content.cached.clone(),
-            2 if longer => {
-                let from = content.durable.len();
-                let room = content.cached.len() - from;
-                let kept = from + self.rng.index(room + 1);
-                content
-                    .durable
-                    .extend_from_slice(&content.cached[from..kept]);
-                self.counts.torn_at_byte += 1;
-            }
-            _ => self.keep_some_blocks(content, &open),
-        }
-        content.cached = content.durable.clone();
-    }
-
-    fn keep_some_blocks(&mut self, content: &mut Content, open: &BTreeSet<usize>) {
-        let mut lost_one = false;
-        for block in open {
-            if self.rng.chance(500) {
-                copy_block(content, *block);
-                self.counts.torn_in_blocks += u64::from(lost_one);
-            } else {
-                lost_one = true;
-            }
-        }
-        if content.cached.len() < content.durable.len() && self.rng.chance(500) {
-            content.durable.truncate(content.cached.len());
-        }
-    }
-}
-
-/// Writes one block of the cache to the disk; what lies before it and was never written is zeros.
-fn copy_block(content: &mut Content, block: usize) {
-    let start = block * BLOCK;
-    let end = (start + BLOCK).min(content.cached.len());
-    if start >= end {
-        return;
-    }
-    if content.durable.len() < end {
-        content.durable.resize(end, 0);
-    }
-    content.durable[start..end].copy_from_slice(&content.cached[start..end]);
 }
 
 fn apply(names: &mut BTreeMap<PathBuf, Node>, change: &Change) {
@@ -597,7 +531,7 @@ impl DiskFile for SimFile {
                     (bytes.len(), Ok(()))
                 }
             };
-            put(content, offset, &bytes[..taken]);
+            content.put(offset, &bytes[..taken]);
             inner.mix(&bytes[..taken]);
             answer
         })
@@ -613,7 +547,7 @@ impl DiskFile for SimFile {
                 return Err(io::Error::from_raw_os_error(5));
             }
             for block in std::mem::take(&mut content.dirty) {
-                copy_block(content, block);
+                content.copy_block(block);
             }
             content.durable.resize(content.cached.len(), 0);
             Ok(())
@@ -632,20 +566,5 @@ impl DiskFile for SimFile {
             content.dirty.insert(last);
             Ok(())
         })
-    }
-}
-
-fn put(content: &mut Content, offset: usize, bytes: &[u8]) {
-    if bytes.is_empty() {
-        return;
-    }
-    let end = offset + bytes.len();
-    if content.cached.len() < end {
-        content.cached.resize(end, 0);
-    }
-    content.cached[offset..end].copy_from_slice(bytes);
-    for block in offset / BLOCK..=(end - 1) / BLOCK {
-        content.dirty.insert(block);
-        content.given_up.remove(&block);
     }
 }

@@ -109,6 +109,7 @@ impl World {
         self.owner += 1;
         self.askers.clear();
         self.oracle.supervisor_down();
+        self.oracle.ran_again();
         self.ending = Some(ending);
         let settled = matches!(ending, Ending::Done | Ending::Failed);
         let stuck = self.calm

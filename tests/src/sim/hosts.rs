@@ -362,7 +362,7 @@ impl World {
                 }
                 Ok(())
             }
-            Asker::Operator(command) => self.oracle.told(&command, &answer),
+            Asker::Operator(command) => self.oracle.told(reply, &command, &answer),
         }
     }
 

@@ -91,6 +91,10 @@ impl Oracle {
                     self.question_moved(question.generation);
                 }
             }
+            Record::BatchMoved {
+                to: BatchState::Stopping,
+                reason: BatchReason::TaskFailed(_) | BatchReason::TooManyFailures,
+            } => self.failed_batch = true,
             Record::QuestionOpened { generation, .. } => self.question_moved(*generation),
             Record::BatchCreated(_)
             | Record::PlanExtended { .. }
@@ -121,6 +125,7 @@ impl Oracle {
             RunKind::Agent,
         );
         self.attempts.insert(started.task, (0, 0));
+        self.breaks_no_promise(started.task)?;
         self.may_start(facts, started.task, now)?;
         self.caps(facts, started)
     }

@@ -21,8 +21,8 @@ impl World {
         if self.supervisor.is_none() {
             return Ok(());
         }
-        self.oracle.commanded(&command);
         let reply = self.ask(Asker::Operator(command.clone()));
+        self.oracle.commanded(reply, &command);
         self.input(Input::Operator { reply, command })
     }
 

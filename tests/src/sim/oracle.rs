@@ -11,12 +11,13 @@ use protocol::ids::{AttemptNo, Generation, MessageId};
 use protocol::report::{Event, ResultStatus, RunResult};
 use supervisor::store::StateDir;
 use supervisor_core::core::{Core, Turn};
-use supervisor_core::effect::{Answer, Effect};
+use supervisor_core::effect::Effect;
 use supervisor_core::facts::Facts;
-use supervisor_core::input::{Input, OperatorCommand};
+use supervisor_core::input::{Input, OperatorCommand, ReplyId};
 use supervisor_core::live::Gate;
 use supervisor_core::machine::{QuestionState, TaskState};
 use supervisor_core::plan::{Plan, TaskIx};
+use supervisor_core::reason::BatchReason;
 use supervisor_core::reconcile::{ProcessFact, ResultFact};
 use supervisor_core::record::{Entry, StopReason};
 use supervisor_core::time::Now;
@@ -79,6 +80,13 @@ pub(super) struct Oracle {
     /// The operator asked the batch to stop, or to pause.
     pub(super) stop_asked: bool,
     pub(super) terms: u64,
+    /// Tasks that the operator killed or cancelled and did not let go on since, by which command, and
+    /// whether that was answered: then it holds over every crash.
+    pub(super) held: BTreeMap<TaskIx, (ReplyId, bool)>,
+    /// The same of a pause of the whole batch.
+    pub(super) batch_held: Option<(ReplyId, bool)>,
+    /// A rule of the batch file stopped the batch, and the operator did not let it go on since.
+    pub(super) failed_batch: bool,
     /// Messages that a host said to be seen without having taken them.
     pub(super) seen_lies: BTreeSet<MessageId>,
 }
@@ -98,6 +106,9 @@ impl Oracle {
             as_done: BTreeSet::new(),
             stop_asked: false,
             terms: 0,
+            held: BTreeMap::new(),
+            batch_held: None,
+            failed_batch: false,
             seen_lies: BTreeSet::new(),
         }
     }
@@ -361,45 +372,6 @@ impl Oracle {
         }
     }
 
-    /// The operator gives a command.
-    pub(super) fn commanded(&mut self, command: &OperatorCommand) {
-        match command {
-            OperatorCommand::Skip {
-                tasks,
-                as_done: true,
-            } => self.as_done.extend(tasks.iter().copied()),
-            OperatorCommand::Stop(_) | OperatorCommand::Pause { tasks: None, .. } => {
-                self.stop_asked = true
-            }
-            _other => {}
-        }
-    }
-
-    /// The operator gets an answer.
-    pub(super) fn told(&mut self, command: &OperatorCommand, answer: &Answer) -> Told {
-        let OperatorCommand::Steer { tasks, .. } = command else {
-            return match answer {
-                Answer::Done(_) | Answer::Refused(_) => Ok(()),
-                Answer::Messages(_) | Answer::Asked(_) => broken(
-                    "an answer fits its command",
-                    format!("{command:?}: {answer:?}"),
-                ),
-            };
-        };
-        match answer {
-            Answer::Messages(ids) if ids.len() == tasks.len() => {
-                self.accepted
-                    .extend(ids.iter().copied().zip(tasks.iter().copied()));
-                Ok(())
-            }
-            Answer::Refused(_) => Ok(()),
-            Answer::Messages(_) | Answer::Asked(_) | Answer::Done(_) => broken(
-                "an answer fits its command",
-                format!("{command:?}: {answer:?}"),
-            ),
-        }
-    }
-
     /// An effect is performed: its records must survive the worst power cut.
     pub(super) fn acts(
         &mut self,
@@ -444,6 +416,7 @@ impl Oracle {
             }
         }
         self.forget_undecided(&core);
+        self.forget_unanswered();
         Ok(core)
     }
 
@@ -453,6 +426,12 @@ impl Oracle {
             .facts()
             .map_or(Generation(0), |facts| facts.batch.last_generation);
         self.runs.retain(|generation, _| *generation <= last);
+        self.failed_batch &= core.facts().is_some_and(|facts| {
+            matches!(
+                facts.batch.reason,
+                BatchReason::TaskFailed(_) | BatchReason::TooManyFailures
+            )
+        });
         self.terms = core.facts().map_or(0, |facts| facts.batch.term);
         // Stops that the journal does not hold were not decided.
         for (generation, run) in &mut self.runs {
