@@ -10,7 +10,7 @@ use protocol::report::{
     Capabilities, Event, Receipt, ResultStatus, RunResult, Started, SteerReach, Usage,
 };
 use supervisor_core::core::{Core, Turn};
-use supervisor_core::effect::Effect;
+use supervisor_core::effect::{Effect, Ending};
 use supervisor_core::identity::{Exit, Identity};
 use supervisor_core::input::{Created, Input, OperatorCommand, ReplyId, StopStage};
 use supervisor_core::machine::TaskState;
@@ -531,5 +531,38 @@ fn a_cancel_holds_although_a_failed_proof_was_recorded_before_it() {
     assert_eq!(
         story.state(FIRST),
         (TaskState::Cancelled, TaskReason::CancelledByOperator)
+    );
+}
+
+#[test]
+fn a_batch_in_which_nothing_starts_says_so_however_often_it_is_asked() {
+    let mut story = Story::begin(plan(&[&[]], false), &[]);
+    let ends = |story: &Story| {
+        story.last.effects.iter().any(|effect| {
+            matches!(
+                effect,
+                Effect::Finish {
+                    ending: Ending::Environment
+                }
+            )
+        })
+    };
+    for _ in 0..20 {
+        if ends(&story) {
+            break;
+        }
+        if story.state(FIRST).0 == TaskState::Running {
+            let generation = story.run_of(FIRST);
+            let error = "no such program".into();
+            story.input(Input::SpawnFailed { generation, error });
+        } else {
+            story.wait(Duration::from_secs(5));
+        }
+    }
+    assert!(ends(&story));
+    story.wait(Duration::from_secs(1));
+    assert!(
+        ends(&story),
+        "an end that waited for the disk is said again as it was"
     );
 }
