@@ -15,7 +15,7 @@ use supervisor_core::effect::Effect;
 use supervisor_core::facts::Facts;
 use supervisor_core::input::{Input, OperatorCommand, ReplyId};
 use supervisor_core::live::Gate;
-use supervisor_core::machine::{QuestionState, TaskState};
+use supervisor_core::machine::{BatchState, QuestionState, TaskState};
 use supervisor_core::plan::{Plan, TaskIx};
 use supervisor_core::reason::BatchReason;
 use supervisor_core::reconcile::{ProcessFact, ResultFact};
@@ -426,11 +426,13 @@ impl Oracle {
             .facts()
             .map_or(Generation(0), |facts| facts.batch.last_generation);
         self.runs.retain(|generation, _| *generation <= last);
+        // Where the stop came to its end, whoever runs the batch again lets it go on.
         self.failed_batch &= core.facts().is_some_and(|facts| {
-            matches!(
-                facts.batch.reason,
-                BatchReason::TaskFailed(_) | BatchReason::TooManyFailures
-            )
+            facts.batch.state == BatchState::Stopping
+                && matches!(
+                    facts.batch.reason,
+                    BatchReason::TaskFailed(_) | BatchReason::TooManyFailures
+                )
         });
         self.terms = core.facts().map_or(0, |facts| facts.batch.term);
         // Stops that the journal does not hold were not decided.
