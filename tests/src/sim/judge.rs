@@ -330,23 +330,7 @@ impl Oracle {
                 format!("{open:?} lives"),
             );
         }
-        let held = facts.tasks[ended.task.0 as usize].hold;
-        let goes_on = match &ended.next {
-            Next::Retry { .. } => true,
-            Next::Hold { reason, .. } => {
-                matches!(
-                    reason,
-                    TaskReason::AccountLimited | TaskReason::AccountStopped
-                )
-            }
-            Next::End { .. } => false,
-        };
-        if held && goes_on {
-            return no(
-                "what the operator paused stays paused",
-                format!("{:?}", ended.next),
-            );
-        }
+        keeps_hold(facts, ended)?;
         match ended.class {
             None => {
                 let counts =
@@ -560,4 +544,26 @@ impl Oracle {
         let late = facts.batch.settings.until.is_some_and(|at| at <= now.wall);
         late || matches!(facts.batch.reason, BatchReason::Limit(_))
     }
+}
+
+/// What the operator paused while it ran does not go on by itself.
+fn keeps_hold(facts: &Facts, ended: &AttemptEnded) -> Told {
+    let held = facts.tasks[ended.task.0 as usize].hold;
+    let goes_on = match &ended.next {
+        Next::Retry { .. } => true,
+        Next::Hold { reason, .. } => {
+            matches!(
+                reason,
+                TaskReason::AccountLimited | TaskReason::AccountStopped
+            )
+        }
+        Next::End { .. } => false,
+    };
+    if held && goes_on {
+        return broken(
+            "what the operator paused stays paused",
+            format!("t{}: {:?}", ended.task.0, ended.next),
+        );
+    }
+    Ok(())
 }
