@@ -3,4 +3,5 @@
 pub mod clock;
 pub mod crash;
 pub mod random;
+pub mod sim;
 pub mod world;
