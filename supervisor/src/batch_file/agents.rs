@@ -7,7 +7,7 @@ use protocol::command::PromptBy;
 use protocol::script::Script;
 use supervisor_core::plan::{AccountIx, AccountSpec, AgentIx, AgentKind, AgentSpec, AutoResume};
 
-use super::decode::At;
+use super::decode::{At, was_meant};
 use super::error::{Place, Sink, nearest};
 use super::files::Files;
 use super::layers::Layers;
@@ -81,9 +81,9 @@ impl Agents {
                 agents.known.insert(name.clone(), agent);
             } else {
                 // Known, so that the tasks that name it are not reported as well.
-                agents
-                    .known
-                    .insert(name.clone(), built_in(AgentKind::Command, Drive::Run));
+                let mut unclear = built_in(AgentKind::Command, Drive::Run);
+                unclear.needs_prompt = false;
+                agents.known.insert(name.clone(), unclear);
             }
         }
         agents
@@ -217,8 +217,10 @@ fn read_agent(
 ) -> Option<Agent> {
     let agent = &keys.value;
     let Some(kind) = &agent.kind else {
-        let help = "add `kind: command` or `kind: scripted`";
-        sink.report(keys.key, "an agent without `kind`", help);
+        if !was_meant(&agent.wrong, "kind") {
+            let help = "add `kind: command` or `kind: scripted`";
+            sink.report(keys.key, "an agent without `kind`", help);
+        }
         return None;
     };
     let mut texts = Vec::new();
@@ -310,12 +312,10 @@ fn command(keys: &At<AgentKeys>, texts: &mut Vec<Text>, sink: &mut Sink) -> Opti
             return None;
         }
         (None, None) => {
-            let help = "add `command: [program, argument]`";
-            sink.report(
-                keys.key,
-                "an agent of `kind: command` without `command`",
-                help,
-            );
+            if !was_meant(&agent.wrong, "command") && !was_meant(&agent.wrong, "program") {
+                let message = "an agent of `kind: command` without `command`";
+                sink.report(keys.key, message, "add `command: [program, argument]`");
+            }
             return None;
         }
     };

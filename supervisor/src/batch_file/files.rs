@@ -101,7 +101,8 @@ impl Files {
         let text = match read_bounded(&path) {
             Ok(bytes) => {
                 let folder = path.parent().unwrap_or(&self.current_dir).to_owned();
-                self.keep(name, &path, bytes, folder, sink)
+                let shown = path.strip_prefix(&self.current_dir).unwrap_or(&path);
+                self.keep(&shown.display().to_string(), &path, bytes, folder, sink)
             }
             Err(bad) => {
                 let (message, help) = bad.words(&format!("the file `{name}`"));

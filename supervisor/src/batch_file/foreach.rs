@@ -39,8 +39,10 @@ pub(super) fn items(
             .collect(),
         (None, None, Some(file)) => by_file(&file.value, files, sink)?,
         (None, None, None) => {
-            let help = "add one of `glob: \"src/*.js\"`, `items: [...]`, `file: list.csv`";
-            sink.report(foreach.key, "`foreach` without items", help);
+            if keys.wrong.is_empty() {
+                let help = "add one of `glob: \"src/*.js\"`, `items: [...]`, `file: list.csv`";
+                sink.report(foreach.key, "`foreach` without items", help);
+            }
             return None;
         }
         _ => {

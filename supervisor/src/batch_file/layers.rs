@@ -46,6 +46,7 @@ pub(super) fn read_top<'n, 'a>(node: &'n Node<'a>, sink: &mut Sink) -> Option<To
             top.tasks = Some((entry.key_place, &entry.value));
         } else if !top.keys.read_key(entry, sink) {
             let known = &[BatchKeys::KEYS, &["tasks"]];
+            top.keys.wrong.push(entry.key.to_string());
             refuse_key(entry, BatchKeys::WHAT, known, BatchKeys::LATER, sink);
         }
     }
@@ -176,6 +177,7 @@ impl Common {
             question_timeout: self
                 .question_timeout
                 .or_else(|| below.question_timeout.clone()),
+            wrong: self.wrong,
             question_default: self
                 .question_default
                 .or_else(|| below.question_default.clone()),

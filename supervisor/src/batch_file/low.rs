@@ -8,7 +8,7 @@ use protocol::class::Class;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use supervisor_core::plan::{AgentKind, Condition, OnFailure, RetryMode};
 
-use super::decode::{At, FromNode, entries, keys, read_keys, words};
+use super::decode::{At, FromNode, entries, keys, read_keys, was_meant, words};
 use super::error::{Place, Sink, nearest};
 use super::scalars::{
     Any, Backoff, CommandLine, Count, Dollars, Failures, Length, List, ListOrNone, Named, Text,
@@ -150,6 +150,7 @@ impl FromNode for TaskLow {
         for entry in entries {
             if !task.own.read_key(entry, sink) && !task.common.read_key(entry, sink) {
                 let known = &[TaskOwn::KEYS, Common::KEYS];
+                task.common.wrong.push(entry.key.to_string());
                 refuse_key(entry, TaskOwn::WHAT, known, Common::LATER, sink);
             }
         }
@@ -295,12 +296,11 @@ impl FromNode for VerifyItem {
             });
             return Some(Self(VerifyKeys {
                 run,
-                timeout: None,
-                env: None,
+                ..VerifyKeys::default()
             }));
         }
         let keys: VerifyKeys = read_keys(node, sink)?;
-        if keys.run.is_none() {
+        if keys.run.is_none() && !was_meant(&keys.wrong, "run") {
             let help = "write `{run: \"cargo test\", timeout: 10m}`";
             sink.report(node.place, "a verify command without `run`", help);
         }

@@ -24,10 +24,12 @@ pub(super) struct Preview {
     engine: Engine,
     batch_name: String,
     vars: BTreeMap<String, Json>,
-    /// Top-level names of a template, by its text; `None` when it has no valid form.
-    names: HashMap<String, Option<Vec<String>>>,
+    /// Top-level names of a template, or what is wrong with its form; by its text.
+    names: HashMap<String, Result<Vec<String>, TemplateError>>,
     /// Shared texts that need not be tried again for tasks without variables of their own.
     settled: HashSet<Place>,
+    /// Texts that failed: one item is enough to show it.
+    failed: HashSet<Place>,
 }
 
 /// What a template of one task can see.
@@ -51,13 +53,14 @@ impl Preview {
             vars: vars.clone(),
             names: HashMap::new(),
             settled: HashSet::new(),
+            failed: HashSet::new(),
         }
     }
 
     /// Whether a text reads `deps`.
     pub(super) fn reads_deps(&mut self, text: &str) -> bool {
-        let names = self.names(text).ok().flatten();
-        names.is_some_and(|names| names.iter().any(|name| name == "deps"))
+        self.names(text)
+            .is_ok_and(|names| names.iter().any(|name| name == "deps"))
     }
 
     /// The context of one task.
@@ -91,27 +94,35 @@ impl Preview {
         context
     }
 
-    /// A text filled in; what is wrong is reported at its place.
+    /// A text filled in; what is wrong is reported at its place, for the first item that shows it.
     pub(super) fn fill(
         &mut self,
         text: &Text,
         context: &Context,
+        item: Option<&Json>,
         sink: &mut Sink,
     ) -> Option<String> {
         if !is_template(&text.text) {
             return Some(text.text.clone());
         }
-        if !self.names_are_good(text, context, sink) {
+        if self.failed.contains(&text.place) {
             return None;
         }
-        match self.engine.render(&text.text, context) {
-            Ok(filled) => Some(filled),
-            Err(error) => {
-                let help = self.help(&error, context);
-                report(text, &error, help, sink);
-                None
+        if self.names_are_good(text, context, sink) {
+            match self.engine.render(&text.text, context) {
+                Ok(filled) => return Some(filled),
+                Err(mut error) => {
+                    let help = self.help(text, &error, context);
+                    if let Some(item) = item {
+                        let item = shown(&item.to_string());
+                        error.message = format!("{} (item {item})", error.message);
+                    }
+                    report(text, &error, help, sink);
+                }
             }
         }
+        self.failed.insert(text.place);
+        None
     }
 
     /// Tries a text that many tasks share: once, unless it can differ from task to task.
@@ -120,41 +131,44 @@ impl Preview {
         text: &Text,
         own_vars: bool,
         context: &Context,
+        item: Option<&Json>,
         sink: &mut Sink,
     ) {
         if self.settled.contains(&text.place) && !own_vars {
             return;
         }
-        let names = self.names(&text.text).ok().flatten().unwrap_or_default();
+        let names = self.names(&text.text).unwrap_or_default();
         let varies = names.iter().any(|name| VARYING.contains(&name.as_str()));
-        self.fill(text, context, sink);
+        self.fill(text, context, item, sink);
         if !varies && !own_vars {
             self.settled.insert(text.place);
         }
     }
 
     /// The names at the top of a template, or why it has none; remembered by text.
-    fn names(&mut self, text: &str) -> Result<Option<Vec<String>>, TemplateError> {
+    fn names(&mut self, text: &str) -> Result<Vec<String>, TemplateError> {
         /// Texts remembered; a batch with more different templates checks some of them twice.
         const KNOWN_MAX: usize = 1_024;
         if let Some(known) = self.names.get(text) {
-            return Ok(known.clone());
+            return known.clone();
         }
         if self.names.len() >= KNOWN_MAX {
             self.names.clear();
         }
         let checked = self.engine.check(text);
-        let names = checked.as_ref().ok().cloned();
-        self.names.insert(text.to_owned(), names.clone());
-        checked.map(Some)
+        self.names.insert(text.to_owned(), checked.clone());
+        checked
     }
 
     fn names_are_good(&mut self, text: &Text, context: &Context, sink: &mut Sink) -> bool {
         let names = match self.names(&text.text) {
-            Ok(Some(names)) => names,
-            Ok(None) => return false,
+            Ok(names) => names,
             Err(error) => {
-                let help = "templates are tera: {{ value | filter }}, {% if %}, {% for %}";
+                let help = if error.message.contains("end of input") {
+                    "something is still open: close it with `}}`, `{% endif %}` or `{% endfor %}`"
+                } else {
+                    "templates are tera: {{ value | filter }}, {% if %}, {% for %}"
+                };
                 report(text, &error, help.to_owned(), sink);
                 return false;
             }
@@ -173,17 +187,17 @@ impl Preview {
         good
     }
 
-    fn help(&self, error: &TemplateError, context: &Context) -> String {
+    fn help(&self, text: &Text, error: &TemplateError, context: &Context) -> String {
+        if reads_deps_at(&text.text, error.at) {
+            return "`deps[\"id\"].result` is the summary of a task that `depends_on` names"
+                .to_owned();
+        }
         let quoted = error.message.split('`').nth(1).unwrap_or("");
         let last = quoted.rsplit('.').next().unwrap_or(quoted);
         if let Some(near) = nearest(last, self.vars.keys().map(String::as_str))
             && near != last
         {
             return format!("did you mean `vars.{near}`?");
-        }
-        if error.message.contains("deps") || quoted.contains("deps") {
-            return "`deps` holds the tasks that this one depends on: deps[\"id\"].result"
-                .to_owned();
         }
         let known = NAMES.iter().filter(|name| context.contains_key(name));
         let known: Vec<String> = known.map(|name| format!("`{name}`")).collect();
@@ -204,6 +218,19 @@ fn unknown_help(name: &str, vars: &BTreeMap<String, Json>) -> String {
         Some(near) => format!("did you mean `{near}`?"),
         None => "known are vars, task, batch, item, slot and deps".to_owned(),
     }
+}
+
+/// Whether the expression at a place of a template is about `deps`.
+fn reads_deps_at(text: &str, at: Option<(usize, usize, usize)>) -> bool {
+    let Some((line, column, length)) = at else {
+        return text.contains("deps");
+    };
+    let line = text.lines().nth(line.saturating_sub(1)).unwrap_or("");
+    let before: String = line.chars().take(column + length).collect();
+    let expression = before
+        .rfind("{{")
+        .map_or(&before[..], |begin| &before[begin..]);
+    expression.contains("deps")
 }
 
 /// Where a name is used in a template: line from 1, column from 0, length.
@@ -234,6 +261,19 @@ impl Sink {
         let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
         let Some((line, column, length)) = at else {
             return text.place;
+        };
+        // The end of a text may be a line that is not there: its last line is meant.
+        let last = text.text.trim_end().lines().count().max(1);
+        let (line, column, length) = if line > last {
+            let end = text
+                .text
+                .trim_end()
+                .lines()
+                .last()
+                .map_or(0, |line| line.chars().count());
+            (last, end, 1)
+        } else {
+            (line, column, length)
         };
         match text.style {
             Style::Literal => {

@@ -11,7 +11,7 @@ use supervisor_core::plan::{
 };
 
 use super::agents::{Agents, RUN_AGENT, environment};
-use super::decode::At;
+use super::decode::{At, was_meant};
 use super::error::{Place, Report, Sink, nearest};
 use super::files::{FileText, Files};
 use super::graph::{Resolver, refuse_cycles};
@@ -62,7 +62,7 @@ fn read_all(request: &Request<'_>, files: &mut Files, sink: &mut Sink) -> Option
         column: 1,
         length: 1,
     };
-    if keys.version.is_none() {
+    if keys.version.is_none() && !was_meant(&keys.wrong, "version") {
         sink.report(
             top,
             "the file says no version",
@@ -139,6 +139,9 @@ fn check_isolation(keys: &BatchKeys, root: Option<&Path>, top: Place, sink: &mut
     let (None, Some(root)) = (&keys.isolation, root) else {
         return;
     };
+    if was_meant(&keys.wrong, "isolation") {
+        return;
+    }
     let place = keys.repo.as_ref().map_or(top, |repo| repo.key);
     let message = format!(
         "inside a git repository ({}) `isolation` must be written",
@@ -286,7 +289,9 @@ impl Reading<'_> {
     fn read_tasks(&self, tasks: Option<(Place, &Node<'_>)>, reader: &mut TaskReader<'_>) {
         const HELP: &str = "a batch has at least one task: `tasks: [{id: hello, run: echo hello}]`";
         let Some((key, node)) = tasks else {
-            reader.sink.report(self.top, "the file has no tasks", HELP);
+            if !was_meant(&self.keys.wrong, "tasks") {
+                reader.sink.report(self.top, "the file has no tasks", HELP);
+            }
             return;
         };
         match node.view() {
@@ -452,10 +457,10 @@ fn check_templates(
             let context = preview.context(sight);
             for text in &spec.texts {
                 // The result is of no use yet: only whether there is one.
-                drop(preview.fill(text, &context, sink));
+                drop(preview.fill(text, &context, item.as_ref(), sink));
             }
             for text in batch.iter().chain(of_agent) {
-                preview.try_shared(text, !spec.vars.is_empty(), &context, sink);
+                preview.try_shared(text, !spec.vars.is_empty(), &context, item.as_ref(), sink);
             }
         }
     }

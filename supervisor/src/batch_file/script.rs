@@ -11,7 +11,7 @@ use protocol::script::{
 };
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
-use super::decode::{At, FromNode, Keys, keys, read_keys, words, wrong_type};
+use super::decode::{At, FromNode, Keys, keys, read_keys, was_meant, words, wrong_type};
 use super::error::{Place, Sink, nearest};
 use super::scalars::{CommandLine, Count, Dollars, Length, List, ListOrNone, Named, Text, Whole};
 use super::tree::{Node, View, shown};
@@ -530,13 +530,26 @@ impl Reading<'_> {
     }
 
     /// A text that the step can not do without.
-    fn needed(&mut self, text: Option<At<Text>>, key: &str, place: Place) -> Option<String> {
-        if text.is_none() {
+    fn needed(
+        &mut self,
+        text: Option<At<Text>>,
+        key: &str,
+        wrong: &[String],
+        place: Place,
+    ) -> Option<String> {
+        if text.is_none() && !was_meant(wrong, key) {
             let message = format!("a step without `{key}`");
             self.sink
                 .report(place, message, format!("add `{key}: ...`"));
         }
         self.optional(text)
+    }
+
+    fn missing(&mut self, key: &str, help: &str, wrong: &[String], place: Place) {
+        if !was_meant(wrong, key) {
+            self.sink
+                .report(place, format!("a step without `{key}`"), help);
+        }
     }
 
     fn argv(&mut self, command: &CommandLine) -> Vec<String> {
@@ -647,8 +660,8 @@ impl Reading<'_> {
     }
 
     fn file(&mut self, keys: FileKeys, place: Place) -> Option<FileText> {
-        let path = self.needed(keys.path, "path", place);
-        let text = self.needed(keys.text, "text", place);
+        let path = self.needed(keys.path, "path", &keys.wrong, place);
+        let text = self.needed(keys.text, "text", &keys.wrong, place);
         Some(FileText {
             path: path?,
             text: text?,
@@ -708,7 +721,7 @@ impl Reading<'_> {
         };
         let options = keys.options.map_or_else(Vec::new, |list| list.value.0);
         Some(Step::Ask(AskStep {
-            text: self.needed(keys.text, "text", place)?,
+            text: self.needed(keys.text, "text", &keys.wrong, place)?,
             options: options
                 .into_iter()
                 .map(|option| self.text(option.value))
@@ -720,7 +733,10 @@ impl Reading<'_> {
     fn progress(&mut self, value: Short<Text, ProgressKeys>, place: Place) -> Option<Step> {
         let (text, percent) = match value {
             Short::Short(text) => (self.text(text), None),
-            Short::Long(keys) => (self.needed(keys.text, "text", place)?, keys.percent),
+            Short::Long(keys) => (
+                self.needed(keys.text, "text", &keys.wrong, place)?,
+                keys.percent,
+            ),
         };
         let percent = percent.and_then(|percent| u8::try_from(percent.value.0).ok());
         Some(Step::Progress(ProgressStep { text, percent }))
@@ -729,20 +745,26 @@ impl Reading<'_> {
     fn tool(&mut self, value: Short<Text, ToolKeys>, place: Place) -> Option<Step> {
         let (name, detail) = match value {
             Short::Short(name) => (self.text(name), None),
-            Short::Long(keys) => (self.needed(keys.name, "name", place)?, keys.detail),
+            Short::Long(keys) => (
+                self.needed(keys.name, "name", &keys.wrong, place)?,
+                keys.detail,
+            ),
         };
         let detail = self.optional(detail).unwrap_or_default();
         Some(Step::Tool(ToolStep { name, detail }))
     }
 
     fn result(&mut self, value: Short<StatusWord, ResultKeys>, place: Place) -> Option<Step> {
-        let (status, summary) = match value {
-            Short::Short(status) => (Some(status), None),
-            Short::Long(keys) => (keys.status.map(|status| status.value), keys.summary),
+        let (status, summary, wrong) = match value {
+            Short::Short(status) => (Some(status), None, Vec::new()),
+            Short::Long(keys) => (
+                keys.status.map(|status| status.value),
+                keys.summary,
+                keys.wrong,
+            ),
         };
         let Some(status) = status else {
-            self.sink
-                .report(place, "a step without `status`", "add `status: ok`");
+            self.missing("status", "add `status: ok`", &wrong, place);
             return None;
         };
         let status = match status {
@@ -754,23 +776,25 @@ impl Reading<'_> {
     }
 
     fn fail(&mut self, value: Short<ClassName, FailKeys>, place: Place) -> Option<Step> {
-        let (class, message, reset_in) = match value {
-            Short::Short(class) => (Some(class), None, None),
-            Short::Long(keys) => (
-                keys.class.map(|class| class.value),
-                keys.message,
-                keys.reset_in,
-            ),
+        let keys = match value {
+            Short::Short(value) => FailKeys {
+                class: Some(At {
+                    value,
+                    key: place,
+                    place,
+                }),
+                ..FailKeys::default()
+            },
+            Short::Long(keys) => keys,
         };
-        let Some(ClassName(class)) = class else {
-            self.sink
-                .report(place, "a step without `class`", "add `class: agent_failed`");
+        let Some(class) = keys.class else {
+            self.missing("class", "add `class: agent_failed`", &keys.wrong, place);
             return None;
         };
         Some(Step::Fail(FailStep {
-            class,
-            message: self.optional(message).unwrap_or_default(),
-            reset_in_ms: reset_in.map(|length| length.value.millis()),
+            class: class.value.0,
+            message: self.optional(keys.message).unwrap_or_default(),
+            reset_in_ms: keys.reset_in.map(|length| length.value.millis()),
         }))
     }
 }

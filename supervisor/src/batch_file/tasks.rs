@@ -12,7 +12,7 @@ use serde_json::Value as Json;
 use supervisor_core::plan::{AgentKind, Limits, OnQuestion, RetryMode, RetryPolicy, TaskSpec};
 
 use super::agents::{Agents, RUN_AGENT, environment};
-use super::decode::{At, FromNode};
+use super::decode::{At, FromNode, was_meant};
 use super::error::{Place, Sink, SourceId};
 use super::files::{FileText, Files};
 use super::foreach;
@@ -141,7 +141,11 @@ impl<'r> TaskReader<'r> {
         texts.retain(|text| is_template(&text.text));
         let number = u32::try_from(self.specs.len()).unwrap_or(u32::MAX);
         let first = self.tasks.len();
+        let wrong = [task.own.wrong.as_slice(), &common.wrong].concat();
         let Some(id) = task.own.id else {
+            if was_meant(&wrong, "id") {
+                return;
+            }
             self.sink
                 .report(node.place, "a task without `id`", "add `id: some-name`");
             return;
@@ -217,7 +221,7 @@ impl<'r> TaskReader<'r> {
         };
         let text = if is_template(&entry.id.text) {
             let context = self.preview.context(sight);
-            match self.preview.fill(entry.id, &context, self.sink) {
+            match self.preview.fill(entry.id, &context, item, self.sink) {
                 Some(text) => text,
                 None => return,
             }
@@ -293,7 +297,10 @@ impl<'r> TaskReader<'r> {
         };
         let mut filled = Vec::with_capacity(globs.len());
         for glob in globs {
-            let Some(text) = self.preview.fill(&glob.value, &context, self.sink) else {
+            let Some(text) = self
+                .preview
+                .fill(&glob.value, &context, sight.item, self.sink)
+            else {
                 continue;
             };
             if let Err(error) = globset::Glob::new(&text) {
@@ -323,7 +330,7 @@ impl<'r> TaskReader<'r> {
                 place: line.place,
                 style: Style::Quoted,
             };
-            let text = self.preview.fill(&text, &context, self.sink);
+            let text = self.preview.fill(&text, &context, sight.item, self.sink);
             filled.extend(text.map(|text| DependencyLow {
                 text,
                 ..line.clone()
@@ -398,6 +405,9 @@ impl<'r> TaskReader<'r> {
             return (Act::Run(run.value.argv()), RUN_AGENT.to_owned(), None);
         }
         let Some(name) = &common.agent else {
+            if was_any_meant(common, &["run", "prompt", "prompt_file", "agent"]) {
+                return (Act::Nothing, RUN_AGENT.to_owned(), None);
+            }
             let (message, help) = if common.has_act() {
                 (
                     "a task without an agent",
@@ -417,7 +427,8 @@ impl<'r> TaskReader<'r> {
             return (Act::Nothing, RUN_AGENT.to_owned(), None);
         };
         let (kind, is_script, needs) = (agent.kind, agent.prompt_is_script, agent.needs_prompt);
-        if needs && !common.has_act() {
+        let meant = was_any_meant(common, &["prompt", "prompt_file"]);
+        if needs && !common.has_act() && !meant {
             let message = format!("a task for the agent `{text}` without a prompt");
             self.sink
                 .report(place, message, "add `prompt: ...` or `prompt_file: PATH`");
@@ -605,6 +616,11 @@ struct Entry<'e> {
     common: &'e Common,
     depends: &'e [DependencyLow],
     vars: &'e BTreeMap<String, Json>,
+}
+
+/// Whether one of these keys stands there, but wrong.
+fn was_any_meant(common: &Common, keys: &[&str]) -> bool {
+    keys.iter().any(|key| was_meant(&common.wrong, key))
 }
 
 fn index(length: usize) -> u32 {

@@ -318,11 +318,11 @@ impl<'a> Builder<'a> {
                     self.scalar((text, style), anchor, tag.as_deref(), place)?;
                 }
                 Event::SequenceStart(anchor, tag) => {
-                    check_tag(tag.as_deref(), "seq", place)?;
+                    self.tag(tag.as_deref(), "seq", place);
                     self.begin(place, anchor, Content::List(Vec::new()))?;
                 }
                 Event::MappingStart(anchor, tag) => {
-                    check_tag(tag.as_deref(), "map", place)?;
+                    self.tag(tag.as_deref(), "map", place);
                     self.begin(place, anchor, Content::Map(OpenMap::default()))?;
                 }
                 Event::SequenceEnd | Event::MappingEnd => self.end()?,
@@ -345,6 +345,12 @@ impl<'a> Builder<'a> {
         }
     }
 
+    fn tag(&mut self, tag: Option<&Tag>, allowed: &str, place: Place) {
+        if let Err(mistake) = check_tag(tag, allowed, place) {
+            note(&mut self.noted, mistake);
+        }
+    }
+
     fn document(&mut self, place: Place) -> Result<(), Mistake> {
         if self.root.is_none() {
             return Ok(());
@@ -363,7 +369,7 @@ impl<'a> Builder<'a> {
         tag: Option<&Tag>,
         place: Place,
     ) -> Result<(), Mistake> {
-        check_tag(tag, "str", place)?;
+        self.tag(tag, "str", place);
         let style = match style {
             ScalarStyle::Plain if tag.is_some() => Style::Quoted,
             ScalarStyle::Plain => Style::Plain,
@@ -536,20 +542,20 @@ impl<'a> OpenMap<'a> {
         Ok(())
     }
 
-    fn refuse_repeated(&mut self, key: &Cow<'a, str>, place: Place) -> Result<(), Mistake> {
+    fn refuse_repeated(&mut self, key: &str, place: Place) -> Result<(), Mistake> {
         if self.entries.len() < SMALL_MAP {
-            if !self.entries.iter().any(|entry| entry.key == *key) {
+            if !self.entries.iter().any(|entry| entry.key == key) {
                 return Ok(());
             }
         } else {
             if self.seen.is_empty() {
                 self.seen = self.entries.iter().map(|entry| entry.key.clone()).collect();
             }
-            if self.seen.insert(key.clone()) {
+            if self.seen.insert(Cow::Owned(key.to_owned())) {
                 return Ok(());
             }
         }
-        let first = self.entries.iter().find(|entry| entry.key == *key);
+        let first = self.entries.iter().find(|entry| entry.key == key);
         let (line, column) = first.map_or((0, 0), |entry| {
             (entry.key_place.line, entry.key_place.column)
         });
@@ -609,8 +615,15 @@ fn key_of<'a>(node: &Node<'a>, text: &str, shift: Shift) -> Result<Key<'a>, Mist
     let line = node.place.line.saturating_sub(shift.line + 1) as usize;
     let line = text.lines().nth(line).unwrap_or("");
     if unquoted_template(line) {
+        // The node is the inner of the two maps that `{{` opens.
+        let column = node.place.column.saturating_sub(1).max(1);
+        let place = Place {
+            column,
+            length: 2,
+            ..node.place
+        };
         let message = "an unquoted `{{` begins a YAML map, not a template";
-        return Err(mistake(node.place, message, QUOTE_HELP));
+        return Err(mistake(place, message, QUOTE_HELP));
     }
     Err(mistake(
         node.place,
@@ -655,10 +668,15 @@ fn check_tag(tag: Option<&Tag>, allowed: &str, place: Place) -> Result<(), Mista
     if core && tag.suffix == allowed || tag.handle.is_empty() && tag.suffix == "!" {
         return Ok(());
     }
+    let name = if tag.is_yaml_core_schema() {
+        format!("!!{}", tag.suffix)
+    } else {
+        tag.to_string()
+    };
     let help = "remove the tag; a text that looks like a number goes in quotes";
     Err(mistake(
         place,
-        format!("the tag `{}` has no meaning here", shown(&tag.to_string())),
+        format!("the tag `{}` has no meaning here", shown(&name)),
         help,
     ))
 }
