@@ -55,3 +55,16 @@ fn each_broken_file_is_refused_with_place_and_way_out() {
     }
     assert!(differing.is_empty(), "{}", differing.join("\n"));
 }
+
+#[test]
+fn every_example_is_valid() {
+    let examples = root().join("examples");
+    let mut seen = 0;
+    for entry in std::fs::read_dir(&examples).unwrap() {
+        let folder = entry.unwrap().path();
+        let read = read_file(&folder, "batch.yml");
+        assert!(read.is_ok(), "{}: {}", folder.display(), read.unwrap_err());
+        seen += 1;
+    }
+    assert!(seen >= 3, "{seen} examples");
+}

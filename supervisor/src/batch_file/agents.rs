@@ -11,11 +11,13 @@ use super::decode::{At, was_meant};
 use super::error::{Place, Sink, nearest};
 use super::files::Files;
 use super::layers::Layers;
-use super::low::{AgentKeys, AutoResumeWord, KindWord, PromptWord};
+use super::low::AgentKeys;
 use super::names;
+use super::parse::parse;
 use super::scalars::{CommandLine, Named, Text, Word};
 use super::script::{ScriptLow, ScriptSource, read_script};
-use super::tree::{parse, shown};
+use super::tree::shown;
+use super::words::{AutoResumeWord, KindWord, PromptWord};
 use super::work::{AgentWork, CommandDrive, Drive};
 
 /// The agent that carries out `run:` tasks.

@@ -8,8 +8,9 @@ use super::files::{FileText, Files};
 use super::low::{
     AccountKeys, AgentKeys, BatchKeys, Common, IncludeKeys, RetryKeys, TaskLimitKeys, UserKeys,
 };
+use super::parse::parse;
 use super::scalars::{List, Named, Text};
-use super::tree::{Node, parse};
+use super::tree::Node;
 
 /// Deepest chain of included files.
 const INCLUDE_MAX: usize = 16;

@@ -18,11 +18,12 @@ use super::graph::{Resolver, refuse_cycles};
 use super::layers::{Layers, Top, read_top};
 use super::low::{BatchKeys, BatchLimitKeys, Common};
 use super::names;
+use super::parse::parse;
 use super::preview::{Preview, Sight};
 use super::scalars::{Failures, Text};
 use super::tasks::{SpecDraft, TaskDraft, TaskReader, variables};
 use super::template::is_template;
-use super::tree::{Node, View, parse, plain_to_json, shown};
+use super::tree::{Node, View, plain_to_json, shown};
 use super::work::BatchWork;
 use super::{BatchFile, Identity, Request, Source};
 
