@@ -74,7 +74,7 @@ fn a_foreach_of_100_000_items_shares_one_spec_and_little_memory() {
 fn a_glob_for_each_of_many_tasks_does_not_look_at_every_id() {
     let folder = tempfile::tempdir().unwrap();
     let mut text = format!("{HEAD}tasks:\n");
-    for number in 0..20_000 {
+    for number in 0..5_000 {
         writeln!(text, "  - id: a-{number}-x\n    run: \"true\"").unwrap();
         writeln!(text, "  - id: b-{number}\n    run: \"true\"").unwrap();
         writeln!(text, "    depends_on: [\"a-{number}-*\"]").unwrap();
@@ -92,7 +92,7 @@ fn a_glob_for_each_of_many_tasks_does_not_look_at_every_id() {
 }
 
 #[test]
-fn too_many_dependencies_are_refused_before_they_are_stored() {
+fn too_many_dependencies_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let items: String = (0..8_000).map(|number| format!("{number}\n")).collect();
     std::fs::write(folder.path().join("items.txt"), items).unwrap();

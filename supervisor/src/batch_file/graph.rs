@@ -1,11 +1,11 @@
 //! Dependencies: names and globs to tasks, and the proof that they go in no circle.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::rc::Rc;
 
 use globset::Glob;
 use protocol::ids::TaskId;
-use supervisor_core::plan::{Condition, Dependency, TaskIx};
+use supervisor_core::plan::{Dependency, TaskIx};
 
 use super::error::{Place, Sink, nearest};
 use super::low::DependencyLow;
@@ -89,32 +89,33 @@ impl Resolver {
         ids: &mut Ids,
         sink: &mut Sink,
     ) -> Box<[Dependency]> {
-        let mut found: BTreeMap<u32, Condition> = BTreeMap::new();
+        let mut found: Vec<Dependency> = Vec::new();
         for line in lines {
-            for number in self.numbers(own, line, ids, sink).iter() {
-                // `done` asks for more than `finished`, and comes first in the order.
-                let condition = found.entry(*number).or_insert(line.condition);
-                *condition = (*condition).min(line.condition);
+            let numbers = self.numbers(own, line, ids, sink);
+            self.edges = self.edges.saturating_add(numbers.len());
+            if self.edges > EDGES_MAX {
+                self.refuse_more(line, sink);
+                return Box::default();
             }
-        }
-        self.edges = self.edges.saturating_add(found.len());
-        if self.edges > EDGES_MAX {
-            if let Some(line) = lines.first()
-                && !std::mem::replace(&mut self.overflowed, true)
-            {
-                let message = format!("more than {EDGES_MAX} dependencies in this batch");
-                let help = "let one task wait for the many, and the others wait for that one";
-                sink.report(line.place, message, help);
-            }
-            return Box::default();
-        }
-        let pairs = found.into_iter();
-        pairs
-            .map(|(number, condition)| Dependency {
-                task: TaskIx(number),
+            let condition = line.condition;
+            let edges = numbers.iter().map(|number| Dependency {
+                task: TaskIx(*number),
                 condition,
-            })
-            .collect()
+            });
+            found.extend(edges);
+        }
+        // `done` asks for more than `finished` and comes first in the order: it is the one to stay.
+        found.sort_unstable();
+        found.dedup_by_key(|edge| edge.task);
+        found.into()
+    }
+
+    fn refuse_more(&mut self, line: &DependencyLow, sink: &mut Sink) {
+        if !std::mem::replace(&mut self.overflowed, true) {
+            let message = format!("more than {EDGES_MAX} dependencies in this batch");
+            let help = "let one task wait for the many, and the others wait for that one";
+            sink.report(line.place, message, help);
+        }
     }
 
     fn numbers(
