@@ -117,8 +117,10 @@ impl Killer {
         if self.dry_run {
             return self.preview(batch, opened, &hosts, task, io);
         }
+        let pinned = self.pin(&hosts);
         if opened.presence.alive && self.order(batch, facts, task, io)? {
-            return self.outlast(batch, facts, task, &hosts, io);
+            self.outlast(batch, facts, task, &pinned, io)?;
+            return self.by_force(batch, facts, task, &hosts, io);
         }
         if let (None, Some(identity), true) = (task, &facts.batch.supervisor, opened.presence.alive)
         {
@@ -129,7 +131,16 @@ impl Killer {
             let tasks = Some(vec![task.id.clone()]);
             act::keep(batch, Want::Pause { tasks, now: true })?;
         }
-        self.by_force(facts, task, &hosts, io)
+        self.by_force(batch, facts, task, &hosts, io)
+    }
+
+    /// Pins the hosts that live now: after the order their end can then still be told.
+    fn pin<'a>(&self, hosts: &'a [Recorded<'a>]) -> Vec<(&'a str, Proven)> {
+        let pinned = hosts.iter().map(|host| {
+            let proven = Proven::find(&self.machine, host.identity);
+            Some((host.name.as_str(), proven.ok()?))
+        });
+        pinned.flatten().collect()
     }
 
     fn preview(
@@ -185,28 +196,25 @@ impl Killer {
         }
     }
 
-    /// Waits until the supervisor has done what it was told; what outlasts the grace is killed here.
+    /// Waits until the supervisor has done what it was told, at most for the grace and a while.
     fn outlast(
         &self,
         batch: &Found,
         facts: &Facts,
         task: Option<TaskIx>,
-        hosts: &[Recorded<'_>],
+        pinned: &[(&str, Proven)],
         io: &mut Io<'_>,
-    ) -> Result<Code, CliError> {
-        let patience = self.grace + DYING_MAX;
-        for host in hosts {
-            if let Ok(proven) = Proven::find(&self.machine, host.identity) {
-                let pid = proven.pid();
-                let gone = pidfd::wait_ended(&proven, patience).unwrap_or(false);
-                let end = if gone { "ended" } else { "still lives" };
-                io.line(format_args!("{} (pid {pid}): {end}", host.name))?;
-            }
+    ) -> Result<(), CliError> {
+        for (name, proven) in pinned {
+            let pid = proven.pid();
+            let gone = pidfd::wait_ended(proven, self.grace + DYING_MAX).unwrap_or(false);
+            let end = if gone { "ended" } else { "still lives" };
+            io.line(format_args!("{name} (pid {pid}): {end}"))?;
         }
-        if task.is_none() {
-            self.wait_for_lock(batch, facts, io)?;
+        match task {
+            Some(_) => Ok(()),
+            None => self.wait_for_lock(batch, facts, io),
         }
-        self.by_force(facts, task, hosts, io)
     }
 
     fn wait_for_lock(&self, batch: &Found, facts: &Facts, io: &mut Io<'_>) -> Result<(), CliError> {
@@ -231,6 +239,7 @@ impl Killer {
     /// Kills what is recorded and still there, then whatever carries the token of its runs.
     fn by_force(
         &self,
+        batch: &Found,
         facts: &Facts,
         task: Option<TaskIx>,
         hosts: &[Recorded<'_>],
@@ -242,7 +251,17 @@ impl Killer {
         }
         let tokens: Vec<u128> = runs(facts, task).map(|run| run.token).collect();
         lives |= !sweep(&tokens, io)?;
-        Ok(if lives { Code::Failed } else { Code::Ok })
+        let what = task.and_then(|ix| facts.tasks.get(ix.0 as usize));
+        let name = what.map_or_else(
+            || batch.id.to_string(),
+            |task| format!("{}/{}", batch.id, task.id),
+        );
+        if lives {
+            io.line(format_args!("{name}: something of it may still live"))?;
+            return Ok(Code::Failed);
+        }
+        io.line(format_args!("{name}: nothing of it is alive"))?;
+        Ok(Code::Ok)
     }
 
     /// Kills one recorded process; whether it may still live.

@@ -13,7 +13,7 @@ use supervisor_core::reconcile::ProcessFact;
 
 use crate::cli::screen::{Board, REDRAW, ROWS_MAX, Screen};
 use crate::driver::{Note, Observer, Picture};
-use crate::view::reason::{BatchWhy, TaskWhy, first_line};
+use crate::view::reason::{BatchWhy, LastWhy, TaskWhy, first_line};
 use crate::view::story;
 use crate::view::time::{LocalTime, Span, Stamp};
 use crate::view::{Presence, View};
@@ -52,7 +52,7 @@ struct Step<'a> {
     of: &'a str,
     from: &'static str,
     to: &'static str,
-    reason: String,
+    reason: Option<String>,
 }
 
 /// Something beside the machines, for scripts.
@@ -169,36 +169,46 @@ fn text(view: &View<'_>, change: Change) -> Option<String> {
 }
 
 fn task_line(view: &View<'_>, task: &Task, edge: Edge) -> Option<String> {
-    let why = TaskWhy { view, task };
+    let to = TaskState::from_word(edge.to)?;
     let was_live = TaskState::from_word(edge.from).is_some_and(TaskState::is_live);
-    match TaskState::from_word(edge.to)? {
+    let why = || match why(view, task, to) {
+        Some(why) => format!("{to}: {why}"),
+        None => to.to_string(),
+    };
+    match to {
         TaskState::Running if was_live => Some("goes on".to_owned()),
         TaskState::Running => Some(format!("attempt {} begins", task.attempts)),
         TaskState::Verifying => Some("verifies".to_owned()),
-        TaskState::Waiting
+        TaskState::Done
+        | TaskState::Waiting
         | TaskState::Paused
         | TaskState::Failed
         | TaskState::Cancelled
-        | TaskState::Skipped
-        | TaskState::Done => Some(format!("{}: {why}", edge.to)),
-        TaskState::Ready if was_live => Some(format!("again: {why}")),
+        | TaskState::Skipped => Some(why()),
+        TaskState::Ready if was_live => Some(format!("again: {}", LastWhy { view, task })),
         TaskState::Pending | TaskState::Blocked | TaskState::Ready => None,
     }
+}
+
+/// The reason of a step, where the picture has not gone on to another one since.
+fn why<'a>(view: &'a View<'a>, task: &'a Task, to: TaskState) -> Option<TaskWhy<'a>> {
+    (task.state == to).then_some(TaskWhy { view, task })
 }
 
 fn object(view: &View<'_>, change: Change) -> Option<String> {
     let (kind, of, edge, reason) = match change {
         Change::Batch(edge) => {
             let id = view.facts.batch.id.to_string();
-            ("batch", id, edge, BatchWhy { view }.to_string())
+            ("batch", id, edge, Some(BatchWhy { view }.to_string()))
         }
         Change::Task(ix, edge) => {
             let task = view.task(ix)?;
-            let reason = TaskWhy { view, task }.to_string();
+            let to = TaskState::from_word(edge.to)?;
+            let reason = why(view, task, to).map(|why| why.to_string());
             ("task", task.id.to_string(), edge, reason)
         }
-        Change::Message(id, edge) => ("message", id.to_string(), edge, String::new()),
-        Change::Question(id, edge) => ("question", id.to_string(), edge, String::new()),
+        Change::Message(id, edge) => ("message", id.to_string(), edge, None),
+        Change::Question(id, edge) => ("question", id.to_string(), edge, None),
         Change::Attempt(..) | Change::Run(..) | Change::Account(..) => return None,
     };
     Some(json(&Step {

@@ -33,6 +33,9 @@ pub mod validate;
 pub mod verify;
 pub mod wait;
 
+#[cfg(test)]
+mod tests;
+
 use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::io::{BufWriter, IsTerminal, Write};

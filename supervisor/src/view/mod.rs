@@ -10,6 +10,9 @@ pub mod status_text;
 pub mod story;
 pub mod time;
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 
 use protocol::ids::Generation;

@@ -24,6 +24,15 @@ pub struct TaskWhy<'a> {
     pub task: &'a Task,
 }
 
+/// How the last attempt of a task ended, and what follows.
+#[derive(Debug, Clone, Copy)]
+pub struct LastWhy<'a> {
+    /// The picture.
+    pub view: &'a View<'a>,
+    /// The task.
+    pub task: &'a Task,
+}
+
 /// The sentence of the batch.
 #[derive(Debug, Clone, Copy)]
 pub struct BatchWhy<'a> {
@@ -85,6 +94,9 @@ impl BatchWhy<'_> {
         let (view, batch) = (self.view, &self.view.facts.batch);
         match batch.reason {
             BatchReason::Working => f.write_str("its supervisor works on it"),
+            BatchReason::Operator if batch.state == BatchState::Running => {
+                f.write_str("the operator let it go on")
+            }
             BatchReason::Operator => write!(
                 f,
                 "the operator said so; `supervisor resume {}` lets it go on",
@@ -251,7 +263,7 @@ impl TaskWhy<'_> {
         let batch = &view.facts.batch.id;
         write!(
             f,
-            "its dependency {name} is {state}; `supervisor retry {batch}/{name}` tries both again"
+            "its dependency {name} ended {state}; `supervisor retry {batch}/{name}` tries both again"
         )
     }
 
@@ -376,6 +388,20 @@ impl TaskWhy<'_> {
             return Ok(());
         }
         write!(f, ": {summary}")
+    }
+}
+
+impl fmt::Display for LastWhy<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { view, task } = *self;
+        let why = TaskWhy { view, task };
+        let class = task.last.as_deref().map_or("not yet", outcome_word);
+        why.last(f, class)?;
+        if matches!(task.reason, TaskReason::Backoff(_)) {
+            f.write_str("; once more")?;
+            why.when(f)?;
+        }
+        Ok(())
     }
 }
 
