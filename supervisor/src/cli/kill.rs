@@ -8,6 +8,7 @@ use supervisor_core::plan::TaskIx;
 
 use crate::cli::error::{CliError, Code};
 use crate::cli::open::{Found, Opened, Shelf};
+use crate::cli::processes::Census;
 use crate::cli::target::Target;
 use crate::cli::{Io, act, pace};
 use crate::control::wire::Want;
@@ -38,7 +39,7 @@ Exit codes: 0 nothing of it is alive, 1 something still lives, 6 not found, 7 am
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Args {
-    /// Batches or tasks
+    /// Batches, tasks, or process ids of `ps` (their whole run ends)
     #[arg(required_unless_present_any = ["all", "orphans"])]
     target: Vec<Target>,
     /// Every batch of this user
@@ -80,7 +81,11 @@ pub(super) fn run(args: &Args, io: &mut Io<'_>) -> Result<Code, CliError> {
         return Ok(worst);
     }
     for target in &args.target {
-        let meant = shelf.find(Some(target))?;
+        let target = match by_process(&shelf, target)? {
+            Some(owner) => owner,
+            None => target.clone(),
+        };
+        let meant = shelf.find(Some(&target))?;
         let opened = meant.batch.read()?;
         let task = match &meant.task {
             Some(word) => Some(opened.task(word)?),
@@ -89,6 +94,37 @@ pub(super) fn run(args: &Args, io: &mut Io<'_>) -> Result<Code, CliError> {
         worst = worst.max(killer.end(&meant.batch, &opened, task, io)?);
     }
     Ok(worst)
+}
+
+/// What a process id of `ps` belongs to; `None` for any other target. The whole run ends, because
+/// half a tree is nobody's.
+fn by_process(shelf: &Shelf, target: &Target) -> Result<Option<Target>, CliError> {
+    let Target::Word(word) = target else {
+        return Ok(None);
+    };
+    let numbers = |half: &str| half.bytes().all(|byte| byte.is_ascii_digit()) && !half.is_empty();
+    let is_process = word
+        .split_once('-')
+        .is_some_and(|(pid, ticks)| numbers(pid) && numbers(ticks));
+    if !is_process {
+        return Ok(None);
+    }
+    let census = Census::take()?;
+    for batch in shelf.newest_first() {
+        let opened = batch.read()?;
+        let rows = census.of(&batch, &opened, None)?;
+        if let Some(row) = rows.into_iter().find(|row| row.id == *word) {
+            return Ok(Some(match row.task {
+                Some(task) => Target::Task {
+                    batch: Some(row.batch),
+                    task,
+                    attempt: None,
+                },
+                None => Target::Word(row.batch),
+            }));
+        }
+    }
+    Ok(None)
 }
 
 struct Killer {

@@ -148,10 +148,10 @@ fn text(view: &View<'_>, change: Change) -> Option<String> {
             let what = task_line(view, task, edge)?;
             Some(format!("{at}  {:24} {what}", task.id))
         }
-        Change::Batch(edge) => {
-            let why = BatchWhy { view };
-            Some(format!("{at}  {:24} {}: {why}", "batch", edge.to))
-        }
+        Change::Batch(edge) => Some(match batch_why(view, edge) {
+            Some(why) => format!("{at}  {:24} {}: {why}", "batch", edge.to),
+            None => format!("{at}  {:24} {}", "batch", edge.to),
+        }),
         Change::Message(id, edge) => {
             let message = view.facts.messages.get(&id)?;
             let task = view.task_name(message.task);
@@ -190,6 +190,11 @@ fn task_line(view: &View<'_>, task: &Task, edge: Edge) -> Option<String> {
     }
 }
 
+/// As [`why`], for the batch.
+fn batch_why<'a>(view: &'a View<'a>, edge: Edge) -> Option<BatchWhy<'a>> {
+    (view.facts.batch.state.word() == edge.to).then_some(BatchWhy { view })
+}
+
 /// The reason of a step, where the picture has not gone on to another one since.
 fn why<'a>(view: &'a View<'a>, task: &'a Task, to: TaskState) -> Option<TaskWhy<'a>> {
     (task.state == to).then_some(TaskWhy { view, task })
@@ -199,7 +204,8 @@ fn object(view: &View<'_>, change: Change) -> Option<String> {
     let (kind, of, edge, reason) = match change {
         Change::Batch(edge) => {
             let id = view.facts.batch.id.to_string();
-            ("batch", id, edge, Some(BatchWhy { view }.to_string()))
+            let reason = batch_why(view, edge).map(|why| why.to_string());
+            ("batch", id, edge, reason)
         }
         Change::Task(ix, edge) => {
             let task = view.task(ix)?;

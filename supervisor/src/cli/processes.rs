@@ -72,7 +72,7 @@ impl Census {
     /// # Errors
     /// When its lock can not be looked at (10).
     pub fn of(
-        &mut self,
+        &self,
         batch: &Found,
         opened: &Opened,
         task: Option<TaskIx>,

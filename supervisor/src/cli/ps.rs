@@ -31,7 +31,7 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args, io: &mut Io<'_>) -> Result<Code, CliError> {
     let shelf = Shelf::open()?;
-    let mut census = Census::take()?;
+    let census = Census::take()?;
     let mut rows = Vec::new();
     match &args.target {
         Some(target) => {
