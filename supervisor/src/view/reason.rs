@@ -168,6 +168,13 @@ impl fmt::Display for TaskWhy<'_> {
                 write!(f, "waits for {other}, which touches the same files")
             }
             TaskReason::NotBefore => self.until(f, "the batch file says not before its date"),
+            TaskReason::Lane if !view.presence.alive => {
+                let file = view.file;
+                write!(
+                    f,
+                    "waits for a supervisor: `supervisor run {file}` goes on with it"
+                )
+            }
             TaskReason::Lane => {
                 let lanes = view.facts.batch.settings.concurrency;
                 write!(f, "waits for a lane; the batch has {lanes}")

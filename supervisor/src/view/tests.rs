@@ -191,6 +191,19 @@ fn a_host_that_outlives_its_supervisor_still_runs() {
 }
 
 #[test]
+fn a_ready_task_waits_for_a_lane_or_for_a_supervisor() {
+    let mut facts = facts();
+    set(&mut facts, 0, TaskState::Ready, TaskReason::Lane);
+    assert_eq!(why(&facts, 0), "waits for a lane; the batch has 1");
+    let view = view(&facts, false);
+    let task = &facts.tasks[0];
+    assert_eq!(
+        TaskWhy { view: &view, task }.to_string(),
+        "waits for a supervisor: `supervisor run batch.yml` goes on with it"
+    );
+}
+
+#[test]
 fn a_failed_task_says_how_and_what_to_do() {
     let mut facts = facts();
     failed(
