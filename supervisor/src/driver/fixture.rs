@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use supervisor_core::core::Core;
+use supervisor_core::core::{Change, Core};
 use supervisor_core::identity::Identity;
 use supervisor_core::input::{Created, Input};
 use supervisor_core::plan::{
@@ -13,6 +13,26 @@ use supervisor_core::plan::{
     OnQuestion, Plan, PlannedTask, RetryPolicy, Settings, SpecIx, TaskSpec,
 };
 use supervisor_core::time::{Boot, BootId, Now, Wall};
+
+use crate::driver::observer::{Note, Observer, Picture};
+
+/// What an observer was told, line by line.
+#[derive(Debug, Default)]
+pub(crate) struct Tape(pub(crate) Vec<String>);
+
+impl Observer for Tape {
+    fn changed(&mut self, _picture: Picture<'_>, changes: &[Change]) {
+        self.0
+            .extend(changes.iter().map(|change| format!("{change:?}")));
+    }
+    fn noted(&mut self, note: Note<'_>) {
+        self.0.push(format!("{note:?}"));
+    }
+    fn refresh_every(&self) -> Option<Duration> {
+        None
+    }
+    fn refresh(&mut self, _picture: Picture<'_>) {}
+}
 
 /// A moment.
 pub(crate) fn now() -> Now {

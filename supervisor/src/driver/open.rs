@@ -23,7 +23,7 @@ use crate::driver::hosts::Hosts;
 use crate::driver::journal::StateLog;
 use crate::driver::observer::{Note, Observer};
 use crate::driver::operator::{Desk, TaskNames, Waiter};
-use crate::driver::recover::{self, Scene};
+use crate::driver::recover::{self, Patience, Scene};
 use crate::driver::run::{Checkpoints, Driver, Sources};
 use crate::driver::signals::Signals;
 use crate::driver::start::Starter;
@@ -107,6 +107,7 @@ async fn supervise(options: Options<'_>) -> Result<Ending, DriverError> {
                 clock: &opened.clock,
                 dir: &options.dir,
                 facts,
+                patience: Patience::USUAL,
             };
             recover::reconcile(scene, options.observer)
                 .map_err(DriverError::system("look at the processes of this machine"))?

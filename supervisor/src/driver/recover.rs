@@ -24,10 +24,27 @@ use crate::process::recorded::{Field, Proven, Refused, difference};
 use crate::process::scan::{self, Tagged};
 use crate::store::StateDir;
 
-/// Longest wait for hosts that end by themselves: their grace, and some time to kill their trees.
-const ENDING_MAX: Duration = Duration::from_secs(15);
-/// Longest time that killing what is left may take.
-const KILLING_MAX: Duration = Duration::from_secs(5);
+/// How long what is left of earlier supervisors is waited for.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// For hosts that end by themselves.
+    pub ending: Duration,
+    /// For what was killed.
+    pub killing: Duration,
+}
+
+impl Patience {
+    /// A host's grace, and some time to kill its tree; then longer than the kernel takes to end
+    /// anything that it can end.
+    pub const USUAL: Patience = Patience {
+        ending: Duration::from_secs(15),
+        killing: Duration::from_secs(5),
+    };
+}
+
+/// Looks in a row that must find nothing once something was found: a process that is just becoming
+/// another program has no environment for an instant, and is not seen in it.
+const CLEAN_LOOKS: u32 = 2;
 /// Longest wait before the processes are looked at anew: a tree may have forked meanwhile.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
@@ -42,6 +59,8 @@ pub struct Scene<'a> {
     pub dir: &'a StateDir,
     /// The batch's state.
     pub facts: &'a Facts,
+    /// How long to wait.
+    pub patience: Patience,
 }
 
 /// Finds out what became of every run that the state holds as live, and tells the observer the
@@ -126,13 +145,17 @@ fn wait_and_kill(
     let hosts: HashSet<Generation> = found.iter().map(|one| one.generation).collect();
     observer.noted(Note::WaitingForHosts(hosts.len()));
     let start = scene.clock.now().boot;
-    let (asked_until, killed_until) = (start + ENDING_MAX, start + ENDING_MAX + KILLING_MAX);
-    while !found.is_empty() && scene.clock.now().boot < killed_until {
+    let asked_until = start + scene.patience.ending;
+    let killed_until = asked_until + scene.patience.killing;
+    let mut clean = 0;
+    while clean < CLEAN_LOOKS && scene.clock.now().boot < killed_until {
         if scene.clock.now().boot >= asked_until {
             kill_all(&found);
         }
-        wait_all(scene.clock, &found, scene.clock.now().boot + LOOK_AGAIN)?;
+        let until = scene.clock.now().boot + LOOK_AGAIN.min(scene.patience.ending);
+        wait_all(scene.clock, &found, until)?;
         found = find(scene, &here)?;
+        clean = if found.is_empty() { clean + 1 } else { 0 };
     }
     Ok(found.iter().map(|one| one.generation).collect())
 }
@@ -269,5 +292,152 @@ fn tell_plan(facts: &Facts, runs: &[(Generation, RunFacts)], observer: &mut dyn 
         .collect();
     if !plan.is_empty() {
         observer.noted(Note::Reconciled(&plan));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::driver::fixture::{self, Tape};
+    use serde_json::json;
+    use std::process::{Child, Command};
+    use supervisor_core::core::Core;
+    use supervisor_core::plan::AgentKind;
+    use supervisor_core::time::BootId;
+
+    const RUN: Generation = Generation(1);
+
+    /// A state whose only run was intended by the supervisor of the fixture.
+    fn core() -> Core {
+        fixture::core(
+            AgentKind::Command,
+            &json!("run"),
+            &json!({"act": "nothing"}),
+        )
+    }
+
+    /// The machine on which the fixture's supervisor was.
+    fn same_machine() -> Machine {
+        Machine {
+            node: "here".into(),
+            pid_namespace: 1,
+            boot_id: BootId(7),
+        }
+    }
+
+    fn found_on(machine: &Machine, core: &Core, dir: &StateDir) -> (RunFacts, Vec<String>) {
+        let clock = Clock::new(machine.boot_id);
+        let scene = Scene {
+            machine,
+            clock: &clock,
+            dir,
+            facts: core.facts().unwrap(),
+            patience: Patience {
+                ending: Duration::from_millis(50),
+                killing: Duration::from_secs(20),
+            },
+        };
+        let mut tape = Tape::default();
+        let runs = reconcile(scene, &mut tape).unwrap();
+        let [(RUN, found)] = &runs[..] else {
+            panic!("{runs:?}");
+        };
+        (found.clone(), tape.0)
+    }
+
+    fn process_on(machine: &Machine) -> ProcessFact {
+        let folder = tempfile::tempdir().unwrap();
+        found_on(machine, &core(), &StateDir::at(folder.path()))
+            .0
+            .process
+    }
+
+    #[test]
+    fn another_machine_or_namespace_is_foreign_and_another_boot_is_over() {
+        let same = same_machine();
+        assert_eq!(process_on(&same), ProcessFact::Gone);
+        let node = "elsewhere".into();
+        assert_eq!(
+            process_on(&Machine {
+                node,
+                ..same.clone()
+            }),
+            ProcessFact::Foreign
+        );
+        let pid_namespace = 2;
+        let other = Machine {
+            pid_namespace,
+            ..same.clone()
+        };
+        assert_eq!(process_on(&other), ProcessFact::Foreign);
+        let boot_id = BootId(8);
+        assert_eq!(process_on(&Machine { boot_id, ..same }), ProcessFact::Gone);
+    }
+
+    /// A process that does not outlive its test.
+    struct Left(Child);
+
+    impl Drop for Left {
+        fn drop(&mut self) {
+            self.0.kill().unwrap();
+            self.0.wait().unwrap();
+        }
+    }
+
+    /// Returns once the token can be seen: for an instant after its start it can not.
+    fn start_with_token(token: u128, script: &str) -> Left {
+        #[expect(clippy::disallowed_methods, reason = "what an earlier supervisor left")]
+        let mut command = Command::new("/bin/sh");
+        command
+            .args(["-c", script])
+            .env(scan::TOKEN_VARIABLE, scan::token_text(token));
+        command
+            .stdin(std::process::Stdio::null())
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null());
+        let left = Left(command.spawn().unwrap());
+        while scan::token_of(left.0.id()).is_none() {
+            std::thread::yield_now();
+        }
+        left
+    }
+
+    #[test]
+    fn what_does_not_end_by_itself_is_killed_and_a_stranger_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let core = core();
+        let token = core.facts().unwrap().runs[&RUN].token;
+        let mut left = start_with_token(token, "trap '' TERM; exec sleep 1000");
+        let mut stranger = start_with_token(token ^ 1, "exec sleep 1000");
+        let dir = StateDir::at(folder.path());
+        let (found, told) = found_on(&same_machine(), &core, &dir);
+        assert_eq!(found.process, ProcessFact::Gone);
+        assert!(told[0].contains("WaitingForHosts(1)"), "{told:?}");
+        assert!(told[1].contains("letter: C"), "{told:?}");
+        assert!(!left.0.wait().unwrap().success());
+        assert!(
+            stranger.0.try_wait().unwrap().is_none(),
+            "a stranger was hit"
+        );
+    }
+
+    #[test]
+    fn files_that_can_not_be_judged_are_told_as_such() {
+        let folder = tempfile::tempdir().unwrap();
+        let core = core();
+        let dir = StateDir::at(folder.path());
+        let run = dir.run(&"first".parse().unwrap(), protocol::ids::AttemptNo(1), RUN);
+        std::fs::create_dir_all(&run).unwrap();
+        let exit = run.join(protocol::exit_file::EXIT_FILE_NAME);
+        let whole = r#"{"v":1,"generation":1,"result":{"status":"ok"},"injected":[4]}"#;
+        std::fs::write(&exit, whole).unwrap();
+        let (found, told) = found_on(&same_machine(), &core, &dir);
+        assert!(matches!(found.result, ResultFact::Durable(_)));
+        assert_eq!(found.injected, [MessageId(4)]);
+        assert!(told[0].contains("letter: A"), "{told:?}");
+        std::fs::write(&exit, whole.replace("\"v\":1", "\"v\":2")).unwrap();
+        let (found, told) = found_on(&same_machine(), &core, &dir);
+        assert_eq!(found.result, ResultFact::Unreadable);
+        assert!(told[0].contains("letter: F"), "{told:?}");
     }
 }
