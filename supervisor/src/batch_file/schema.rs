@@ -1,0 +1,51 @@
+//! The JSON Schema of the batch file, from the same types that read it.
+
+use schemars::generate::SchemaSettings;
+use serde_json::{Value as Json, json};
+
+use super::low::BatchSchema;
+
+/// What the schema says of itself.
+const ABOUT: &str = "A batch file of the supervisor. Editors check it with the line \
+    `# yaml-language-server: $schema=./supervisor.schema.json` at its top.";
+
+/// The schema as JSON text.
+pub fn schema() -> String {
+    let generator = SchemaSettings::draft2020_12().into_generator();
+    let mut schema = Json::from(generator.into_root_schema_for::<BatchSchema>());
+    remove_null(&mut schema);
+    if let Json::Object(root) = &mut schema {
+        root.insert("title".to_owned(), json!("batch.yml"));
+        root.insert("description".to_owned(), json!(ABOUT));
+        root.insert("required".to_owned(), json!(["version", "tasks"]));
+    }
+    let mut text = format!("{schema:#}");
+    text.push('\n');
+    text
+}
+
+/// A key that may be absent may not be written empty: schemars says `null` where we mean absent.
+fn remove_null(schema: &mut Json) {
+    match schema {
+        Json::Array(items) => items.iter_mut().for_each(remove_null),
+        Json::Object(map) => {
+            if let Some(Json::Array(types)) = map.get_mut("type") {
+                types.retain(|name| name != "null");
+                if let [only] = types.as_slice() {
+                    let only = only.clone();
+                    map.insert("type".to_owned(), only);
+                }
+            }
+            if let Some(Json::Array(any)) = map.get_mut("anyOf") {
+                any.retain(|schema| *schema != json!({"type": "null"}));
+                if let [Json::Object(only)] = any.as_slice() {
+                    let only = only.clone();
+                    map.remove("anyOf");
+                    map.extend(only);
+                }
+            }
+            map.values_mut().for_each(remove_null);
+        }
+        Json::Null | Json::Bool(_) | Json::Number(_) | Json::String(_) => {}
+    }
+}
