@@ -3,4 +3,5 @@
 pub mod clock;
 pub mod crash;
 pub mod random;
+pub mod source;
 pub mod world;
