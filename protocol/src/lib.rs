@@ -18,9 +18,12 @@
 
 pub mod class;
 pub mod command;
+pub mod event_file;
 pub mod exit_file;
 pub mod framing;
 pub mod ids;
 pub mod report;
+pub mod result_file;
 pub mod rpc;
+pub mod script;
 pub mod version;

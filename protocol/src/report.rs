@@ -211,6 +211,7 @@ pub struct ProcessSpawned {
 /// Whether the work went well, as the agent or the command says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum ResultStatus {
     /// It did.
     Ok,

@@ -1,16 +1,20 @@
 //! The whole public face of the core: inputs in, records and effects out.
 
-use std::collections::BTreeMap;
+use std::time::Duration;
 
 use protocol::ids::{Generation, MessageId, QuestionId};
 
+use crate::decide::{self, Desk};
 use crate::effect::Effect;
 use crate::facts::Facts;
+use crate::index::Index;
 use crate::input::Input;
-use crate::live::Live;
+use crate::live::LiveRuns;
 use crate::machine::{Edge, IllegalEdge};
+use crate::mutation::{self, Mutation};
 use crate::plan::{AccountIx, TaskIx};
-use crate::record::Entry;
+use crate::record::{Entry, Record};
+use crate::state::State;
 use crate::time::{Boot, Now, Wall};
 
 /// What one input led to.
@@ -25,6 +29,9 @@ pub struct Turn {
     pub effects: Vec<Effect>,
     /// The steps that machines took, for whoever watches.
     pub changes: Vec<Change>,
+    /// Decisions that the edge tables refused: always a bug of the core. The record was dropped;
+    /// the driver must stop with an internal error.
+    pub defects: Vec<(ReplayError, Record)>,
 }
 
 /// A step of one entity's machine.
@@ -85,44 +92,106 @@ pub struct NextDeadline {
     pub wall: Option<Wall>,
 }
 
-/// What is known of live runs but is not worth a record: lost with the supervisor, like the runs.
-pub type LiveRuns = BTreeMap<Generation, Live>;
+/// The core of one batch.
+///
+/// Inputs go in by [`Core::handle`], together with the moment they happened. What comes back must
+/// be carried out in this order: `urgent` effects at once; `entries` into the journal; `effects`
+/// when these entries, and all before them, are durable. The core itself never waits, never reads a
+/// clock and never fails: an input that no longer means anything is ignored.
+///
+/// After `Recovered` the caller feeds what waited for the batch (queued commands) and then a
+/// `Tick`; only from then on may the batch be closed.
+#[derive(Debug, Clone, Default)]
+pub struct Core {
+    state: Option<State>,
+    live: LiveRuns,
+    last: Option<Now>,
+    /// A tick is owed: something was left to be looked at.
+    tick_owed: bool,
+}
 
-/// Placeholder until the deciding half lands.
-#[derive(Debug)]
-pub struct Core;
+/// Lateness beyond which the supervisor must have been away (suspended, stopped, starved), and
+/// boot deadlines move instead of firing: twice the longest time between two pings.
+const GAP_MIN: Duration = Duration::from_secs(30);
 
 impl Core {
     /// A batch without records; its first input is [`Input::Created`].
     pub fn new() -> Self {
-        Core
+        Self::default()
     }
+
     /// The state of a checkpoint; records after it follow by [`Core::replay`].
-    pub fn restore(_facts: Facts) -> Self {
-        Core
+    pub fn restore(facts: Facts) -> Self {
+        Self {
+            state: Some(State::restore(facts)),
+            ..Self::default()
+        }
     }
+
     /// Applies one record of a journal; decides nothing.
     ///
     /// # Errors
     /// [`ReplayError`] when the record does not follow from the state.
-    pub fn replay(&mut self, _entry: &Entry) -> Result<Vec<Change>, ReplayError> {
-        Ok(Vec::new())
+    pub fn replay(&mut self, entry: &Entry) -> Result<Vec<Change>, ReplayError> {
+        let mut changes = Vec::new();
+        crate::state::apply(&mut self.state, entry, &mut changes)?;
+        Ok(changes)
     }
+
     /// Decides what an input leads to, and applies it.
-    pub fn handle(&mut self, _now: Now, _input: Input) -> Turn {
-        Turn::default()
+    pub fn handle(&mut self, now: Now, input: Input) -> Turn {
+        let mut turn = Turn::default();
+        if let (None, Input::Created(created)) = (&self.state, &input) {
+            decide::create(&mut self.state, now, created, &mut turn);
+        }
+        let gap = self.gap(now);
+        self.last = Some(now);
+        let recovered = matches!(input, Input::Recovered { .. });
+        self.tick_owed = recovered || (self.tick_owed && input != Input::Tick);
+        let Some(state) = &mut self.state else {
+            return turn;
+        };
+        let mut desk = Desk::new(state, &mut self.live, now, turn);
+        if let Some(gap) = gap {
+            desk.clock_gap(gap);
+        }
+        desk.handle(input)
     }
+
+    /// How long the supervisor was away, if it was.
+    fn gap(&self, now: Now) -> Option<Duration> {
+        let last = self.last.filter(|last| last.boot_id == now.boot_id)?;
+        let due = self.next_deadline().boot?.max(last.boot);
+        let late = Duration::from_millis(now.boot.0.saturating_sub(due.0));
+        let away = late > GAP_MIN && !mutation::on(Mutation::WrongClockOverSuspend);
+        away.then_some(late)
+    }
+
     /// When to call next with a tick if nothing else happens.
     pub fn next_deadline(&self) -> NextDeadline {
-        NextDeadline::default()
+        let Some(state) = &self.state else {
+            return NextDeadline::default();
+        };
+        let (boot, wall) = state.index().timers.next();
+        let mut boot = [boot, self.live.next()].into_iter().flatten().min();
+        if self.tick_owed {
+            boot = self.last.map(|now| now.boot);
+        }
+        NextDeadline { boot, wall }
     }
-    /// The state; `None` before the first record.
+
+    /// The facts; `None` before the first record.
     pub fn facts(&self) -> Option<&Facts> {
-        None
+        self.state.as_ref().map(State::facts)
     }
+
+    /// What is computed from the facts; `None` before the first record.
+    pub fn index(&self) -> Option<&Index> {
+        self.state.as_ref().map(State::index)
+    }
+
     /// What is known of live runs.
     pub fn live(&self) -> &LiveRuns {
-        const EMPTY: &LiveRuns = &LiveRuns::new();
-        EMPTY
+        &self.live
     }
 }

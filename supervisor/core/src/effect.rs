@@ -56,7 +56,8 @@ pub enum Effect {
         /// The run.
         generation: Generation,
     },
-    /// Ask the run's host for a sign of life.
+    /// Ask the run's host for a sign of life. Urgent: it announces nothing, and a full disk must
+    /// not let hosts believe that their supervisor is gone.
     Ping {
         /// The run.
         generation: Generation,
@@ -76,15 +77,15 @@ pub enum Effect {
 }
 
 impl Effect {
-    /// Whether it must not wait for a disk (I4): stopping and killing are recorded after.
+    /// Whether it must not wait for a disk (I4): stopping and killing are recorded after, a ping
+    /// not at all.
     pub const fn is_urgent(&self) -> bool {
         match self {
-            Effect::StopHost { .. } | Effect::KillHost { .. } => true,
+            Effect::StopHost { .. } | Effect::KillHost { .. } | Effect::Ping { .. } => true,
             Effect::SpawnHost { .. }
             | Effect::StartRun { .. }
             | Effect::Deliver { .. }
             | Effect::AnswerHost { .. }
-            | Effect::Ping { .. }
             | Effect::Reply { .. }
             | Effect::Finish { .. } => false,
         }
@@ -132,4 +133,6 @@ pub enum Ending {
     NeedsPerson,
     /// Stopped; `run` goes on.
     Interrupted,
+    /// Hosts can not be started here.
+    Environment,
 }

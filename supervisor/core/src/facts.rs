@@ -150,6 +150,10 @@ pub struct Attempt {
     pub result: Option<Arc<RunResult>>,
     /// It finds out whether its account's limit is over.
     pub probe: bool,
+    /// Verify runs so far.
+    pub proofs: u32,
+    /// Since when it waits for the operator's answer, if it does: its wall limit stands still.
+    pub waiting_since: Option<Boot>,
 }
 
 /// How an attempt ended.

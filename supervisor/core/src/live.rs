@@ -1,16 +1,66 @@
-//! What is known of a live run but is not worth a record: lost with the supervisor, like the run.
+//! What is known of live runs but is not worth a record: lost with the supervisor, like the runs.
+//!
+//! Signs of life come by the thousand; a record for each would buy nothing, because after a crash
+//! every run is over anyway.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use protocol::command::Pong;
+use protocol::ids::Generation;
 use protocol::report::{Context, Usage};
 
+use crate::input::WireFault;
 use crate::time::Boot;
+
+/// Longest wait for the hello: a host needs milliseconds, a loaded machine seconds.
+pub const HELLO_MAX: Duration = Duration::from_secs(10);
+/// Time between two pings of one host: the protocol's longest time between heartbeats.
+pub const PING_EVERY: Duration = Duration::from_secs(15);
+/// Longest time from a run's result to the end of its host.
+pub const LINGER_MAX: Duration = Duration::from_secs(15);
+/// Time between two kills of a host that does not go (it hangs in the kernel).
+pub const KILL_AGAIN: Duration = Duration::from_secs(30);
+/// Blank lines, garbage and stale reports of one run until its wire counts as broken.
+pub const WIRE_FAULTS_MAX: u32 = 100;
+
+/// How far the stdin gate of a run is open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Gate {
+    /// No hello yet.
+    Closed,
+    /// The hello went well.
+    Greeted,
+    /// `start` was sent.
+    Open,
+}
+
+/// Deadlines of a live run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LiveTimer {
+    /// The hello is overdue.
+    Hello,
+    /// Time for a ping.
+    Ping,
+    /// Time to look at the signs of life.
+    Silence,
+    /// Time to look for something new.
+    Progress,
+    /// The result is in, the host should be gone.
+    Linger,
+    /// It was killed and should be gone.
+    Kill,
+}
+
+const KINDS: usize = 6;
 
 /// Signs of life and of progress of one run.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Live {
-    /// Host spawned (behind the gate) at.
+    /// How far its gate is open.
+    pub gate: Gate,
+    /// Host spawned at.
     pub spawned: Boot,
     /// Last sign of life of the host: any frame.
     pub heard: Boot,
@@ -24,8 +74,133 @@ pub struct Live {
     pub pong: Pong,
     /// Use so far.
     pub usage: Usage,
+    /// When its use was last recorded.
+    pub usage_noted: Option<Boot>,
     /// How full its context is.
     pub context: Option<Context>,
     /// Blank lines, garbage and stale reports so far.
     pub wire_faults: u32,
+    /// The fault that broke the wire, if one did.
+    pub broken: Option<WireFault>,
+    /// Why it could not begin, if so.
+    pub refused: Option<(protocol::class::Class, Arc<str>)>,
+    armed: [Option<Boot>; KINDS],
 }
+
+/// Every live run, with one table of their deadlines.
+#[derive(Debug, Clone, Default)]
+pub struct LiveRuns {
+    runs: BTreeMap<Generation, Live>,
+    timers: BTreeSet<(Boot, Generation, LiveTimer)>,
+}
+
+impl LiveRuns {
+    /// What is known of one run.
+    pub fn get(&self, generation: Generation) -> Option<&Live> {
+        self.runs.get(&generation)
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = (Generation, &Live)> {
+        self.runs
+            .iter()
+            .map(|(generation, live)| (*generation, live))
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.runs.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.runs.is_empty()
+    }
+
+    pub(crate) fn get_mut(&mut self, generation: Generation) -> Option<&mut Live> {
+        self.runs.get_mut(&generation)
+    }
+
+    pub(crate) fn insert(&mut self, generation: Generation, now: Boot) {
+        self.runs.insert(
+            generation,
+            Live {
+                gate: Gate::Closed,
+                spawned: now,
+                heard: now,
+                alive: now,
+                progressed: now,
+                activity: "starting".into(),
+                pong: Pong::default(),
+                usage: Usage::default(),
+                usage_noted: None,
+                context: None,
+                wire_faults: 0,
+                broken: None,
+                refused: None,
+                armed: [None; KINDS],
+            },
+        );
+    }
+
+    pub(crate) fn remove(&mut self, generation: Generation) -> Option<Live> {
+        let live = self.runs.remove(&generation)?;
+        for kind in ALL_KINDS {
+            if let Some(at) = live.armed[kind as usize] {
+                self.timers.remove(&(at, generation, kind));
+            }
+        }
+        Some(live)
+    }
+
+    pub(crate) fn arm(&mut self, generation: Generation, kind: LiveTimer, at: Option<Boot>) {
+        let Some(live) = self.runs.get_mut(&generation) else {
+            return;
+        };
+        if let Some(before) = std::mem::replace(&mut live.armed[kind as usize], at) {
+            self.timers.remove(&(before, generation, kind));
+        }
+        if let Some(at) = at {
+            self.timers.insert((at, generation, kind));
+        }
+    }
+
+    pub(crate) fn pop_due(&mut self, now: Boot) -> Option<(Generation, LiveTimer)> {
+        let &(at, generation, kind) = self.timers.first()?;
+        if at > now {
+            return None;
+        }
+        self.arm(generation, kind, None);
+        Some((generation, kind))
+    }
+
+    pub(crate) fn next(&self) -> Option<Boot> {
+        self.timers.first().map(|(at, _, _)| *at)
+    }
+
+    /// The supervisor was away: nothing that was not heard in that time counts as silence.
+    pub(crate) fn shift(&mut self, gap: Duration) {
+        self.timers = self
+            .timers
+            .iter()
+            .map(|(at, run, kind)| (*at + gap, *run, *kind))
+            .collect();
+        for live in self.runs.values_mut() {
+            for at in live.armed.iter_mut().flatten() {
+                *at = *at + gap;
+            }
+            for at in [&mut live.heard, &mut live.alive, &mut live.progressed] {
+                *at = *at + gap;
+            }
+        }
+    }
+}
+
+const ALL_KINDS: [LiveTimer; KINDS] = [
+    LiveTimer::Hello,
+    LiveTimer::Ping,
+    LiveTimer::Silence,
+    LiveTimer::Progress,
+    LiveTimer::Linger,
+    LiveTimer::Kill,
+];

@@ -88,9 +88,9 @@ machine! {
     /// Where a batch is.
     BatchState as "batch" {
         /// Attempts may start.
-        Running = "running" => [Paused, Stopping, Done, Failed, Interrupted],
+        Running = "running" => [Paused, Stopping, Done, Failed],
         /// No new attempts until its reason is gone.
-        Paused = "paused" => [Running, Stopping, Done, Failed, Interrupted],
+        Paused = "paused" => [Running, Stopping, Done, Failed],
         /// Draining, or ending what runs.
         Stopping = "stopping" => [Running, Done, Failed, Interrupted],
         /// Every task done or skipped on purpose.
@@ -110,23 +110,23 @@ machine! {
         /// Waits for a dependency, a date, or a task that touches the same files.
         Blocked = "blocked" => [Ready, Paused, Skipped, Cancelled, Done],
         /// Waits for a lane, or for the end of a backoff.
-        Ready = "ready" => [Running, Blocked, Paused, Skipped, Cancelled, Done, Failed],
+        Ready = "ready" => [Running, Blocked, Paused, Skipped, Cancelled, Done],
         /// An agent works on it.
         Running = "running" => [Verifying, Waiting, Ready, Paused, Done, Failed, Cancelled],
         /// Its proof is being made.
         Verifying = "verifying" => [Ready, Paused, Done, Failed, Cancelled],
         /// An agent waits for the operator's answer.
-        Waiting = "waiting" => [Running, Verifying, Ready, Paused, Done, Failed, Cancelled],
+        Waiting = "waiting" => [Running],
         /// Held by the operator, a kill, or an account.
-        Paused = "paused" => [Ready, Blocked, Skipped, Cancelled, Done, Failed],
+        Paused = "paused" => [Ready, Blocked, Running, Verifying, Skipped, Cancelled, Done],
         /// Proven done.
         Done = "done" => [],
         /// Not done, and not tried again.
-        Failed = "failed" => [Ready, Blocked],
+        Failed = "failed" => [Blocked],
         /// Ended by the operator.
-        Cancelled = "cancelled" => [Ready, Blocked],
+        Cancelled = "cancelled" => [Blocked],
         /// Not tried: a dependency failed, or the operator said so.
-        Skipped = "skipped" => [Ready, Blocked],
+        Skipped = "skipped" => [Blocked],
     }
 }
 
@@ -162,7 +162,7 @@ machine! {
         /// Decided and durable; the host may or may not exist.
         Intended = "intended" => [Spawned, Stopping, Ended],
         /// The host exists and waits behind the stdin gate; its identity is durable.
-        Spawned = "spawned" => [Started, Stopping, Ended],
+        Spawned = "spawned" => [Started, Finished, Stopping, Ended],
         /// The agent's program runs.
         Started = "started" => [Finished, Stopping, Ended],
         /// Its result is durable; the host is ending.
@@ -180,9 +180,9 @@ machine! {
         /// Durable, not yet handed to a host.
         Queued = "queued" => [Sent, Expired, Dead],
         /// Written to a host.
-        Sent = "sent" => [Injected, Queued, Uncertain, Dead],
+        Sent = "sent" => [Injected, Queued, Uncertain],
         /// Handed to the agent's program, durable there.
-        Injected = "injected" => [Seen, Uncertain],
+        Injected = "injected" => [Seen],
         /// Read by the agent.
         Seen = "seen" => [],
         /// Its time ran out before it was sent.
@@ -216,7 +216,7 @@ machine! {
         /// It may.
         Open = "open" => [Limited, Stopped],
         /// Not before its reset.
-        Limited = "limited" => [Probing, Stopped, Open],
+        Limited = "limited" => [Probing, Stopped],
         /// One attempt finds out whether the limit is over.
         Probing = "probing" => [Open, Limited, Stopped],
         /// Not before the operator acts.

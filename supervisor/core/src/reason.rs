@@ -4,6 +4,7 @@ use protocol::class::Class;
 use protocol::ids::QuestionId;
 
 use crate::plan::TaskIx;
+use crate::reconcile::Letter;
 
 /// Why a batch is where it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +29,8 @@ pub enum BatchReason {
     Drain,
     /// A signal or a command asked to stop what runs.
     Stop,
+    /// What is left waits for the operator.
+    NeedsPerson,
     /// Every task is settled.
     Settled,
 }
@@ -76,6 +79,10 @@ pub enum TaskReason {
     Killed,
     /// Its supervisor stopped; `run` goes on with it.
     Interrupted,
+    /// After a crash its run could not be judged: no other one may start beside it.
+    Unresolved(Letter),
+    /// This class needs the operator before another attempt makes sense.
+    NeedsOperator(Class),
     /// Agent and proof say so.
     Proven,
     /// The operator says so.

@@ -148,7 +148,7 @@ pub enum Record {
     },
     /// The attempt has an outcome.
     AttemptEnded(AttemptEnded),
-    /// The task is terminal.
+    /// A task without an open attempt is terminal.
     TaskEnded {
         /// The task.
         task: TaskIx,
@@ -292,8 +292,13 @@ pub struct AttemptEnded {
 /// What follows an attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Next {
-    /// The task's end; a `TaskEnded` follows.
-    End,
+    /// The task's end.
+    End {
+        /// Done, failed or cancelled.
+        to: TaskState,
+        /// Because of this.
+        reason: TaskReason,
+    },
     /// Another attempt, not before `at`.
     Retry {
         /// How it begins.
@@ -390,8 +395,7 @@ impl StopReason {
             Self::Lingering => Class::Leftover,
             Self::Question => Class::AgentFailed,
             Self::Superseded => Class::Superseded,
-            Self::Paused | Self::Killed | Self::Cancelled => Class::Cancelled,
-            Self::Interrupted => Class::Lost,
+            Self::Paused | Self::Killed | Self::Cancelled | Self::Interrupted => Class::Cancelled,
         }
     }
 

@@ -1,0 +1,237 @@
+//! `stdout.log` and `stderr.log`: what the agent's program printed, to the byte up to a limit.
+
+use std::collections::VecDeque;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use protocol::report::EXCERPT_MAX;
+use rustix::fs::OFlags;
+
+/// Which of a program's two streams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stream {
+    /// Standard output.
+    Out,
+    /// Standard error.
+    Err,
+}
+
+/// Opens a new or existing file of a run for appending: 0600, and never through a symbolic link.
+///
+/// # Errors
+/// What the file system says.
+pub(crate) fn open_append(path: &Path) -> io::Result<File> {
+    let flags = OFlags::NOFOLLOW.bits().cast_signed();
+    OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .custom_flags(flags)
+        .open(path)
+}
+
+/// Both logs of a run.
+pub(crate) struct Logs {
+    /// Standard output.
+    out: Log,
+    /// Standard error.
+    err: Log,
+}
+
+impl Logs {
+    /// The logs in `folder`, at most `max` bytes kept of each.
+    pub(crate) fn new(folder: &Path, max: u64) -> Self {
+        Self {
+            out: Log::new(folder.join("stdout.log"), max),
+            err: Log::new(folder.join("stderr.log"), max),
+        }
+    }
+
+    /// The log of one stream.
+    pub(crate) fn stream(&mut self, stream: Stream) -> &mut Log {
+        match stream {
+            Stream::Out => &mut self.out,
+            Stream::Err => &mut self.err,
+        }
+    }
+
+    /// Bytes printed so far, kept or not.
+    pub(crate) fn printed(&self) -> u64 {
+        self.out.printed + self.err.printed
+    }
+
+    /// The end of what was printed: of stderr, or where that is empty of stdout.
+    pub(crate) fn evidence(&self) -> String {
+        let stderr = self.err.tail.text();
+        if stderr.trim().is_empty() {
+            self.out.tail.text()
+        } else {
+            stderr
+        }
+    }
+
+    /// Writes into each log how much of it is missing.
+    pub(crate) fn close(&mut self) {
+        self.out.close();
+        self.err.close();
+    }
+}
+
+/// One log. The file is made with the first byte: no file means that nothing was printed.
+pub(crate) struct Log {
+    path: PathBuf,
+    file: Option<File>,
+    /// Most bytes kept.
+    max: u64,
+    printed: u64,
+    kept: u64,
+    /// Why nothing more is kept.
+    ended: Option<Ended>,
+    tail: Tail,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    Full,
+    Failed,
+}
+
+impl Log {
+    fn new(path: PathBuf, max: u64) -> Self {
+        Self {
+            path,
+            file: None,
+            max,
+            printed: 0,
+            kept: 0,
+            ended: None,
+            tail: Tail::default(),
+        }
+    }
+
+    /// Takes in what was printed. Returns a notice the first time that something is not kept.
+    pub(crate) fn take(&mut self, bytes: &[u8]) -> Option<String> {
+        self.printed += bytes.len() as u64;
+        self.tail.push(bytes);
+        if self.ended.is_some() {
+            return None;
+        }
+        let room = usize::try_from(self.max - self.kept).unwrap_or(usize::MAX);
+        let kept = &bytes[..bytes.len().min(room)];
+        if let Err(error) = self.write(kept) {
+            self.ended = Some(Ended::Failed);
+            return Some(format!("{} is not complete: {error}", self.path.display()));
+        }
+        self.kept += kept.len() as u64;
+        if kept.len() == bytes.len() {
+            return None;
+        }
+        self.ended = Some(Ended::Full);
+        Some(format!(
+            "{} is full: it keeps {} bytes, what follows is counted only",
+            self.path.display(),
+            self.max
+        ))
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        let file = match &mut self.file {
+            Some(file) => file,
+            none => none.insert(open_append(&self.path)?),
+        };
+        file.write_all(bytes)
+    }
+
+    fn close(&mut self) {
+        if self.ended == Some(Ended::Full) {
+            let lost = self.printed - self.kept;
+            // The notice has said it already; this line only helps whoever reads the file alone.
+            drop(self.write(format!("\n[supervisor: {lost} bytes not kept]\n").as_bytes()));
+        }
+        self.file = None;
+    }
+}
+
+/// The last [`EXCERPT_MAX`] bytes of a stream.
+#[derive(Default)]
+struct Tail(VecDeque<u8>);
+
+impl Tail {
+    fn push(&mut self, bytes: &[u8]) {
+        let new = &bytes[bytes.len().saturating_sub(EXCERPT_MAX)..];
+        let surplus = (self.0.len() + new.len()).saturating_sub(EXCERPT_MAX);
+        self.0.drain(..surplus);
+        self.0.extend(new);
+    }
+
+    fn text(&self) -> String {
+        let (front, back) = self.0.as_slices();
+        let text = String::from_utf8_lossy(&[front, back].concat()).into_owned();
+        // Replacing a bad byte by the three of U+FFFD can make it longer again.
+        let start = text.ceil_char_boundary(text.len().saturating_sub(EXCERPT_MAX));
+        text[start..].to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_keeps_its_limit_and_says_what_is_missing() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut logs = Logs::new(folder.path(), 5);
+        assert_eq!(logs.stream(Stream::Out).take(b"abc"), None);
+        let notice = logs.stream(Stream::Out).take(b"defgh").unwrap();
+        assert!(notice.contains("keeps 5 bytes"), "{notice}");
+        assert_eq!(logs.stream(Stream::Out).take(b"more"), None, "said once");
+        logs.close();
+        let text = std::fs::read_to_string(folder.path().join("stdout.log")).unwrap();
+        assert_eq!(text, "abcde\n[supervisor: 7 bytes not kept]\n");
+        assert!(!folder.path().join("stderr.log").exists());
+        assert_eq!(logs.printed(), 12);
+    }
+
+    #[test]
+    fn an_exact_fit_is_complete() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut logs = Logs::new(folder.path(), 5);
+        assert_eq!(logs.stream(Stream::Err).take(b"abcde"), None);
+        logs.close();
+        assert_eq!(
+            std::fs::read(folder.path().join("stderr.log")).unwrap(),
+            b"abcde"
+        );
+    }
+
+    #[test]
+    fn evidence_is_the_end_and_never_more_than_an_excerpt() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut logs = Logs::new(folder.path(), 1 << 20);
+        logs.stream(Stream::Out).take(b"only stdout");
+        assert_eq!(logs.evidence(), "only stdout");
+        for _ in 0..3 {
+            logs.stream(Stream::Err).take(&[0xff; 1500]);
+        }
+        logs.stream(Stream::Err).take(b"the end");
+        let evidence = logs.evidence();
+        assert!(evidence.len() <= EXCERPT_MAX && evidence.ends_with("the end"));
+    }
+
+    #[test]
+    fn a_log_is_never_written_through_a_link() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("target");
+        std::fs::write(&target, "kept").unwrap();
+        std::os::unix::fs::symlink(&target, folder.path().join("stdout.log")).unwrap();
+        let mut logs = Logs::new(folder.path(), 100);
+        let notice = logs.stream(Stream::Out).take(b"overwritten");
+        assert!(notice.unwrap().contains("not complete"));
+        assert_eq!(std::fs::read(&target).unwrap(), b"kept");
+    }
+}

@@ -1,0 +1,281 @@
+//! Messages of the operator on their way into the agent, and the durable list of those that went.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use protocol::command::{Message, Start, SteerMode};
+use protocol::exit_file::INJECTED_FILE_NAME;
+use protocol::ids::MessageId;
+
+use crate::logs::open_append;
+use crate::run_dir::{FileError, make_folder, sync_folder};
+
+/// Most messages that wait in a host; the supervisor holds a task's mailbox and sends what fits.
+pub(crate) const WAITING_MAX: usize = 1000;
+/// Largest list of injected messages that is read (64 KiB: some 8,000 messages to one task).
+const LIST_MAX: u64 = 64 * 1024;
+
+/// What became of a delivered message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Delivered {
+    /// It waits for its moment.
+    Waits,
+    /// It waits already.
+    Known,
+    /// It went in before, in this run or an earlier one: never again.
+    WentIn,
+    /// Too many wait.
+    Full,
+}
+
+/// The messages of one run.
+pub(crate) struct Mailbox {
+    /// `<task_dir>/mailbox`.
+    folder: PathBuf,
+    waiting: VecDeque<Message>,
+    /// Injected by earlier runs and by this one.
+    went_in: BTreeSet<MessageId>,
+    /// Injected by this run, in order.
+    by_this_run: Vec<MessageId>,
+    /// The durable list, once it has been read into `went_in`.
+    list: Option<List>,
+}
+
+/// How the durable list ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum List {
+    /// With a whole line, or it is empty.
+    Whole,
+    /// With a line that a crash cut short, before its message went in.
+    Cut,
+}
+
+impl Mailbox {
+    /// The mailbox of a run; what goes in with its prompt waits already.
+    pub(crate) fn new(start: &mut Start) -> Self {
+        Self {
+            folder: Path::new(&start.task_dir).join("mailbox"),
+            waiting: std::mem::take(&mut start.messages).into(),
+            went_in: start.injected.iter().copied().collect(),
+            by_this_run: Vec::new(),
+            list: None,
+        }
+    }
+
+    /// Takes in a message.
+    ///
+    /// # Errors
+    /// When the list of injected messages can not be read: then none may go in.
+    pub(crate) fn deliver(&mut self, message: Message) -> Result<Delivered, FileError> {
+        self.read_list()?;
+        if self.went_in.contains(&message.id) {
+            return Ok(Delivered::WentIn);
+        }
+        if self.waiting.iter().any(|waiting| waiting.id == message.id) {
+            return Ok(Delivered::Known);
+        }
+        if self.waiting.len() >= WAITING_MAX {
+            return Ok(Delivered::Full);
+        }
+        self.waiting.push_back(message);
+        Ok(Delivered::Waits)
+    }
+
+    /// Whether any message waits, and with this mode if one is named.
+    pub(crate) fn waits(&self, mode: Option<SteerMode>) -> bool {
+        self.waiting
+            .iter()
+            .any(|message| mode.is_none_or(|mode| mode == message.mode))
+    }
+
+    /// Takes the next message that waits, durably marked as injected before it is handed out.
+    ///
+    /// # Errors
+    /// When that can not be made durable; the message waits on.
+    pub(crate) fn inject_next(&mut self) -> Result<Option<Message>, FileError> {
+        if self.waiting.is_empty() {
+            return Ok(None);
+        }
+        self.read_list()?;
+        while let Some(message) = self.waiting.pop_front() {
+            if self.went_in.contains(&message.id) {
+                continue;
+            }
+            if let Err(error) = self.append(message.id) {
+                self.waiting.push_front(message);
+                return Err(error);
+            }
+            self.went_in.insert(message.id);
+            self.by_this_run.push(message.id);
+            return Ok(Some(message));
+        }
+        Ok(None)
+    }
+
+    /// What this run injected, in order.
+    pub(crate) fn injected(&self) -> &[MessageId] {
+        &self.by_this_run
+    }
+
+    fn append(&mut self, id: MessageId) -> Result<(), FileError> {
+        let path = self.folder.join(INJECTED_FILE_NAME);
+        let failed = |source| FileError::new("can not write", &path, source);
+        let made = make_folder(&self.folder).map_err(failed)?;
+        let mut file = open_append(&path).map_err(failed)?;
+        let is_new = file.metadata().map_err(failed)?.len() == 0;
+        let end_of_cut = if self.list == Some(List::Cut) {
+            "\n"
+        } else {
+            ""
+        };
+        let line = format!("{end_of_cut}{}\n", id.0);
+        file.write_all(line.as_bytes())
+            .and_then(|()| file.sync_data())
+            .map_err(failed)?;
+        self.list = Some(List::Whole);
+        if is_new {
+            let parents = made.iter().filter_map(|folder| folder.parent());
+            for folder in std::iter::once(self.folder.as_path()).chain(parents) {
+                sync_folder(folder).map_err(|e| FileError::new("can not sync", folder, e))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn read_list(&mut self) -> Result<(), FileError> {
+        if self.list.is_some() {
+            return Ok(());
+        }
+        let path = self.folder.join(INJECTED_FILE_NAME);
+        let list = read_list(&path).map_err(|e| FileError::new("can not read", &path, e))?;
+        let (ids, end) = list;
+        self.went_in.extend(ids);
+        self.list = Some(end);
+        Ok(())
+    }
+}
+
+/// The ids in the list.
+fn read_list(path: &Path) -> io::Result<(Vec<MessageId>, List)> {
+    let size = match fs::metadata(path) {
+        Ok(facts) => facts.len(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Ok((Vec::new(), List::Whole));
+        }
+        Err(error) => return Err(error),
+    };
+    if size > LIST_MAX {
+        return Err(io::ErrorKind::FileTooLarge.into());
+    }
+    let text = fs::read_to_string(path)?;
+    let (whole, cut) = text.rsplit_once('\n').unwrap_or(("", &text));
+    let ids = whole.lines().filter_map(|line| line.parse().ok());
+    Ok((
+        ids.collect(),
+        if cut.is_empty() {
+            List::Whole
+        } else {
+            List::Cut
+        },
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(id: u64, mode: SteerMode) -> Message {
+        Message {
+            id: MessageId(id),
+            mode,
+            text: format!("text {id}"),
+        }
+    }
+
+    fn mailbox(folder: &Path) -> Mailbox {
+        Mailbox {
+            folder: folder.join("mailbox"),
+            waiting: VecDeque::new(),
+            went_in: BTreeSet::new(),
+            by_this_run: Vec::new(),
+            list: None,
+        }
+    }
+
+    #[test]
+    fn a_message_goes_in_once_over_any_number_of_runs() {
+        let task = tempfile::tempdir().unwrap();
+        let mut first = mailbox(task.path());
+        assert_eq!(
+            first.deliver(message(1, SteerMode::After)).unwrap(),
+            Delivered::Waits
+        );
+        assert_eq!(
+            first.deliver(message(1, SteerMode::After)).unwrap(),
+            Delivered::Known
+        );
+        assert_eq!(first.inject_next().unwrap().unwrap().id, MessageId(1));
+        assert_eq!(
+            first.deliver(message(1, SteerMode::After)).unwrap(),
+            Delivered::WentIn
+        );
+        let mut second = mailbox(task.path());
+        assert_eq!(
+            second.deliver(message(1, SteerMode::After)).unwrap(),
+            Delivered::WentIn
+        );
+        assert_eq!(
+            second.deliver(message(2, SteerMode::After)).unwrap(),
+            Delivered::Waits
+        );
+        assert_eq!(second.inject_next().unwrap().unwrap().id, MessageId(2));
+        assert_eq!(second.inject_next().unwrap(), None);
+        assert_eq!(second.injected(), [MessageId(2)]);
+    }
+
+    #[test]
+    fn a_cut_line_hides_no_other() {
+        let task = tempfile::tempdir().unwrap();
+        fs::create_dir(task.path().join("mailbox")).unwrap();
+        fs::write(task.path().join("mailbox/injected"), "1\n1").unwrap();
+        let mut one = mailbox(task.path());
+        one.deliver(message(2, SteerMode::After)).unwrap();
+        one.inject_next().unwrap();
+        let path = task.path().join("mailbox/injected");
+        assert_eq!(
+            read_list(&path).unwrap(),
+            ([1, 1, 2].map(MessageId).into(), List::Whole)
+        );
+    }
+
+    #[test]
+    fn what_can_not_be_recorded_does_not_go_in() {
+        let task = tempfile::tempdir().unwrap();
+        fs::create_dir_all(task.path().join("mailbox/injected")).unwrap();
+        let mut one = mailbox(task.path());
+        assert!(one.deliver(message(1, SteerMode::After)).is_err());
+        one.list = Some(List::Whole);
+        one.deliver(message(1, SteerMode::Boundary)).unwrap();
+        assert!(one.inject_next().is_err());
+        assert!(one.waits(Some(SteerMode::Boundary)) && !one.waits(Some(SteerMode::After)));
+        assert_eq!(one.injected(), []);
+    }
+
+    #[test]
+    fn more_than_the_limit_is_refused() {
+        let task = tempfile::tempdir().unwrap();
+        let mut one = mailbox(task.path());
+        for id in 0..WAITING_MAX as u64 {
+            assert_eq!(
+                one.deliver(message(id, SteerMode::After)).unwrap(),
+                Delivered::Waits
+            );
+        }
+        assert_eq!(
+            one.deliver(message(5000, SteerMode::After)).unwrap(),
+            Delivered::Full
+        );
+    }
+}

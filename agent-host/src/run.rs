@@ -1,0 +1,327 @@
+//! What an adapter may use of its run: what to do, reports, questions, messages, logs.
+
+use std::io;
+use std::path::Path;
+use std::time::Instant;
+
+use protocol::class::Class;
+use protocol::command::{Adapter, Message, Start, SteerMode, Text};
+use protocol::exit_file::{EXIT_FILE_VERSION, ExitFile};
+use protocol::framing::LINE_MAX;
+use protocol::ids::MessageId;
+use protocol::report::{
+    Ask, EXCERPT_MAX, Event, Report, ResultStatus, RunResult, Said, Usage, excerpt,
+};
+use protocol::rpc;
+
+use crate::clock;
+use crate::link::Link;
+use crate::logs::{Logs, Stream};
+use crate::mailbox::{Delivered, Mailbox};
+use crate::run_dir::{FileError, RunDir};
+
+/// Size of the one buffer that all reads go through.
+const SCRATCH: usize = 64 * 1024;
+/// Longest question and longest prompt file, bytes, that travel on (a question is one line).
+const QUESTION_MAX: usize = 16 * 1024;
+/// Largest prompt or script file (16 MiB: far beyond any context window).
+const TEXT_FILE_MAX: u64 = 16 << 20;
+
+/// Why a run can not go on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Failure {
+    /// Its class.
+    pub(crate) class: Class,
+    /// For people.
+    pub(crate) text: String,
+}
+
+impl Failure {
+    /// A failure.
+    pub(crate) fn new(class: Class, text: impl Into<String>) -> Self {
+        Self {
+            class,
+            text: text.into(),
+        }
+    }
+
+    /// As a result.
+    pub(crate) fn into_result(self) -> RunResult {
+        result(ResultStatus::Failed, Some(self.class), &self.text)
+    }
+}
+
+impl From<FileError> for Failure {
+    fn from(error: FileError) -> Self {
+        Self::new(error.class(), error.text())
+    }
+}
+
+/// A result without particulars.
+pub(crate) fn result(status: ResultStatus, class: Option<Class>, summary: &str) -> RunResult {
+    RunResult {
+        status,
+        class,
+        summary: excerpt(summary, EXCERPT_MAX),
+        exit_code: None,
+        signal: None,
+        reset_at_ms: None,
+        session: None,
+        usage: Usage::default(),
+        evidence: String::new(),
+    }
+}
+
+/// One run, as its adapter sees it.
+pub(crate) struct Run {
+    /// What the supervisor wants; its messages are in the mailbox.
+    pub(crate) start: Start,
+    /// The pipe.
+    pub(crate) link: Link,
+    /// What the agent's program prints.
+    pub(crate) logs: Logs,
+    /// Messages on their way in.
+    pub(crate) mailbox: Mailbox,
+    /// Absent when it could not be made; the run then ends at once.
+    dir: Option<RunDir>,
+    /// The buffer that all reads go through.
+    pub(crate) scratch: Vec<u8>,
+    next_request: u64,
+}
+
+impl Run {
+    /// Makes the run's files. What could not be made comes back as a failure beside the run,
+    /// which can still report it.
+    pub(crate) fn new(
+        mut start: Start,
+        link: Link,
+        scratch: Vec<u8>,
+    ) -> (Self, Result<(), Failure>) {
+        let path = Path::new(&start.run_dir);
+        let mut outcome = Ok(());
+        let made = RunDir::make(path, start.log_max).and_then(|dir| {
+            dir.write_manifest(&start)?;
+            Ok(dir)
+        });
+        let dir = made.map_err(|error| outcome = Err(error.into())).ok();
+        let run = Self {
+            logs: Logs::new(path, start.log_max),
+            mailbox: Mailbox::new(&mut start),
+            start,
+            link,
+            dir,
+            scratch,
+            next_request: 1,
+        };
+        (run, outcome)
+    }
+
+    /// A buffer for [`Run::new`] and for reads before it.
+    pub(crate) fn new_scratch() -> Vec<u8> {
+        vec![0; SCRATCH]
+    }
+
+    /// The run's folder.
+    pub(crate) fn folder(&self) -> &Path {
+        Path::new(&self.start.run_dir)
+    }
+
+    /// Reports an event and keeps it in `events.jsonl`.
+    pub(crate) fn report(&mut self, event: Event) {
+        if let Some(dir) = &mut self.dir {
+            dir.keep(&event, clock::now());
+        }
+        let report = Report {
+            generation: self.start.generation,
+            event,
+        };
+        self.send(rpc::notification("report", &report));
+    }
+
+    /// Reports something odd that the run can live with.
+    pub(crate) fn notice(&mut self, text: &str) {
+        self.report(Event::Notice(Said {
+            text: excerpt(text, EXCERPT_MAX),
+        }));
+    }
+
+    /// Asks the operator; the answer to the request names it.
+    pub(crate) fn ask(&mut self, text: &str, options: &[String]) -> u64 {
+        let id = self.next_request;
+        self.next_request += 1;
+        let ask = Ask {
+            generation: self.start.generation,
+            text: excerpt(text, QUESTION_MAX),
+            options: options
+                .iter()
+                .map(|option| excerpt(option, EXCERPT_MAX))
+                .collect(),
+        };
+        self.send(rpc::request(id, "ask", &ask));
+        id
+    }
+
+    /// Queues a line that was made for the pipe.
+    pub(crate) fn send(&mut self, line: Result<Vec<u8>, serde_json::Error>) {
+        let sent = line.is_ok_and(|line| self.link.send(&line));
+        if !sent {
+            let generation = self.start.generation;
+            complain(
+                generation.0,
+                &format!("a line over {LINE_MAX} bytes was not sent"),
+            );
+        }
+    }
+
+    /// Takes in what the agent's program printed.
+    pub(crate) fn log(&mut self, stream: Stream, bytes: &[u8]) {
+        if let Some(notice) = self.logs.stream(stream).take(bytes) {
+            self.notice(&notice);
+        }
+    }
+
+    /// As [`Run::log`], with the first `count` bytes of the read buffer.
+    pub(crate) fn log_scratch(&mut self, stream: Stream, count: usize) {
+        if let Some(notice) = self.logs.stream(stream).take(&self.scratch[..count]) {
+            self.notice(&notice);
+        }
+    }
+
+    /// Takes in a message of the operator.
+    pub(crate) fn deliver(&mut self, message: Message) {
+        let id = message.id;
+        match self.mailbox.deliver(message) {
+            Ok(Delivered::Waits | Delivered::Known) => {}
+            // Said again, because whoever sends it again does not know.
+            Ok(Delivered::WentIn) => self.report(Event::MessageInjected { id }),
+            Ok(Delivered::Full) => self.notice(&format!("too many messages wait: {id} is refused")),
+            Err(error) => self.notice(&format!("{id} can not go in: {}", error.text())),
+        }
+    }
+
+    /// Whether a message waits to go in.
+    pub(crate) fn message_waits(&self, mode: Option<SteerMode>) -> bool {
+        self.mailbox.waits(mode)
+    }
+
+    /// Takes the next message that waits: durable as injected, reported, and from now on the
+    /// caller's to hand to the agent. `None` also when it can not be made durable, after a notice.
+    pub(crate) fn inject_next(&mut self) -> Option<Message> {
+        match self.mailbox.inject_next() {
+            Ok(Some(message)) => {
+                self.report(Event::MessageInjected { id: message.id });
+                Some(message)
+            }
+            Ok(None) => None,
+            Err(error) => {
+                self.notice(&format!("no message can go in: {}", error.text()));
+                None
+            }
+        }
+    }
+
+    /// Reports that the agent has read a message.
+    pub(crate) fn seen(&mut self, id: MessageId) {
+        self.report(Event::MessageSeen { id });
+    }
+
+    /// When the run itself has something to do.
+    pub(crate) fn due(&self) -> Option<Instant> {
+        self.dir.as_ref().and_then(RunDir::flush_at)
+    }
+
+    /// Does what is due.
+    pub(crate) fn do_due(&mut self, now: Instant) {
+        if let Some(dir) = &mut self.dir
+            && dir.flush_at().is_some_and(|due| due <= now)
+        {
+            dir.flush();
+        }
+    }
+
+    /// Closes the run's files and hands over its result: durable first, then reported.
+    ///
+    /// A result that can not be made durable is still told, and only a failed one: it claims no
+    /// work, and the supervisor learns why.
+    ///
+    /// # Errors
+    /// When nothing durable was written.
+    pub(crate) fn finish(&mut self, result: RunResult) -> Result<(), Failure> {
+        self.logs.close();
+        let exit = ExitFile {
+            v: EXIT_FILE_VERSION,
+            generation: self.start.generation,
+            result,
+            injected: self.mailbox.injected().to_vec(),
+        };
+        let written = match &self.dir {
+            Some(dir) => dir.write_exit(&exit).map_err(Failure::from),
+            None => Err(Failure::new(Class::Environment, "the run has no folder")),
+        };
+        let result = match (&written, exit.result.status) {
+            (Ok(()), _) | (Err(_), ResultStatus::Failed) => exit.result,
+            (Err(failure), ResultStatus::Ok) => failure.clone().into_result(),
+        };
+        self.report(Event::Result(Box::new(result)));
+        self.close();
+        written
+    }
+
+    /// Closes the run's files without a result.
+    pub(crate) fn close(&mut self) {
+        self.logs.close();
+        if let Some(dir) = &mut self.dir {
+            dir.flush();
+        }
+    }
+
+    /// Reads a text that may be in a file.
+    ///
+    /// # Errors
+    /// `setup_failed` when the file can not be read.
+    pub(crate) fn text(text: &Text) -> Result<String, Failure> {
+        match text {
+            Text::Inline(text) => Ok(text.clone()),
+            Text::File(path) => read_bounded(Path::new(path), TEXT_FILE_MAX).map_err(|error| {
+                Failure::new(Class::SetupFailed, format!("can not read {path}: {error}"))
+            }),
+        }
+    }
+
+    /// The prompt, if there is one.
+    ///
+    /// # Errors
+    /// As [`Run::text`].
+    pub(crate) fn prompt(&self) -> Result<Option<String>, Failure> {
+        self.start.prompt.as_ref().map(Self::text).transpose()
+    }
+
+    /// Takes the adapter's part out of the start.
+    pub(crate) fn take_adapter(start: &mut Start) -> Adapter {
+        let empty = protocol::command::VerifyAdapter {
+            commands: Vec::new(),
+        };
+        std::mem::replace(&mut start.adapter, Adapter::Verify(empty))
+    }
+}
+
+/// Reads a file of at most `max` bytes.
+///
+/// # Errors
+/// What the file system says; "too large" beyond `max`; "invalid data" when it is not UTF-8.
+pub(crate) fn read_bounded(path: &Path, max: u64) -> io::Result<String> {
+    let file = std::fs::File::open(path)?;
+    let mut text = String::new();
+    let size = io::Read::read_to_string(&mut io::Read::take(file, max + 1), &mut text)?;
+    if size as u64 > max {
+        return Err(io::ErrorKind::FileTooLarge.into());
+    }
+    Ok(text)
+}
+
+/// A line for whoever reads this program's stderr; 0 before the run is known.
+pub(crate) fn complain(generation: u64, text: &str) {
+    let line = format!("agent-host run {generation}: {text}\n");
+    // There is nowhere left to say that stderr is gone.
+    drop(io::Write::write_all(&mut io::stderr(), line.as_bytes()));
+}

@@ -1,0 +1,367 @@
+//! The files of one run: `manifest.json`, `events.jsonl` and the durable `exit.json`.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use protocol::class::Class;
+use protocol::command::{Adapter, Start};
+use protocol::event_file::{EVENT_FILE_NAME, EVENT_LINE_VERSION, EventLine};
+use protocol::exit_file::{EXIT_FILE_NAME, ExitFile};
+use protocol::report::Event;
+use rustix::fs::OFlags;
+use serde::Serialize;
+
+use crate::clock;
+use crate::logs::open_append;
+
+/// Longest time that an event waits in memory before it is in the file: short enough for
+/// `logs -f`, long enough that a busy agent costs a few writes a second.
+const FLUSH_AFTER: Duration = Duration::from_millis(250);
+/// Most bytes of events held in memory.
+const BUFFER_MAX: usize = 16 * 1024;
+/// Format version of `manifest.json`.
+const MANIFEST_VERSION: u32 = 1;
+
+/// A file of the run could not be made or written.
+#[derive(Debug, thiserror::Error)]
+#[error("{what} {}", path.display())]
+pub(crate) struct FileError {
+    what: &'static str,
+    path: PathBuf,
+    source: io::Error,
+}
+
+impl FileError {
+    pub(crate) fn new(what: &'static str, path: &Path, source: io::Error) -> Self {
+        Self {
+            what,
+            path: path.to_owned(),
+            source,
+        }
+    }
+
+    /// The error and its cause on one line.
+    pub(crate) fn text(&self) -> String {
+        format!("{self}: {}", self.source)
+    }
+
+    /// The class of a run that ends by it.
+    pub(crate) fn class(&self) -> Class {
+        use io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+        match self.source.kind() {
+            StorageFull | QuotaExceeded | ReadOnlyFilesystem => Class::Disk,
+            _ => Class::Environment,
+        }
+    }
+}
+
+/// The folder of a run and what is open in it.
+pub(crate) struct RunDir {
+    path: PathBuf,
+    /// Folders whose entries must be synced with the result: from the run's folder up to the
+    /// first one that was there before.
+    unsynced: Vec<PathBuf>,
+    events: Events,
+}
+
+impl RunDir {
+    /// Makes the folder, 0700, and what is missing above it.
+    ///
+    /// # Errors
+    /// [`FileError`], also when something else than a folder is in the way.
+    pub(crate) fn make(path: &Path, events_max: u64) -> Result<Self, FileError> {
+        let made = make_folder(path).map_err(|e| FileError::new("can not make", path, e))?;
+        let mut unsynced = vec![path.to_owned()];
+        unsynced.extend(
+            made.iter()
+                .filter_map(|folder| folder.parent())
+                .map(Path::to_owned),
+        );
+        let events = Events {
+            path: path.join(EVENT_FILE_NAME),
+            room: events_max,
+            ..Events::default()
+        };
+        Ok(Self {
+            path: path.to_owned(),
+            unsynced,
+            events,
+        })
+    }
+
+    /// The folder.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Writes `manifest.json`: what the run was started with, without texts and values that may
+    /// hold secrets.
+    ///
+    /// # Errors
+    /// [`FileError`] when the file exists or can not be written.
+    pub(crate) fn write_manifest(&self, start: &Start) -> Result<(), FileError> {
+        let path = self.path.join("manifest.json");
+        let failed = |source| FileError::new("can not write", &path, source);
+        let mut line = serde_json::to_vec(&Manifest::of(start)).map_err(|e| failed(e.into()))?;
+        line.push(b'\n');
+        let mut file = create_new(&path).map_err(failed)?;
+        file.write_all(&line).map_err(failed)
+    }
+
+    /// Keeps an event. What can not be written is lost without a word: the supervisor has the
+    /// report, and a full disk says so by the log and by the result.
+    pub(crate) fn keep(&mut self, event: &Event, now: Instant) {
+        self.events.keep(event, now);
+    }
+
+    /// When the events in memory are due in the file.
+    pub(crate) fn flush_at(&self) -> Option<Instant> {
+        self.events.since.map(|since| since + FLUSH_AFTER)
+    }
+
+    /// Writes the events in memory to the file.
+    pub(crate) fn flush(&mut self) {
+        self.events.flush();
+    }
+
+    /// Makes the result durable: the file's bytes, then the entries that lead to it.
+    ///
+    /// The file is written in place and not renamed, which saves a second entry to sync: a file
+    /// that does not parse was not finished and counts as absent.
+    ///
+    /// # Errors
+    /// [`FileError`]; the result is then not known to be durable.
+    pub(crate) fn write_exit(&self, exit: &ExitFile) -> Result<(), FileError> {
+        let path = self.path.join(EXIT_FILE_NAME);
+        let failed = |source| FileError::new("can not write", &path, source);
+        let mut line = serde_json::to_vec(exit).map_err(|e| failed(e.into()))?;
+        line.push(b'\n');
+        let mut file = create_new(&path).map_err(failed)?;
+        file.write_all(&line)
+            .and_then(|()| file.sync_all())
+            .map_err(failed)?;
+        for folder in &self.unsynced {
+            sync_folder(folder).map_err(|e| FileError::new("can not sync", folder, e))?;
+        }
+        Ok(())
+    }
+}
+
+/// Makes a folder and what is missing above it, 0700 each; returns what was made, inmost first.
+///
+/// # Errors
+/// What the file system says; "not a folder" also for a symbolic link in the last place.
+pub(crate) fn make_folder(path: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut missing = Vec::new();
+    let mut folder = path;
+    loop {
+        match DirBuilder::new().mode(0o700).create(folder) {
+            Ok(()) => {
+                missing.push(folder.to_owned());
+                break;
+            }
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => break,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                missing.push(folder.to_owned());
+                folder = folder.parent().ok_or(error)?;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    for folder in missing.iter().rev() {
+        match DirBuilder::new().mode(0o700).create(folder) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+    }
+    if missing.is_empty() && !path.symlink_metadata()?.is_dir() {
+        return Err(io::ErrorKind::NotADirectory.into());
+    }
+    Ok(missing)
+}
+
+/// Makes the entries of a folder durable.
+///
+/// # Errors
+/// What the file system says.
+pub(crate) fn sync_folder(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+fn create_new(path: &Path) -> io::Result<File> {
+    let flags = OFlags::NOFOLLOW.bits().cast_signed();
+    OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .custom_flags(flags)
+        .open(path)
+}
+
+/// `events.jsonl`, bounded and buffered.
+#[derive(Default)]
+struct Events {
+    path: PathBuf,
+    file: Option<File>,
+    buffer: Vec<u8>,
+    /// Bytes that may still be kept.
+    room: u64,
+    /// When the oldest event of the buffer came.
+    since: Option<Instant>,
+}
+
+impl Events {
+    fn keep(&mut self, event: &Event, now: Instant) {
+        let line = EventLine {
+            v: EVENT_LINE_VERSION,
+            time_ms: clock::wall_ms(),
+            event: event.clone(),
+        };
+        let start = self.buffer.len();
+        if serde_json::to_writer(&mut self.buffer, &line).is_err() {
+            self.buffer.truncate(start);
+            return;
+        }
+        self.buffer.push(b'\n');
+        let size = (self.buffer.len() - start) as u64;
+        if size > self.room {
+            self.buffer.truncate(start);
+            self.room = 0;
+            return;
+        }
+        self.room -= size;
+        self.since.get_or_insert(now);
+        if self.buffer.len() > BUFFER_MAX {
+            self.flush();
+        }
+    }
+
+    fn flush(&mut self) {
+        self.since = None;
+        if self.buffer.is_empty() {
+            return;
+        }
+        if let Err(_unwritable) = self.write() {
+            self.room = 0;
+        }
+        self.buffer.clear();
+    }
+
+    fn write(&mut self) -> io::Result<()> {
+        let file = match &mut self.file {
+            Some(file) => file,
+            none => none.insert(open_append(&self.path)?),
+        };
+        file.write_all(&self.buffer)
+    }
+}
+
+/// What `manifest.json` says.
+#[derive(Serialize)]
+struct Manifest<'a> {
+    v: u32,
+    started_ms: i64,
+    host_pid: u32,
+    host_build: &'static str,
+    generation: u64,
+    batch: &'a str,
+    task: &'a str,
+    attempt: u32,
+    kind: &'static str,
+    cwd: &'a str,
+    adapter: &'static str,
+    program: Vec<&'a str>,
+    env_names: Vec<&'a str>,
+    session: Option<&'a str>,
+    messages: Vec<u64>,
+    injected: Vec<u64>,
+    log_max: u64,
+    grace_ms: u64,
+    lease_ms: u64,
+}
+
+impl<'a> Manifest<'a> {
+    fn of(start: &'a Start) -> Self {
+        let (adapter, program) = match &start.adapter {
+            Adapter::Command(command) => ("command", program_names([&command.argv])),
+            Adapter::Scripted(_) => ("scripted", Vec::new()),
+            Adapter::Verify(verify) => (
+                "verify",
+                program_names(verify.commands.iter().map(|command| &command.argv)),
+            ),
+        };
+        Self {
+            v: MANIFEST_VERSION,
+            started_ms: clock::wall_ms(),
+            host_pid: std::process::id(),
+            host_build: protocol::version::BUILD,
+            generation: start.generation.0,
+            batch: start.batch.as_str(),
+            task: start.task.as_str(),
+            attempt: start.attempt.0,
+            kind: start.kind.word(),
+            cwd: &start.cwd,
+            adapter,
+            program,
+            env_names: start.env.keys().map(String::as_str).collect(),
+            session: start.session.as_deref(),
+            messages: start.messages.iter().map(|message| message.id.0).collect(),
+            injected: start.injected.iter().map(|id| id.0).collect(),
+            log_max: start.log_max,
+            grace_ms: start.grace_ms,
+            lease_ms: start.lease_ms,
+        }
+    }
+}
+
+/// Names only: an argument may hold the prompt or a key.
+fn program_names<'a>(commands: impl IntoIterator<Item = &'a Vec<String>>) -> Vec<&'a str> {
+    commands
+        .into_iter()
+        .filter_map(|argv| argv.first())
+        .map(String::as_str)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_was_made_is_synced_and_all_of_it() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("a/b");
+        let dir = RunDir::make(&path, 100).unwrap();
+        let expected = [path.clone(), home.path().join("a"), home.path().to_owned()];
+        assert_eq!(dir.unsynced, expected);
+        let again = RunDir::make(&path, 100).unwrap();
+        assert_eq!(again.unsynced, [path], "it was there already");
+    }
+
+    #[test]
+    fn a_link_in_the_place_of_the_folder_is_refused() {
+        let home = tempfile::tempdir().unwrap();
+        let link = home.path().join("link");
+        std::os::unix::fs::symlink(home.path(), &link).unwrap();
+        assert!(RunDir::make(&link, 100).is_err());
+    }
+
+    #[test]
+    fn events_stop_at_their_limit_with_a_whole_line() {
+        let home = tempfile::tempdir().unwrap();
+        let mut dir = RunDir::make(&home.path().join("run"), 200).unwrap();
+        for _ in 0..10 {
+            dir.keep(&Event::TurnEnded {}, clock::now());
+        }
+        dir.flush();
+        let text = std::fs::read_to_string(dir.path().join(EVENT_FILE_NAME)).unwrap();
+        assert!(text.len() <= 200 && text.lines().count() >= 2, "{text}");
+        for line in text.lines() {
+            let line: EventLine = serde_json::from_str(line).unwrap();
+            assert_eq!(line.event, Event::TurnEnded {});
+        }
+    }
+}

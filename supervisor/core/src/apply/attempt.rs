@@ -1,0 +1,148 @@
+//! Records of attempts.
+
+use protocol::class::Class;
+use protocol::command::RunKind;
+
+use super::Apply;
+use crate::core::{Change, ReplayError};
+use crate::facts::{Attempt, Outcome, Run};
+use crate::machine::{AttemptState, RunState, TaskState};
+use crate::reason::TaskReason;
+use crate::record::{AttemptEnded, AttemptStarted, Next};
+
+impl Apply<'_> {
+    pub(super) fn attempt_started(&mut self, started: &AttemptStarted) -> Result<(), ReplayError> {
+        self.check_new_generation(started.generation)?;
+        self.check_task(started.task, TaskState::Running)?;
+        let now = self.entry.now;
+        let task = self.task(started.task)?;
+        if task.attempt.is_some() || started.attempt != task.attempts.next() {
+            return Err(self.unknown("next attempt"));
+        }
+        let spec = task.spec;
+        let timeout = self.state.facts.specs[spec.0 as usize].timeout;
+        self.insert_run(started.task, started.generation, RunKind::Agent, started)?;
+        let task = self.task(started.task)?;
+        task.attempts = started.attempt;
+        task.mode = started.mode;
+        task.attempt = Some(Attempt {
+            no: started.attempt,
+            state: AttemptState::Working,
+            slot: started.slot,
+            mode: started.mode,
+            run: started.generation,
+            deadline: now.boot + timeout,
+            result: None,
+            probe: started.probe,
+            proofs: 0,
+            waiting_since: None,
+        });
+        self.put_task(started.task, TaskState::Running, TaskReason::Working, None)
+    }
+
+    fn insert_run(
+        &mut self,
+        task: crate::plan::TaskIx,
+        generation: protocol::ids::Generation,
+        kind: RunKind,
+        started: &AttemptStarted,
+    ) -> Result<(), ReplayError> {
+        let run = new_run(task, started.attempt, kind, started.token);
+        self.state.facts.batch.last_generation = generation;
+        self.state.facts.runs.insert(generation, run);
+        Ok(())
+    }
+
+    pub(super) fn attempt_ended(&mut self, ended: &AttemptEnded) -> Result<(), ReplayError> {
+        self.check_attempt(ended.task, ended.attempt)?;
+        let target = match &ended.next {
+            Next::End { to, .. } => *to,
+            Next::Retry { .. } => TaskState::Ready,
+            Next::Hold { .. } => TaskState::Paused,
+        };
+        self.check_task(ended.task, target)?;
+        self.close_attempt(ended)?;
+        self.count_spawn(ended.class);
+        let lane = || ended.class.map_or(TaskReason::Lane, TaskReason::Backoff);
+        match ended.next {
+            Next::End { to, reason } => self.end_task(ended.task, to, reason)?,
+            Next::Retry { mode, at } => {
+                self.task(ended.task)?.mode = mode;
+                let reason = if at.is_some() {
+                    lane()
+                } else {
+                    TaskReason::Lane
+                };
+                self.put_task(ended.task, TaskState::Ready, reason, at)?;
+            }
+            Next::Hold { reason, mode } => {
+                let task = self.task(ended.task)?;
+                task.mode = mode;
+                task.hold = false;
+                self.put_task(ended.task, TaskState::Paused, reason, None)?;
+            }
+        }
+        self.release_touch_waiters(ended.task)
+    }
+
+    fn close_attempt(&mut self, ended: &AttemptEnded) -> Result<(), ReplayError> {
+        let seq = self.entry.seq;
+        let task = self.task(ended.task)?;
+        let Some(mut attempt) = task.attempt.take() else {
+            return Err(ReplayError::Unknown {
+                seq,
+                what: "open attempt",
+            });
+        };
+        let edge = attempt.state.become_(AttemptState::Ended);
+        let edge = edge.map_err(|edge| ReplayError::Edge { seq, edge })?;
+        task.consumed += u32::from(ended.consumed);
+        task.lost = if ended.class == Some(Class::Lost) {
+            task.lost + 1
+        } else {
+            0
+        };
+        task.free_retries = match ended.class {
+            Some(class) if !ended.consumed && is_our_side(class) => task.free_retries + 1,
+            Some(_) | None => 0,
+        };
+        let summary = attempt
+            .result
+            .as_ref()
+            .map_or("", |result| result.summary.as_str());
+        task.last = Some(Box::new(Outcome {
+            attempt: ended.attempt,
+            class: ended.class,
+            detail: ended.detail.clone(),
+            summary: summary.into(),
+        }));
+        self.changes.push(Change::Attempt(ended.task, edge));
+        Ok(())
+    }
+}
+
+/// Classes whose retries are bounded by their own count, not by the task's attempts.
+fn is_our_side(class: Class) -> bool {
+    crate::retry::group(class) == crate::retry::Group::OurSide
+}
+
+/// A run that was just decided.
+pub(super) fn new_run(
+    task: crate::plan::TaskIx,
+    attempt: protocol::ids::AttemptNo,
+    kind: RunKind,
+    token: u128,
+) -> Run {
+    Run {
+        task,
+        attempt,
+        kind,
+        state: RunState::Intended,
+        token,
+        identity: None,
+        capabilities: None,
+        stop: None,
+        result: None,
+        usage: protocol::report::Usage::default(),
+    }
+}

@@ -1,0 +1,176 @@
+//! Records of tasks: moves, ends, reopenings.
+
+use super::Apply;
+use crate::core::ReplayError;
+use crate::index::{is_satisfied, unmet};
+use crate::machine::TaskState;
+use crate::plan::{Dependency, RetryMode, TaskIx};
+use crate::reason::TaskReason;
+use crate::time::Deadline;
+
+impl Apply<'_> {
+    pub(super) fn task_moved(
+        &mut self,
+        ix: TaskIx,
+        to: TaskState,
+        reason: TaskReason,
+        next_check: Option<Deadline>,
+    ) -> Result<(), ReplayError> {
+        if to.is_terminal() {
+            return Err(self.unknown("move that is not an end"));
+        }
+        let task = self.task(ix)?;
+        if task.attempt.is_some() && task.state == to {
+            // The task goes on; only what follows its attempt changes.
+            task.hold = reason == TaskReason::Operator;
+            return Ok(());
+        }
+        self.put_task(ix, to, reason, next_check)
+    }
+
+    pub(super) fn task_ended(
+        &mut self,
+        ix: TaskIx,
+        to: TaskState,
+        reason: TaskReason,
+    ) -> Result<(), ReplayError> {
+        if !to.is_terminal() || self.task(ix)?.attempt.is_some() {
+            return Err(self.unknown("end of a task without an attempt"));
+        }
+        self.check_task(ix, to)?;
+        self.end_task(ix, to, reason)
+    }
+
+    /// Ends a task, and skips whom that leaves without hope.
+    pub(super) fn end_task(
+        &mut self,
+        ix: TaskIx,
+        to: TaskState,
+        reason: TaskReason,
+    ) -> Result<(), ReplayError> {
+        let mut todo = vec![(ix, to, reason)];
+        while let Some((ix, to, reason)) = todo.pop() {
+            if self.task(ix)?.state.is_terminal() {
+                continue;
+            }
+            self.task(ix)?.hold = false;
+            self.put_task(ix, to, reason, None)?;
+            for at in 0..self.state.index.dependents[ix.0 as usize].len() {
+                let back = self.state.index.dependents[ix.0 as usize][at];
+                if self.settle_dependent(ix, back)? {
+                    let reason = TaskReason::DependencyFailed(ix);
+                    todo.push((back.task, TaskState::Skipped, reason));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells a dependent of an ended task; answers whether it must be skipped.
+    fn settle_dependent(&mut self, ended: TaskIx, back: Dependency) -> Result<bool, ReplayError> {
+        let dependency = Dependency {
+            task: ended,
+            condition: back.condition,
+        };
+        let satisfied = is_satisfied(&self.state.facts, dependency);
+        let dependent = back.task.0 as usize;
+        let task = &self.state.facts.tasks[dependent];
+        if !satisfied {
+            return Ok(!task.state.is_terminal() && task.attempt.is_none());
+        }
+        let waits = task.state == TaskState::Blocked && task.reason == TaskReason::Dependencies;
+        let unmet = &mut self.state.index.unmet[dependent];
+        *unmet = unmet.saturating_sub(1);
+        if *unmet == 0 && waits {
+            self.queue(back.task)?;
+        }
+        Ok(false)
+    }
+
+    pub(super) fn reopened(
+        &mut self,
+        ix: TaskIx,
+        mode: RetryMode,
+        attempts: Option<u32>,
+    ) -> Result<(), ReplayError> {
+        let task = self.task(ix)?;
+        if !task.state.is_terminal() || task.state == TaskState::Done {
+            return Err(self.unknown("task that may be reopened"));
+        }
+        task.epoch += 1;
+        task.consumed = 0;
+        task.lost = 0;
+        task.free_retries = 0;
+        task.attempts_max = attempts;
+        task.mode = mode;
+        let stopped = self.skipped_by_stop(ix);
+        let mut todo = vec![ix];
+        todo.extend(stopped);
+        let mut opened = Vec::new();
+        while let Some(ix) = todo.pop() {
+            if !self.task(ix)?.state.is_terminal() {
+                continue;
+            }
+            opened.push(ix);
+            self.put_task(ix, TaskState::Blocked, TaskReason::Reopened, None)?;
+            for back in &self.state.index.dependents[ix.0 as usize] {
+                let task = &self.state.facts.tasks[back.task.0 as usize];
+                if task.state == TaskState::Skipped
+                    && task.reason == TaskReason::DependencyFailed(ix)
+                {
+                    todo.push(back.task);
+                }
+            }
+        }
+        self.requeue_around(&opened)
+    }
+
+    /// Tasks that were never tried because the batch stopped: they come back with the first one
+    /// that is reopened.
+    fn skipped_by_stop(&self, reopened: TaskIx) -> Vec<TaskIx> {
+        crate::index::each(&self.state.facts.tasks)
+            .filter(|(ix, task)| *ix != reopened && task.reason == TaskReason::BatchStopped)
+            .map(|(ix, _)| ix)
+            .collect()
+    }
+
+    /// Counts dependencies anew for reopened tasks and for those that depend on them.
+    fn requeue_around(&mut self, opened: &[TaskIx]) -> Result<(), ReplayError> {
+        let mut around: Vec<TaskIx> = opened.to_vec();
+        for ix in opened {
+            let backs = &self.state.index.dependents[ix.0 as usize];
+            around.extend(backs.iter().map(|back| back.task));
+        }
+        around.sort_unstable();
+        around.dedup();
+        for &ix in &around {
+            let task = &self.state.facts.tasks[ix.0 as usize];
+            self.state.index.unmet[ix.0 as usize] = unmet(&self.state.facts, task);
+        }
+        for &ix in &around {
+            let task = &self.state.facts.tasks[ix.0 as usize];
+            let waits = matches!(task.state, TaskState::Ready | TaskState::Blocked);
+            let reopened = task.reason == TaskReason::Reopened;
+            let held_up = self.state.index.unmet[ix.0 as usize] > 0;
+            if reopened || (waits && held_up) {
+                self.queue(ix)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Tasks that waited for this one to leave its files alone.
+    pub(super) fn release_touch_waiters(&mut self, ix: TaskIx) -> Result<(), ReplayError> {
+        let waiters = self
+            .state
+            .index
+            .touch_waiters
+            .get(&ix)
+            .cloned()
+            .unwrap_or_default();
+        for waiter in waiters {
+            self.queue(waiter)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,607 @@
+//! A run is over: what that means for its attempt and its task.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use protocol::class::Class;
+use protocol::command::RunKind;
+use protocol::ids::{Generation, MessageId};
+use protocol::report::{ResultStatus, RunResult};
+
+use super::Desk;
+use crate::identity::Exit;
+use crate::live::Live;
+use crate::machine::{AccountState, BatchState, MessageState, TaskState};
+use crate::mutation::{self, Mutation};
+use crate::plan::{AutoResume, MaxFailures, OnFailure, RetryMode, TaskIx};
+use crate::reason::{AccountReason, BatchReason, TaskReason};
+use crate::record::{AttemptEnded, Next, Record, StopReason};
+use crate::retry::{self, Group};
+use crate::time::{Deadline, Wall};
+
+/// Spawn failures in a row, over all tasks, after which nothing can be expected to start.
+pub(crate) const SPAWN_FAILURES_MAX: u32 = 5;
+/// Verify runs of one attempt that may vanish or break before the attempt fails by their class.
+const PROOFS_MAX: u32 = 5;
+/// A reset time further away than this is not believed (a service's clock or unit is wrong).
+const RESET_MAX: Duration = Duration::from_secs(8 * 24 * 60 * 60);
+
+/// Why an attempt failed.
+pub(super) struct Failure {
+    pub(super) class: Class,
+    pub(super) detail: Arc<str>,
+    pub(super) reset: Option<Wall>,
+}
+
+impl Failure {
+    pub(super) fn new(class: Class, detail: impl Into<Arc<str>>) -> Self {
+        Self {
+            class,
+            detail: detail.into(),
+            reset: None,
+        }
+    }
+}
+
+impl Desk<'_> {
+    /// A host is gone, now or while nobody watched.
+    pub(super) fn run_over(
+        &mut self,
+        generation: Generation,
+        exit: Exit,
+        durable: Option<Box<RunResult>>,
+        injected: Vec<MessageId>,
+    ) {
+        let Some(run) = self.run(generation) else {
+            return;
+        };
+        let (ix, kind, noted) = (run.task, run.kind, run.usage);
+        let stop = run.stop.map(|(reason, _)| reason);
+        let counts = stop.is_none_or(StopReason::late_result_counts)
+            || mutation::on(Mutation::LateResultAfterCancel);
+        if let (None, true, Some(result)) = (&run.result, counts, durable) {
+            self.record(Record::RunFinished {
+                generation,
+                result: Arc::new(*result),
+            });
+        }
+        let proven = self.run(generation).is_some_and(|run| run.result.is_some());
+        self.settle_mail(generation, &injected, proven);
+        self.withdraw_questions(generation);
+        let live = self.live.remove(generation);
+        if let Some(live) = live.as_ref().filter(|live| live.usage != noted) {
+            self.record(Record::UsageNoted {
+                generation,
+                usage: live.usage,
+            });
+        }
+        // Recorded means that it counts: it came before the stop, or after one that allows it.
+        let result = self.run(generation).and_then(|run| run.result.clone());
+        self.record(Record::RunEnded {
+            generation,
+            exit,
+            injected,
+        });
+        match (kind, result, stop) {
+            (RunKind::Agent, Some(result), Some(reason))
+                if ends_task(reason) && (self.spec(ix).verify || failed(&result)) =>
+            {
+                self.stopped(ix, reason, None);
+            }
+            (RunKind::Agent, Some(_), _) => self.continue_attempt(ix),
+            (RunKind::Verify, Some(result), _) => self.proved(ix, &result),
+            (RunKind::Agent, None, Some(reason)) => self.stopped(ix, reason, live.as_ref()),
+            (RunKind::Verify, None, Some(reason)) => self.proof_stopped(ix, reason),
+            (RunKind::Agent, None, None) => {
+                let failure = vanished(exit, live.as_ref());
+                self.fail(ix, failure);
+            }
+            (RunKind::Verify, None, None) => self.proof_vanished(ix, exit, live.as_ref()),
+        }
+    }
+
+    /// Messages that were handed to the run and not settled.
+    fn settle_mail(&mut self, generation: Generation, injected: &[MessageId], proven: bool) {
+        let Some(run) = self.run(generation) else {
+            return;
+        };
+        let mail = self
+            .index()
+            .mail
+            .get(&run.task)
+            .cloned()
+            .unwrap_or_default();
+        let sent: Vec<MessageId> = mail
+            .into_iter()
+            .filter(|id| {
+                let message = &self.facts().messages[id];
+                message.state == MessageState::Sent && message.generation == Some(generation)
+            })
+            .collect();
+        for id in sent {
+            let repeat = mutation::on(Mutation::DoubleInjection);
+            let to = match (injected.contains(&id) && !repeat, proven) {
+                (false, _) => MessageState::Queued,
+                (true, true) => MessageState::Injected,
+                (true, false) => MessageState::Uncertain,
+            };
+            self.record(Record::MessageMoved {
+                id,
+                to,
+                generation: Some(generation),
+            });
+        }
+    }
+
+    /// The agent run of an open attempt is over, with a result that counts.
+    pub(super) fn continue_attempt(&mut self, ix: TaskIx) {
+        let Some(attempt) = &self.task(ix).attempt else {
+            return;
+        };
+        let Some(result) = attempt.result.clone() else {
+            self.fail(ix, Failure::new(Class::Lost, "its run ended unseen"));
+            return;
+        };
+        match result.status {
+            ResultStatus::Failed => self.fail(ix, reported(&result)),
+            ResultStatus::Ok if !self.spec(ix).verify => self.done(ix),
+            ResultStatus::Ok => {
+                if self.may_prove() {
+                    self.start_proof(ix);
+                }
+            }
+        }
+    }
+
+    /// Whether verify runs may start: they spend nothing, so only a stop or a bad disk forbids.
+    pub(super) fn may_prove(&self) -> bool {
+        let batch = &self.facts().batch;
+        match batch.state {
+            BatchState::Running => true,
+            BatchState::Paused => batch.reason == BatchReason::Operator,
+            BatchState::Stopping => batch.reason != BatchReason::Stop,
+            BatchState::Done | BatchState::Failed | BatchState::Interrupted => false,
+        }
+    }
+
+    fn start_proof(&mut self, ix: TaskIx) {
+        let generation = self.next_generation();
+        let token = self.token(generation);
+        let kind = RunKind::Verify;
+        self.record(Record::RunIntended {
+            generation,
+            task: ix,
+            kind,
+            token,
+        });
+        self.effect(crate::effect::Effect::SpawnHost { generation });
+    }
+
+    fn proved(&mut self, ix: TaskIx, result: &RunResult) {
+        match result.status {
+            ResultStatus::Ok => self.done(ix),
+            ResultStatus::Failed => {
+                let class = result.class.unwrap_or(Class::VerifyFailed);
+                let class = match retry::group(class) {
+                    Group::Work | Group::OurSide => class,
+                    Group::Account
+                    | Group::AccountStop
+                    | Group::Operator
+                    | Group::Lost
+                    | Group::Chosen => Class::VerifyFailed,
+                };
+                self.fail(ix, Failure::new(class, result.summary.as_str()));
+            }
+        }
+    }
+
+    /// A verify run was told to end.
+    fn proof_stopped(&mut self, ix: TaskIx, reason: StopReason) {
+        match reason {
+            // The agent's result stays with the open attempt; the proof is made after `run`.
+            StopReason::Interrupted => {}
+            StopReason::NoHello | StopReason::Protocol => {
+                self.proof_again(ix, Failure::new(reason.class(), "its verify run broke"));
+            }
+            StopReason::Silence
+            | StopReason::NoProgress
+            | StopReason::Timeout
+            | StopReason::Budget
+            | StopReason::Lingering
+            | StopReason::Question
+            | StopReason::Superseded
+            | StopReason::Paused
+            | StopReason::Killed
+            | StopReason::Cancelled => self.stopped(ix, reason, None),
+        }
+    }
+
+    fn proof_vanished(&mut self, ix: TaskIx, exit: Exit, live: Option<&Live>) {
+        let failure = vanished(exit, live);
+        self.proof_again(ix, failure);
+    }
+
+    /// The work is done and only its proof is missing: prove again, a bounded number of times.
+    fn proof_again(&mut self, ix: TaskIx, failure: Failure) {
+        let proofs = self
+            .task(ix)
+            .attempt
+            .as_ref()
+            .map_or(0, |attempt| attempt.proofs);
+        let lost = failure.class == Class::Lost;
+        let max = if lost {
+            self.facts().batch.settings.lost_max
+        } else {
+            PROOFS_MAX
+        };
+        if proofs >= max {
+            self.fail(ix, failure);
+        } else if self.may_prove() {
+            self.start_proof(ix);
+        }
+    }
+
+    /// An agent run without a result that counts was told to end.
+    fn stopped(&mut self, ix: TaskIx, reason: StopReason, live: Option<&Live>) {
+        if let (StopReason::NoHello, Some((class, detail))) =
+            (reason, live.and_then(|live| live.refused.clone()))
+        {
+            self.fail(
+                ix,
+                Failure {
+                    class,
+                    detail,
+                    reset: None,
+                },
+            );
+            return;
+        }
+        let class = Some(reason.class());
+        let retry = |mode| Next::Retry { mode, at: None };
+        let hold = |reason| Next::Hold {
+            reason,
+            mode: RetryMode::Resume,
+        };
+        let (detail, next) = match reason {
+            StopReason::Interrupted => ("stopped with the batch", retry(RetryMode::Resume)),
+            StopReason::Superseded => ("restarted for a message", retry(RetryMode::NewSession)),
+            StopReason::Paused => ("paused by the operator", hold(TaskReason::Operator)),
+            StopReason::Killed => ("killed by the operator", hold(TaskReason::Killed)),
+            StopReason::Cancelled => (
+                "cancelled by the operator",
+                Next::End {
+                    to: TaskState::Cancelled,
+                    reason: TaskReason::CancelledByOperator,
+                },
+            ),
+            StopReason::Silence => return self.overdue(ix, reason, "no sign of life"),
+            StopReason::NoProgress => return self.overdue(ix, reason, "alive, but nothing new"),
+            StopReason::Timeout => return self.overdue(ix, reason, "over its wall time"),
+            StopReason::Budget => return self.overdue(ix, reason, "over a limit of its task"),
+            StopReason::Lingering => return self.overdue(ix, reason, "its host did not end"),
+            StopReason::Question => {
+                return self.overdue(ix, reason, "it asked, and `on_question: fail` forbids that");
+            }
+            StopReason::NoHello => {
+                let broken = live.is_some_and(|live| live.wire_faults > 0);
+                let class = if broken {
+                    Class::Protocol
+                } else {
+                    Class::SpawnFailure
+                };
+                self.fail(ix, Failure::new(class, "its host sent no hello in time"));
+                return;
+            }
+            StopReason::Protocol => {
+                let detail = live
+                    .and_then(|live| live.broken)
+                    .map_or("broke the wire", fault_text);
+                return self.overdue(ix, reason, detail);
+            }
+        };
+        self.end_attempt(ix, class, detail.into(), next);
+    }
+
+    fn overdue(&mut self, ix: TaskIx, reason: StopReason, detail: &str) {
+        self.fail(ix, Failure::new(reason.class(), detail));
+    }
+
+    fn done(&mut self, ix: TaskIx) {
+        self.resolve_probe(ix, None);
+        let next = Next::End {
+            to: TaskState::Done,
+            reason: TaskReason::Proven,
+        };
+        self.end_attempt(ix, None, "".into(), next);
+    }
+
+    fn end_attempt(&mut self, ix: TaskIx, class: Option<Class>, detail: Arc<str>, next: Next) {
+        let Some(attempt) = &self.task(ix).attempt else {
+            return;
+        };
+        let attempt = attempt.no;
+        let consumed = class.is_some_and(retry::consumes);
+        let ended = AttemptEnded {
+            task: ix,
+            attempt,
+            class,
+            consumed,
+            detail,
+            next,
+        };
+        self.record(Record::AttemptEnded(ended));
+        self.follow_failure(ix);
+    }
+
+    /// Rules on a failed attempt by the class table.
+    pub(super) fn fail(&mut self, ix: TaskIx, failure: Failure) {
+        let class = match retry::group(failure.class) {
+            Group::Chosen => Class::AgentFailed,
+            Group::Work
+            | Group::Account
+            | Group::AccountStop
+            | Group::Operator
+            | Group::OurSide
+            | Group::Lost => failure.class,
+        };
+        self.resolve_probe(ix, Some(class));
+        let next = self.next_after(ix, class);
+        self.end_attempt(ix, Some(class), failure.detail, next);
+        match retry::group(class) {
+            Group::Account => self.limit_account(ix, class, failure.reset),
+            Group::AccountStop => self.stop_account(ix, class),
+            Group::OurSide => self.count_spawn_failures(),
+            Group::Work | Group::Operator | Group::Lost | Group::Chosen => {}
+        }
+    }
+
+    fn next_after(&self, ix: TaskIx, class: Class) -> Next {
+        let task = self.task(ix);
+        let spec = self.spec(ix);
+        let used = task.consumed + u32::from(retry::consumes(class));
+        let max = task.attempts_max.unwrap_or(spec.attempts);
+        let mode = retry::mode(&spec.retry, class, used);
+        let end = |reason| Next::End {
+            to: TaskState::Failed,
+            reason,
+        };
+        let wait = |nth| {
+            let seed = self.facts().batch.seed
+                ^ retry::mix(u64::from(ix.0) << 32 | u64::from(task.attempts.0));
+            let length = retry::backoff(spec.retry.backoff_min, spec.retry.backoff_max, nth, seed);
+            Next::Retry {
+                mode,
+                at: Some(Deadline::Boot(self.now.boot + length)),
+            }
+        };
+        let next = match retry::group(class) {
+            Group::Work | Group::Chosen => {
+                let over = used >= max || mode == RetryMode::Stop;
+                if over {
+                    end(TaskReason::Failed(class))
+                } else {
+                    wait(used)
+                }
+            }
+            Group::Account if self.stops_account(ix, class) => Next::Hold {
+                reason: TaskReason::AccountStopped,
+                mode,
+            },
+            Group::Account => Next::Hold {
+                reason: TaskReason::AccountLimited,
+                mode,
+            },
+            Group::AccountStop => Next::Hold {
+                reason: TaskReason::AccountStopped,
+                mode,
+            },
+            Group::Operator => Next::Hold {
+                reason: TaskReason::NeedsOperator(class),
+                mode,
+            },
+            Group::OurSide if task.free_retries + 1 >= retry::FREE_RETRIES_MAX => {
+                end(TaskReason::Failed(class))
+            }
+            Group::OurSide => wait(task.free_retries + 1),
+            Group::Lost if used >= max => end(TaskReason::Failed(class)),
+            Group::Lost if task.lost + 1 >= self.facts().batch.settings.lost_max => {
+                end(TaskReason::Quarantined)
+            }
+            Group::Lost => Next::Retry { mode, at: None },
+        };
+        match next {
+            Next::Retry { mode, .. } if task.hold => Next::Hold {
+                reason: TaskReason::Operator,
+                mode,
+            },
+            Next::Retry { .. } | Next::Hold { .. } | Next::End { .. } => next,
+        }
+    }
+
+    fn limit_account(&mut self, ix: TaskIx, class: Class, reset: Option<Wall>) {
+        let account = self.account_of(ix);
+        let facts = &self.facts().accounts[account.0 as usize];
+        let (state, nth) = (facts.state, facts.limited + 1);
+        if self.stops_account(ix, class) {
+            self.stop_account(ix, class);
+            return;
+        }
+        if !matches!(state, AccountState::Open | AccountState::Probing) {
+            return;
+        }
+        let now = self.now;
+        let named = reset.filter(|at| *at > now.wall && *at < now.wall + RESET_MAX);
+        let seed = self.facts().batch.seed ^ u64::from(account.0) << 48;
+        let length = retry::backoff(retry::ACCOUNT_WAIT_MIN, retry::ACCOUNT_WAIT_MAX, nth, seed);
+        let until = named.map_or(Deadline::Boot(now.boot + length), Deadline::Wall);
+        let (to, reason) = (AccountState::Limited, AccountReason::Class(class));
+        self.record(Record::AccountMoved {
+            account,
+            to,
+            reason,
+            until: Some(until),
+        });
+    }
+
+    /// Whether a usage limit of this account waits for the operator.
+    fn stops_account(&self, ix: TaskIx, class: Class) -> bool {
+        let account = self.account_of(ix);
+        let rule = self.facts().accounts[account.0 as usize].spec.auto_resume;
+        class == Class::UsageLimit && rule != AutoResume::Always
+    }
+
+    fn stop_account(&mut self, ix: TaskIx, class: Class) {
+        let account = self.account_of(ix);
+        if self.facts().accounts[account.0 as usize].state != AccountState::Stopped {
+            let (to, reason) = (AccountState::Stopped, AccountReason::Class(class));
+            self.record(Record::AccountMoved {
+                account,
+                to,
+                reason,
+                until: None,
+            });
+        }
+    }
+
+    /// A probing attempt ended: anything but the limit itself says that the limit is over.
+    fn resolve_probe(&mut self, ix: TaskIx, class: Option<Class>) {
+        let told = match class.map(retry::group) {
+            None | Some(Group::Work) => true,
+            Some(
+                Group::Account
+                | Group::AccountStop
+                | Group::Operator
+                | Group::OurSide
+                | Group::Lost
+                | Group::Chosen,
+            ) => false,
+        };
+        let run = self
+            .task(ix)
+            .attempt
+            .as_ref()
+            .filter(|attempt| attempt.probe && told);
+        let account = self.account_of(ix);
+        let state = self.facts().accounts[account.0 as usize].state;
+        if run.is_some() && state == AccountState::Probing {
+            let (to, reason) = (AccountState::Open, AccountReason::ProbeWentWell);
+            self.record(Record::AccountMoved {
+                account,
+                to,
+                reason,
+                until: None,
+            });
+        }
+    }
+
+    /// What a task's failure does to the batch.
+    fn follow_failure(&mut self, ix: TaskIx) {
+        if self.task(ix).state != TaskState::Failed {
+            return;
+        }
+        let batch = &self.facts().batch;
+        if !matches!(batch.state, BatchState::Running | BatchState::Paused) {
+            return;
+        }
+        let failed = u64::from(self.index().count(TaskState::Failed));
+        let all = self.facts().tasks.len() as u64;
+        let too_many = match batch.settings.max_failures {
+            None => false,
+            Some(MaxFailures::Count(max)) => failed > u64::from(max),
+            Some(MaxFailures::Percent(max)) => failed * 100 > u64::from(max) * all,
+        };
+        let reason = match batch.settings.on_failure {
+            OnFailure::Stop => BatchReason::TaskFailed(ix),
+            OnFailure::SkipDependents | OnFailure::Continue if too_many => {
+                BatchReason::TooManyFailures
+            }
+            OnFailure::SkipDependents | OnFailure::Continue => return,
+        };
+        self.record(Record::BatchMoved {
+            to: BatchState::Stopping,
+            reason,
+        });
+    }
+
+    fn count_spawn_failures(&mut self) {
+        let batch = &self.facts().batch;
+        let nothing = batch.spawn_failures >= SPAWN_FAILURES_MAX && self.live.is_empty();
+        if nothing && batch.state == BatchState::Running {
+            let (to, reason) = (BatchState::Stopping, BatchReason::NothingStarts);
+            self.record(Record::BatchMoved { to, reason });
+        }
+    }
+}
+
+/// The class of a run that ended without a result and without being told to.
+fn vanished(exit: Exit, live: Option<&Live>) -> Failure {
+    if let Some((class, detail)) = live.and_then(|live| live.refused.clone()) {
+        return Failure {
+            class,
+            detail,
+            reset: None,
+        };
+    }
+    let greeted = live.is_some_and(|live| live.gate != crate::live::Gate::Closed);
+    let faults = live.map_or(0, |live| live.wire_faults);
+    match exit {
+        Exit::Unseen => Failure::new(Class::Lost, "it ended while no supervisor watched"),
+        // SIGKILL comes from outside: the operator's tools, or the kernel.
+        Exit::Signal(9) => Failure::new(Class::Lost, "its host was killed"),
+        Exit::Signal(signal) => {
+            Failure::new(Class::Crash, format!("its host died by signal {signal}"))
+        }
+        Exit::Code(_) if !greeted && faults > 0 => {
+            Failure::new(Class::Protocol, "its host sent no hello, only other bytes")
+        }
+        Exit::Code(0) => Failure::new(Class::NoResult, "its host ended without a result"),
+        Exit::Code(code) if !greeted => Failure::new(
+            Class::SpawnFailure,
+            format!("its host exited {code} before the hello"),
+        ),
+        Exit::Code(code) => Failure::new(
+            Class::Crash,
+            format!("its host exited {code} without a result"),
+        ),
+    }
+}
+
+/// Stops by which the operator wants the attempt to be over, whatever it did so far.
+const fn ends_task(reason: StopReason) -> bool {
+    match reason {
+        StopReason::Superseded
+        | StopReason::Paused
+        | StopReason::Killed
+        | StopReason::Cancelled => true,
+        StopReason::Silence
+        | StopReason::NoProgress
+        | StopReason::Timeout
+        | StopReason::Budget
+        | StopReason::NoHello
+        | StopReason::Protocol
+        | StopReason::Lingering
+        | StopReason::Question
+        | StopReason::Interrupted => false,
+    }
+}
+
+fn failed(result: &RunResult) -> bool {
+    result.status == ResultStatus::Failed
+}
+
+/// The failure that a result reports.
+fn reported(result: &RunResult) -> Failure {
+    Failure {
+        class: result.class.unwrap_or(Class::AgentFailed),
+        detail: result.summary.as_str().into(),
+        reset: result.reset_at_ms.map(Wall),
+    }
+}
+
+fn fault_text(fault: crate::input::WireFault) -> &'static str {
+    match fault {
+        crate::input::WireFault::Blank => "too many blank lines on the wire",
+        crate::input::WireFault::Garbage => "too many lines on the wire that are not the protocol",
+        crate::input::WireFault::TooLong => "a line on the wire over the limit",
+    }
+}

@@ -1,0 +1,138 @@
+//! Who may start next. Looks at the heads of the ready queues only, never at the whole batch.
+
+use protocol::ids::Generation;
+
+use super::Desk;
+use crate::effect::Effect;
+use crate::machine::{AccountState, BatchState, TaskState};
+use crate::plan::{AgentIx, RetryMode, TaskIx};
+use crate::reason::TaskReason;
+use crate::record::{AttemptStarted, Record};
+
+impl Desk<'_> {
+    /// Goes on with open attempts, then fills free lanes.
+    pub(super) fn schedule(&mut self) {
+        self.continue_idle();
+        while let Some(ix) = self.next_to_start() {
+            match self.touch_holder(ix) {
+                Some(holder) => {
+                    let (to, reason) = (TaskState::Blocked, TaskReason::Touches(holder));
+                    self.record(Record::TaskMoved {
+                        task: ix,
+                        to,
+                        reason,
+                        next_check: None,
+                    });
+                }
+                None => self.start_attempt(ix),
+            }
+            if !self.turn.defects.is_empty() {
+                return;
+            }
+        }
+    }
+
+    /// Open attempts whose last run is over: the proof is due.
+    fn continue_idle(&mut self) {
+        if self.index().idle.is_empty() || !self.may_prove() {
+            return;
+        }
+        let idle: Vec<TaskIx> = self.index().idle.iter().copied().collect();
+        for ix in idle {
+            self.continue_attempt(ix);
+        }
+        self.bury_mail();
+    }
+
+    fn next_to_start(&self) -> Option<TaskIx> {
+        let facts = self.facts();
+        let batch = &facts.batch;
+        let late = |at: Option<crate::time::Wall>| at.is_some_and(|at| at <= self.now.wall);
+        let early = |at: Option<crate::time::Wall>| at.is_some_and(|at| at > self.now.wall);
+        let settings = &batch.settings;
+        let lanes = settings.concurrency as usize;
+        if batch.state != BatchState::Running
+            || !batch.plan_closed
+            || batch.term == 0
+            || early(settings.not_before)
+            || late(settings.until)
+            || self.index().live.len() >= lanes
+        {
+            return None;
+        }
+        let heads = self.index().ready.iter().filter_map(|(agent, ready)| {
+            let head = ready.first()?;
+            self.has_lane(*agent).then_some(*head)
+        });
+        heads.min().map(|(_, ix)| ix)
+    }
+
+    /// Whether the agent and its account allow one more attempt.
+    fn has_lane(&self, agent: AgentIx) -> bool {
+        let facts = self.facts();
+        let spec = &facts.agents[agent.0 as usize];
+        let account = &facts.accounts[spec.account.0 as usize];
+        let live = self.index().live_by_agent.get(&agent).copied().unwrap_or(0);
+        let shared = self
+            .index()
+            .live_by_account
+            .get(&spec.account)
+            .copied()
+            .unwrap_or(0);
+        let open = match account.state {
+            AccountState::Open => true,
+            AccountState::Probing => !self.is_probed(spec.account),
+            AccountState::Limited | AccountState::Stopped => false,
+        };
+        open && spec.concurrency.is_none_or(|max| live < max)
+            && account.spec.concurrency.is_none_or(|max| shared < max)
+    }
+
+    /// Whether an attempt is finding out about the account right now.
+    fn is_probed(&self, account: crate::plan::AccountIx) -> bool {
+        self.index().live.keys().any(|ix| {
+            let probes = self
+                .task(*ix)
+                .attempt
+                .as_ref()
+                .is_some_and(|attempt| attempt.probe);
+            probes && self.account_of(*ix) == account
+        })
+    }
+
+    /// A live task that touches the same files.
+    fn touch_holder(&self, ix: TaskIx) -> Option<TaskIx> {
+        let touches = &self.task(ix).touches;
+        if touches.is_empty() {
+            return None;
+        }
+        let mut live = self.index().live.keys();
+        live.find(|other| crate::touches::any_overlap(touches, &self.task(**other).touches))
+            .copied()
+    }
+
+    fn start_attempt(&mut self, ix: TaskIx) {
+        let generation: Generation = self.next_generation();
+        let task = self.task(ix);
+        let resumes = task.mode == RetryMode::Resume && task.session.is_none();
+        // Without a session there is nothing to resume: the next best is said, not pretended.
+        let mode = if resumes {
+            RetryMode::NewSession
+        } else {
+            task.mode
+        };
+        let account = self.account_of(ix);
+        let probe = self.facts().accounts[account.0 as usize].state == AccountState::Probing;
+        let started = AttemptStarted {
+            task: ix,
+            attempt: task.attempts.next(),
+            slot: self.index().free_slot(),
+            mode,
+            generation,
+            token: self.token(generation),
+            probe,
+        };
+        self.record(Record::AttemptStarted(started));
+        self.effect(Effect::SpawnHost { generation });
+    }
+}

@@ -1,0 +1,166 @@
+//! Whether the batch is over, or can not move by itself.
+
+use super::Desk;
+use crate::effect::{Effect, Ending};
+use crate::index::each;
+use crate::machine::{AccountState, BatchState, TaskState};
+use crate::plan::TaskIx;
+use crate::reason::{BatchReason, TaskReason};
+use crate::record::Record;
+
+impl Desk<'_> {
+    /// Ends the supervisor's work once nothing runs and nothing can.
+    pub(super) fn settle(&mut self) {
+        let batch = &self.facts().batch;
+        if !batch.plan_closed || batch.term == 0 || self.has_hosts() {
+            return;
+        }
+        let reason = batch.reason;
+        match batch.state {
+            BatchState::Done => self.finish(Ending::Done),
+            BatchState::Failed => self.finish(Ending::Failed),
+            BatchState::Interrupted => self.finish(Ending::Interrupted),
+            BatchState::Running if self.all_settled() => self.close(),
+            BatchState::Running if !self.can_move() => {
+                let (to, reason) = (BatchState::Paused, BatchReason::NeedsPerson);
+                self.record(Record::BatchMoved { to, reason });
+                self.finish(Ending::NeedsPerson);
+            }
+            BatchState::Running => {}
+            BatchState::Paused if self.all_settled() => self.close(),
+            BatchState::Paused => match reason {
+                BatchReason::Limit(_) | BatchReason::NeedsPerson => {
+                    self.finish(Ending::NeedsPerson);
+                }
+                BatchReason::Operator | BatchReason::Disk => {}
+                BatchReason::Working
+                | BatchReason::TaskFailed(_)
+                | BatchReason::TooManyFailures
+                | BatchReason::NothingStarts
+                | BatchReason::Until
+                | BatchReason::Drain
+                | BatchReason::Stop
+                | BatchReason::Settled => {}
+            },
+            BatchState::Stopping => self.close_stopping(reason),
+        }
+    }
+
+    /// Whether hosts of this term are on the way, alive, or not yet reaped.
+    fn has_hosts(&self) -> bool {
+        let runs = &self.facts().runs;
+        runs.iter().any(|(generation, run)| {
+            let unresolved = self.live.get(*generation).is_none() && {
+                let task = self.task(run.task);
+                matches!(task.reason, TaskReason::Unresolved(_))
+            };
+            !unresolved
+        })
+    }
+
+    fn all_settled(&self) -> bool {
+        let index = self.index();
+        let settled = [
+            TaskState::Done,
+            TaskState::Failed,
+            TaskState::Cancelled,
+            TaskState::Skipped,
+        ];
+        let settled: u32 = settled.iter().map(|state| index.count(*state)).sum();
+        settled as usize == self.facts().tasks.len()
+    }
+
+    fn close(&mut self) {
+        let index = self.index();
+        let bad = index.count(TaskState::Failed) + index.count(TaskState::Cancelled);
+        let good = bad == 0 && !self.has_hopeless();
+        let (to, ending) = if good {
+            (BatchState::Done, Ending::Done)
+        } else {
+            (BatchState::Failed, Ending::Failed)
+        };
+        self.record(Record::BatchMoved {
+            to,
+            reason: BatchReason::Settled,
+        });
+        self.finish(ending);
+    }
+
+    /// Skipped tasks that nobody skipped on purpose.
+    fn has_hopeless(&self) -> bool {
+        each(&self.facts().tasks).any(|(_, task)| {
+            task.state == TaskState::Skipped
+                && !matches!(
+                    task.reason,
+                    TaskReason::SkippedByOperator | TaskReason::NotSelected
+                )
+        })
+    }
+
+    fn close_stopping(&mut self, reason: BatchReason) {
+        if self.all_settled() {
+            self.close();
+            return;
+        }
+        if !self.index().idle.is_empty() && self.may_prove() {
+            return;
+        }
+        let failed = matches!(
+            reason,
+            BatchReason::TaskFailed(_) | BatchReason::TooManyFailures
+        );
+        if failed {
+            self.skip_untried();
+        }
+        if failed && self.all_settled() {
+            self.close();
+            return;
+        }
+        let nothing = reason == BatchReason::NothingStarts;
+        let ending = if nothing {
+            Ending::Environment
+        } else {
+            Ending::Interrupted
+        };
+        self.record(Record::BatchMoved {
+            to: BatchState::Interrupted,
+            reason,
+        });
+        self.finish(ending);
+    }
+
+    fn skip_untried(&mut self) {
+        let untried: Vec<TaskIx> = each(&self.facts().tasks)
+            .filter(|(_, task)| !task.state.is_terminal() && task.attempt.is_none())
+            .map(|(ix, _)| ix)
+            .collect();
+        for task in untried {
+            if !self.task(task).state.is_terminal() {
+                let (to, reason) = (TaskState::Skipped, TaskReason::BatchStopped);
+                self.record(Record::TaskEnded { task, to, reason });
+            }
+        }
+        self.bury_mail();
+    }
+
+    /// Whether time alone, or a free lane, lets any task move.
+    fn can_move(&self) -> bool {
+        let usable = |agent: &crate::plan::AgentIx| {
+            let account = self.facts().agents[agent.0 as usize].account;
+            match self.facts().accounts[account.0 as usize].state {
+                AccountState::Open | AccountState::Limited | AccountState::Probing => true,
+                AccountState::Stopped => false,
+            }
+        };
+        let index = self.index();
+        let ready = index
+            .ready
+            .iter()
+            .any(|(agent, set)| !set.is_empty() && usable(agent));
+        ready || index.timers.moves_tasks() || !index.idle.is_empty()
+    }
+
+    fn finish(&mut self, ending: Ending) {
+        self.effect(Effect::Finish { ending });
+    }
+}

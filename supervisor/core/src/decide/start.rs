@@ -1,0 +1,173 @@
+//! A batch begins, or is taken over.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use protocol::ids::Generation;
+
+use super::Desk;
+use crate::identity::{Exit, Identity};
+use crate::input::Created;
+use crate::machine::{BatchState, TaskState};
+use crate::mutation::{self, Mutation};
+use crate::plan::{PlannedTask, TaskIx};
+use crate::reason::{BatchReason, TaskReason};
+use crate::reconcile::{Letter, ResultFact, RunFacts, rule};
+use crate::record::Record;
+
+/// Tasks per record of a new plan: keeps a line of the journal well under a mebibyte.
+const CHUNK: usize = 500;
+
+impl Desk<'_> {
+    pub(super) fn created(&mut self, created: Created) {
+        self.may_settle = false;
+        if self.facts().batch.seq != 1 {
+            return;
+        }
+        let mut tasks = created.plan.tasks;
+        let mut specs = created.plan.specs;
+        while !tasks.is_empty() || !specs.is_empty() {
+            let later: Vec<PlannedTask> = tasks.split_off(tasks.len().min(CHUNK));
+            // A spec must be there before the first task that names it.
+            let needed = tasks
+                .iter()
+                .map(|task| task.spec.0 as usize + 1)
+                .max()
+                .unwrap_or(CHUNK);
+            let known = self.facts().specs.len();
+            let more =
+                needed
+                    .saturating_sub(known)
+                    .max(if later.is_empty() { specs.len() } else { 0 });
+            let later_specs = specs.split_off(specs.len().min(more));
+            self.record(Record::PlanExtended { specs, tasks });
+            (tasks, specs) = (later, later_specs);
+        }
+        if !created.only.is_empty() {
+            self.select(&created.only);
+        }
+        self.record(Record::PlanClosed);
+    }
+
+    fn select(&mut self, only: &[TaskIx]) {
+        let mut chosen = vec![false; self.facts().tasks.len()];
+        for ix in only {
+            if let Some(chosen) = chosen.get_mut(ix.0 as usize) {
+                *chosen = true;
+            }
+        }
+        for (at, chosen) in chosen.iter().enumerate().filter(|(_, chosen)| !**chosen) {
+            debug_assert!(!chosen);
+            let task = TaskIx(u32::try_from(at).unwrap_or(u32::MAX));
+            let (to, reason) = (TaskState::Skipped, TaskReason::NotSelected);
+            self.record(Record::TaskEnded { task, to, reason });
+        }
+    }
+
+    pub(super) fn recovered(
+        &mut self,
+        supervisor: Identity,
+        build: Arc<str>,
+        runs: Vec<(Generation, RunFacts)>,
+    ) {
+        self.may_settle = false;
+        let term = self.facts().batch.term + 1;
+        self.record(Record::SupervisorStarted {
+            term,
+            identity: supervisor,
+            build,
+        });
+        for (generation, facts) in runs {
+            self.reconcile(generation, facts);
+        }
+        match self.facts().batch.state {
+            BatchState::Done | BatchState::Failed => {}
+            BatchState::Running
+            | BatchState::Paused
+            | BatchState::Stopping
+            | BatchState::Interrupted => {
+                let (to, reason) = (BatchState::Running, BatchReason::Working);
+                self.record(Record::BatchMoved { to, reason });
+                self.check_limits();
+            }
+        }
+    }
+
+    /// A limit that was reached before is still reached.
+    fn check_limits(&mut self) {
+        let batch = &self.facts().batch;
+        let limits = batch.settings.limits;
+        let wall = limits.wall.is_some_and(|wall| batch.ran >= wall);
+        let wall = wall.then_some(crate::reason::BatchLimit::Wall);
+        if let Some(limit) = super::report::reached(limits, batch.usage).or(wall) {
+            self.pause_for_limit(limit);
+        }
+    }
+
+    fn reconcile(&mut self, generation: Generation, facts: RunFacts) {
+        let Some(run) = self.run(generation) else {
+            return;
+        };
+        let (ix, kind) = (run.task, run.kind);
+        let mut letter = rule(
+            facts.process,
+            &facts.result,
+            run.state,
+            run.stop.map(|stop| stop.0),
+        );
+        if letter == Letter::G && mutation::on(Mutation::DoubleSpawnOnResume) {
+            letter = Letter::D;
+        }
+        self.record(Record::RunReconciled { generation, letter });
+        if letter.refuses() {
+            let (to, reason) = (TaskState::Paused, TaskReason::Unresolved(letter));
+            if self.task(ix).state.is_live() {
+                self.withdraw_questions(generation);
+                self.record(Record::TaskMoved {
+                    task: ix,
+                    to,
+                    reason,
+                    next_check: None,
+                });
+            }
+            return;
+        }
+        if self.task(ix).state == TaskState::Paused {
+            let (to, reason) = match kind {
+                protocol::command::RunKind::Agent => (TaskState::Running, TaskReason::Working),
+                protocol::command::RunKind::Verify => (TaskState::Verifying, TaskReason::Proving),
+            };
+            self.record(Record::TaskMoved {
+                task: ix,
+                to,
+                reason,
+                next_check: None,
+            });
+        }
+        let durable = match facts.result {
+            ResultFact::Durable(result) => Some(result),
+            ResultFact::Absent | ResultFact::Unreadable => None,
+        };
+        self.run_over(generation, Exit::Unseen, durable, facts.injected);
+    }
+
+    pub(crate) fn clock_gap(&mut self, gap: Duration) {
+        self.record(Record::ClockGap { gap });
+        self.live.shift(gap);
+    }
+
+    pub(super) fn disk_failed(&mut self) {
+        if self.facts().batch.state == BatchState::Running {
+            let (to, reason) = (BatchState::Paused, BatchReason::Disk);
+            self.record(Record::BatchMoved { to, reason });
+        }
+    }
+
+    pub(super) fn disk_recovered(&mut self) {
+        let batch = &self.facts().batch;
+        if batch.state == BatchState::Paused && batch.reason == BatchReason::Disk {
+            let (to, reason) = (BatchState::Running, BatchReason::Working);
+            self.record(Record::BatchMoved { to, reason });
+        }
+    }
+}

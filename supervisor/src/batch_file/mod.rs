@@ -1,0 +1,80 @@
+//! `batch.yml` to a plan.
+//!
+//! ```text
+//! text -> tree (every node knows its place) -> low form (typed, as written) -> plan (as meant)
+//! ```
+//!
+//! Every stage goes on after a mistake, so that one reading shows all of them.
+
+use std::path::{Path, PathBuf};
+
+use supervisor_core::plan::Plan;
+
+mod decode;
+pub mod error;
+mod low;
+pub mod render;
+mod scalars;
+mod script;
+mod template;
+mod tree;
+pub mod work;
+
+pub use scalars::{parse_length, parse_time};
+
+/// Where the batch file comes from.
+#[derive(Debug, Clone, Copy)]
+pub enum Source<'a> {
+    /// A file; relative paths count from [`Request::current_dir`].
+    File(&'a Path),
+    /// Text that was already read (stdin); paths in it count from [`Request::current_dir`].
+    Text {
+        /// What it is called in messages, for example `<stdin>`.
+        name: &'a str,
+        /// Its bytes.
+        bytes: &'a [u8],
+    },
+}
+
+/// What to read, and what it is read with.
+#[derive(Debug, Clone, Copy)]
+pub struct Request<'a> {
+    /// The batch file.
+    pub source: Source<'a>,
+    /// The folder that relative paths count from, absolute.
+    pub current_dir: &'a Path,
+    /// The user's own file; it need not exist.
+    pub user_config: Option<&'a Path>,
+    /// `--set NAME=VALUE`: replaces variables of `vars`.
+    pub set: &'a [(String, String)],
+}
+
+/// A batch file, read and found valid.
+#[derive(Debug)]
+pub struct BatchFile {
+    /// What is to be done.
+    pub plan: Plan,
+    /// What makes two reads the same batch.
+    pub identity: Identity,
+    /// Every file that was read, the batch file first: to be kept in the state dir.
+    pub inputs: Vec<Input>,
+}
+
+/// Same batch = same name and same repository.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// The batch's name.
+    pub name: String,
+    /// Root of the git repository that the working folder is in, else the working folder; absolute,
+    /// symbolic links resolved.
+    pub root: PathBuf,
+}
+
+/// One file that was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Input {
+    /// Its path, absolute; for text without a file the name it was given.
+    pub path: PathBuf,
+    /// Its content.
+    pub bytes: Vec<u8>,
+}

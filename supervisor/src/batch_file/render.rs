@@ -1,0 +1,407 @@
+//! What a run is told: the templates of batch, agent and task filled in for one attempt.
+
+use std::collections::BTreeMap;
+
+use protocol::command::{
+    Adapter, CommandAdapter, PromptBy, ScriptedAdapter, Text, VerifyAdapter, VerifyCommand,
+};
+use protocol::ids::{AttemptNo, BatchId, TaskId};
+use protocol::script::Script;
+use serde_json::Value as Json;
+use tera::Context;
+
+use super::template::{Engine, TemplateError, is_template, to_value};
+use super::work::{Act, AgentWork, BatchWork, CommandDrive, Drive, PASSED_ON, TaskWork};
+
+/// Longest single argument, bytes: Linux takes 128 KiB with the closing zero (`MAX_ARG_STRLEN`).
+pub const ARGUMENT_MAX: usize = (128 << 10) - 1;
+
+/// What a render needs to know of the attempt.
+#[derive(Debug, Clone, Copy)]
+pub struct RenderContext<'a> {
+    /// The batch's id.
+    pub batch: &'a BatchId,
+    /// The batch's name.
+    pub batch_name: &'a str,
+    /// The task.
+    pub task: &'a TaskId,
+    /// The attempt's number.
+    pub attempt: AttemptNo,
+    /// The task's `foreach` item, as JSON text (as the plan has it).
+    pub item: Option<&'a str>,
+    /// The attempt's place among those that live, from 0 to `concurrency - 1`.
+    pub slot: u32,
+    /// Results of the task's dependencies; may be empty unless [`TaskWork::reads_deps`].
+    pub deps: &'a BTreeMap<TaskId, DependencyResult>,
+    /// The supervisor's own environment.
+    pub own_env: &'a BTreeMap<String, String>,
+}
+
+/// What a template can see of a dependency.
+#[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize)]
+pub struct DependencyResult {
+    /// The summary of its result.
+    pub result: String,
+}
+
+/// Everything of a `start` that comes from the batch file.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rendered {
+    /// The prompt.
+    pub prompt: Option<String>,
+    /// The whole environment of the agent.
+    pub env: BTreeMap<String, String>,
+    /// How the agent is driven. A result file is still relative to the working folder.
+    pub adapter: Adapter,
+}
+
+/// A text can not be handed to a run.
+#[derive(Debug, thiserror::Error)]
+pub enum RenderError {
+    /// A template fails.
+    #[error("the template of {part} can not be filled in")]
+    Template {
+        /// Which text.
+        part: Part,
+        /// Why.
+        #[source]
+        source: TemplateError,
+    },
+    /// Too long for the command line.
+    #[error(
+        "{part} is {length} bytes, an argument may have {ARGUMENT_MAX}: use `prompt_by: stdin`"
+    )]
+    TooLong {
+        /// Which text.
+        part: Part,
+        /// Its length, bytes.
+        length: usize,
+    },
+    /// A zero byte can not stand in an argument or a variable.
+    #[error("{part} has a zero byte")]
+    ZeroByte {
+        /// Which text.
+        part: Part,
+    },
+    /// The plan names a text that the batch has not.
+    #[error("the batch has no shared text of this number")]
+    NoSuchText,
+    /// The task has nothing that this agent can do.
+    #[error("the task's work does not fit its agent's kind")]
+    Mismatch,
+    /// An item or script that is not the JSON it was written as.
+    #[error("the plan's JSON can not be read")]
+    Json(#[source] serde_json::Error),
+}
+
+/// Which text of the batch file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Part {
+    /// The prompt.
+    Prompt,
+    /// An argument of the command, from 0.
+    Argument(usize),
+    /// The result file's path.
+    ResultFile,
+    /// An environment variable's value.
+    Env(String),
+    /// A text in the script.
+    Script,
+    /// An argument of the verify command of this number, from 0.
+    Verify(usize),
+}
+
+impl std::fmt::Display for Part {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Part::Prompt => f.write_str("the prompt"),
+            Part::Argument(index) => write!(f, "argument {index} of the command"),
+            Part::ResultFile => f.write_str("`result_file`"),
+            Part::Env(name) => write!(f, "the variable {name}"),
+            Part::Script => f.write_str("a text of the script"),
+            Part::Verify(index) => write!(f, "verify command {}", index + 1),
+        }
+    }
+}
+
+/// Fills in templates; keeps what it compiled.
+#[derive(Debug, Default)]
+pub struct Renderer {
+    engine: Engine,
+}
+
+impl Renderer {
+    /// What an agent run is told.
+    ///
+    /// # Errors
+    /// [`RenderError`] when a template fails with this attempt's values, or a text does not fit
+    /// where it goes.
+    pub fn start(
+        &mut self,
+        batch: &BatchWork,
+        agent: &AgentWork,
+        task: &TaskWork,
+        context: RenderContext<'_>,
+    ) -> Result<Rendered, RenderError> {
+        let mut filling = Filling::new(&mut self.engine, batch, task, context);
+        let layers = [&batch.env, &agent.env, &task.env];
+        let names = [&batch.env_from, &agent.env_from, &task.env_from];
+        let env = filling.environment(&layers, &names)?;
+        let (prompt, adapter) = match (&agent.drive, &task.act) {
+            (Drive::Run, Act::Run(argv)) => (None, filling.run(argv)?),
+            (Drive::Command(drive), act) => filling.command(drive, act, batch)?,
+            (
+                Drive::Scripted {
+                    script: Some(script),
+                },
+                act,
+            ) => (filling.prompt(act, batch)?, filling.scripted(script)?),
+            (Drive::Scripted { script: None }, Act::Script(script)) => {
+                (None, filling.scripted(script)?)
+            }
+            (Drive::Run | Drive::Scripted { script: None }, _) => {
+                return Err(RenderError::Mismatch);
+            }
+        };
+        Ok(Rendered {
+            prompt,
+            env,
+            adapter,
+        })
+    }
+
+    /// What a verify run is told: its commands, and the environment that they share.
+    ///
+    /// # Errors
+    /// As for [`Renderer::start`].
+    pub fn verify(
+        &mut self,
+        batch: &BatchWork,
+        task: &TaskWork,
+        context: RenderContext<'_>,
+    ) -> Result<Rendered, RenderError> {
+        let mut filling = Filling::new(&mut self.engine, batch, task, context);
+        let env =
+            filling.environment(&[&batch.env, &task.env], &[&batch.env_from, &task.env_from])?;
+        let mut commands = Vec::with_capacity(task.verify.len());
+        for (index, command) in task.verify.iter().enumerate() {
+            let argv = command
+                .argv
+                .iter()
+                .map(|text| filling.argument(text, Part::Verify(index)));
+            commands.push(VerifyCommand {
+                argv: argv.collect::<Result<_, _>>()?,
+                timeout_ms: command.timeout_ms,
+                env: filling.variables(&command.env)?,
+            });
+        }
+        Ok(Rendered {
+            prompt: None,
+            env,
+            adapter: Adapter::Verify(VerifyAdapter { commands }),
+        })
+    }
+}
+
+/// One render: the engine, and the context once a text asks for it.
+struct Filling<'a> {
+    engine: &'a mut Engine,
+    batch: &'a BatchWork,
+    task: &'a TaskWork,
+    known: RenderContext<'a>,
+    context: Option<Context>,
+}
+
+impl<'a> Filling<'a> {
+    fn new(
+        engine: &'a mut Engine,
+        batch: &'a BatchWork,
+        task: &'a TaskWork,
+        known: RenderContext<'a>,
+    ) -> Self {
+        Self {
+            engine,
+            batch,
+            task,
+            known,
+            context: None,
+        }
+    }
+
+    fn fill(&mut self, text: &str, part: Part) -> Result<String, RenderError> {
+        if !is_template(text) {
+            return Ok(text.to_owned());
+        }
+        let context = match self.context.take() {
+            Some(context) => context,
+            None => build_context(&self.batch.vars, &self.task.vars, self.known)?,
+        };
+        let filled = self.engine.render(text, &context);
+        self.context = Some(context);
+        filled.map_err(|source| RenderError::Template { part, source })
+    }
+
+    fn argument(&mut self, text: &str, part: Part) -> Result<String, RenderError> {
+        let filled = self.fill(text, part.clone())?;
+        fits_argument(&filled, part)?;
+        Ok(filled)
+    }
+
+    fn variables(
+        &mut self,
+        env: &BTreeMap<String, String>,
+    ) -> Result<BTreeMap<String, String>, RenderError> {
+        let mut filled = BTreeMap::new();
+        for (name, text) in env {
+            let value = self.argument(text, Part::Env(name.clone()))?;
+            filled.insert(name.clone(), value);
+        }
+        Ok(filled)
+    }
+
+    /// The whole environment: what is always passed on, what was asked for by name, what the file
+    /// sets (later layers win), and who the run is.
+    fn environment(
+        &mut self,
+        layers: &[&BTreeMap<String, String>],
+        names: &[&Vec<String>],
+    ) -> Result<BTreeMap<String, String>, RenderError> {
+        let own = self.known.own_env;
+        let always = |name: &str| PASSED_ON.contains(&name) || name.starts_with("LC_");
+        let asked = |name: &String| names.iter().any(|list| list.contains(name));
+        let passed = own.iter().filter(|(name, _)| always(name) || asked(name));
+        let mut env: BTreeMap<String, String> = passed
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect();
+        for layer in layers {
+            env.extend(self.variables(layer)?);
+        }
+        let who = [
+            ("SUPERVISOR_BATCH", self.known.batch.to_string()),
+            ("SUPERVISOR_TASK", self.known.task.to_string()),
+            ("SUPERVISOR_ATTEMPT", self.known.attempt.to_string()),
+            ("SUPERVISOR_SLOT", self.known.slot.to_string()),
+        ];
+        env.extend(who.map(|(name, value)| (name.to_owned(), value)));
+        Ok(env)
+    }
+
+    fn arguments(&mut self, argv: &[String]) -> Result<Vec<String>, RenderError> {
+        let texts = argv.iter().enumerate();
+        texts
+            .map(|(index, text)| self.argument(text, Part::Argument(index)))
+            .collect()
+    }
+
+    fn run(&mut self, argv: &[String]) -> Result<Adapter, RenderError> {
+        Ok(Adapter::Command(CommandAdapter {
+            argv: self.arguments(argv)?,
+            prompt_by: PromptBy::None,
+            result_file: None,
+        }))
+    }
+
+    fn command(
+        &mut self,
+        drive: &CommandDrive,
+        act: &Act,
+        batch: &BatchWork,
+    ) -> Result<(Option<String>, Adapter), RenderError> {
+        let prompt = self.prompt(act, batch)?;
+        if let (PromptBy::Argument, Some(prompt)) = (drive.prompt_by, &prompt) {
+            fits_argument(prompt, Part::Prompt)?;
+        }
+        let result_file = match &drive.result_file {
+            Some(path) => Some(self.argument(path, Part::ResultFile)?),
+            None => None,
+        };
+        let adapter = Adapter::Command(CommandAdapter {
+            argv: self.arguments(&drive.argv)?,
+            // Without a prompt there is nothing to hand over, whatever the agent's way.
+            prompt_by: if prompt.is_some() {
+                drive.prompt_by
+            } else {
+                PromptBy::None
+            },
+            result_file,
+        });
+        Ok((prompt, adapter))
+    }
+
+    fn prompt(&mut self, act: &Act, batch: &BatchWork) -> Result<Option<String>, RenderError> {
+        match act {
+            Act::Prompt(text) => {
+                let text = text.resolve(batch).ok_or(RenderError::NoSuchText)?;
+                self.fill(text, Part::Prompt).map(Some)
+            }
+            Act::Nothing => Ok(None),
+            Act::Script(_) | Act::Run(_) => Err(RenderError::Mismatch),
+        }
+    }
+
+    fn scripted(&mut self, script: &Script) -> Result<Adapter, RenderError> {
+        let mut json = serde_json::to_value(script).map_err(RenderError::Json)?;
+        self.fill_json(&mut json)?;
+        let script = Text::Inline(json.to_string());
+        Ok(Adapter::Scripted(ScriptedAdapter { script }))
+    }
+
+    /// Fills in every text of a script. Its nesting is bounded by the batch file's.
+    fn fill_json(&mut self, json: &mut Json) -> Result<(), RenderError> {
+        match json {
+            Json::String(text) if is_template(text) => {
+                *text = self.fill(text, Part::Script)?;
+                Ok(())
+            }
+            Json::Null | Json::Bool(_) | Json::Number(_) | Json::String(_) => Ok(()),
+            Json::Array(items) => items.iter_mut().try_for_each(|item| self.fill_json(item)),
+            Json::Object(map) => map.values_mut().try_for_each(|value| self.fill_json(value)),
+        }
+    }
+}
+
+fn fits_argument(text: &str, part: Part) -> Result<(), RenderError> {
+    if text.contains('\0') {
+        return Err(RenderError::ZeroByte { part });
+    }
+    if text.len() > ARGUMENT_MAX {
+        return Err(RenderError::TooLong {
+            part,
+            length: text.len(),
+        });
+    }
+    Ok(())
+}
+
+/// The names that a template can use: `vars`, `task`, `batch`, `item`, `slot`, `deps`.
+pub(super) fn build_context(
+    batch_vars: &BTreeMap<String, Json>,
+    task_vars: &BTreeMap<String, Json>,
+    known: RenderContext<'_>,
+) -> Result<Context, RenderError> {
+    let mut vars: BTreeMap<&str, &Json> = BTreeMap::new();
+    vars.extend(
+        batch_vars
+            .iter()
+            .map(|(name, value)| (name.as_str(), value)),
+    );
+    vars.extend(task_vars.iter().map(|(name, value)| (name.as_str(), value)));
+    let mut context = Context::new();
+    context.insert("vars", &vars);
+    let task = serde_json::json!({"id": known.task.as_str(), "attempt": known.attempt.0});
+    context.insert_value("task", to_value(&task));
+    let batch = serde_json::json!({"id": known.batch.as_str(), "name": known.batch_name});
+    context.insert_value("batch", to_value(&batch));
+    context.insert("slot", &known.slot);
+    let deps: BTreeMap<&str, &DependencyResult> = known
+        .deps
+        .iter()
+        .map(|(id, result)| (id.as_str(), result))
+        .collect();
+    context.insert("deps", &deps);
+    if let Some(text) = known.item {
+        let item: Json = serde_json::from_str(text).map_err(RenderError::Json)?;
+        context.insert_value("item", to_value(&item));
+    }
+    Ok(context)
+}

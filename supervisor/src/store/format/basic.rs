@@ -1,0 +1,138 @@
+//! Mirrors of what records and state share: moments, identities, reasons.
+
+use std::sync::Arc;
+
+use protocol::class::Class;
+use protocol::ids::QuestionId;
+use serde::{Deserialize, Serialize};
+
+use supervisor_core::identity::{Exit, Identity};
+use supervisor_core::input::StopStage;
+use supervisor_core::plan::TaskIx;
+use supervisor_core::reason::{AccountReason, BatchLimit, BatchReason, TaskReason};
+use supervisor_core::time::{Boot, BootId, Deadline, Now, Wall};
+
+use super::mirror::{As, Hex, Mirror, Num, mirrors};
+
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Now", deny_unknown_fields)]
+pub(super) struct NowDef {
+    #[serde(with = "As::<Num>")]
+    wall: Wall,
+    #[serde(with = "As::<Num>")]
+    boot: Boot,
+    #[serde(with = "As::<Hex>")]
+    boot_id: BootId,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Deadline", rename_all = "snake_case")]
+pub(super) enum DeadlineDef {
+    Boot(#[serde(with = "As::<Num>")] Boot),
+    Wall(#[serde(with = "As::<Num>")] Wall),
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Identity", deny_unknown_fields)]
+pub(super) struct IdentityDef {
+    node: Arc<str>,
+    pid_namespace: u64,
+    #[serde(with = "As::<Hex>")]
+    boot_id: BootId,
+    pid: u32,
+    start_ticks: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pidfs_inode: Option<u64>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Exit", rename_all = "snake_case")]
+pub(super) enum ExitDef {
+    Code(i32),
+    Signal(i32),
+    Unseen,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "StopStage", rename_all = "snake_case")]
+pub(super) enum StopStageDef {
+    Drain,
+    Stop,
+    Kill,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "BatchLimit", rename_all = "snake_case")]
+pub(super) enum BatchLimitDef {
+    Turns,
+    Tokens,
+    Cost,
+    Wall,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "BatchReason", rename_all = "snake_case")]
+pub(super) enum BatchReasonDef {
+    Working,
+    Operator,
+    Limit(#[serde(with = "As::<BatchLimitDef>")] BatchLimit),
+    Disk,
+    TaskFailed(#[serde(with = "As::<Num>")] TaskIx),
+    TooManyFailures,
+    NothingStarts,
+    Until,
+    Drain,
+    Stop,
+    Settled,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "TaskReason", rename_all = "snake_case")]
+pub(super) enum TaskReasonDef {
+    New,
+    Dependencies,
+    Touches(#[serde(with = "As::<Num>")] TaskIx),
+    NotBefore,
+    Lane,
+    Backoff(Class),
+    AccountLimited,
+    AccountStopped,
+    Working,
+    Proving,
+    Question(QuestionId),
+    Operator,
+    Killed,
+    Interrupted,
+    Proven,
+    AsDone,
+    Failed(Class),
+    Quarantined,
+    DependencyFailed(#[serde(with = "As::<Num>")] TaskIx),
+    SkippedByOperator,
+    CancelledByOperator,
+    BatchStopped,
+    NotSelected,
+    Removed,
+    Reopened,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "AccountReason", rename_all = "snake_case")]
+pub(super) enum AccountReasonDef {
+    Class(Class),
+    Reset,
+    ProbeWentWell,
+    Operator,
+}
+
+mirrors! {
+    NowDef of Now,
+    DeadlineDef of Deadline,
+    IdentityDef of Identity,
+    ExitDef of Exit,
+    StopStageDef of StopStage,
+    BatchLimitDef of BatchLimit,
+    BatchReasonDef of BatchReason,
+    TaskReasonDef of TaskReason,
+    AccountReasonDef of AccountReason,
+}

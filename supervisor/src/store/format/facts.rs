@@ -1,0 +1,261 @@
+//! Mirrors of the state that a checkpoint holds.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use protocol::class::Class;
+use protocol::command::{RunKind, SteerMode};
+use protocol::ids::{AttemptNo, BatchId, Generation, MessageId, QuestionId, TaskId};
+use protocol::report::{Capabilities, RunResult, Usage};
+use serde::{Deserialize, Serialize};
+
+use supervisor_core::facts::{
+    Account, Attempt, Batch, Facts, Message, Outcome, Question, Run, Task,
+};
+use supervisor_core::identity::Identity;
+use supervisor_core::input::StopStage;
+use supervisor_core::machine::{
+    AccountState, AttemptState, BatchState, MessageState, QuestionState, RunState, TaskState,
+};
+use supervisor_core::plan::{
+    AccountSpec, AgentSpec, Dependency, RetryMode, Settings, SpecIx, TaskIx, TaskSpec,
+};
+use supervisor_core::reason::{AccountReason, BatchReason, TaskReason};
+use supervisor_core::record::StopReason;
+use supervisor_core::time::{Boot, Deadline, Now, Wall};
+
+use super::basic::{
+    AccountReasonDef, BatchReasonDef, DeadlineDef, IdentityDef, NowDef, StopStageDef, TaskReasonDef,
+};
+use super::mirror::{
+    As, Boxed, Hex, List, Map, Millis, Mirror, Num, Opt, Pair, Shared, Word, is_default, mirrors,
+};
+use super::plan::{
+    AccountSpecDef, AgentSpecDef, DependencyDef, RetryModeDef, SettingsDef, TaskSpecDef,
+};
+
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Facts", deny_unknown_fields)]
+pub(super) struct FactsDef {
+    #[serde(with = "As::<BatchDef>")]
+    batch: Batch,
+    #[serde(with = "As::<List<AgentSpecDef>>")]
+    agents: Vec<AgentSpec>,
+    #[serde(with = "As::<List<AccountDef>>")]
+    accounts: Vec<Account>,
+    #[serde(with = "As::<List<Shared<TaskSpecDef>>>")]
+    specs: Vec<Arc<TaskSpec>>,
+    #[serde(with = "As::<List<TaskDef>>")]
+    tasks: Vec<Task>,
+    #[serde(with = "As::<Map<RunDef>>")]
+    runs: BTreeMap<Generation, Run>,
+    #[serde(with = "As::<Map<MessageDef>>")]
+    messages: BTreeMap<MessageId, Message>,
+    #[serde(with = "As::<Map<QuestionDef>>")]
+    questions: BTreeMap<QuestionId, Question>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Batch", deny_unknown_fields)]
+pub(super) struct BatchDef {
+    id: BatchId,
+    #[serde(with = "As::<Word>")]
+    state: BatchState,
+    #[serde(with = "As::<BatchReasonDef>")]
+    reason: BatchReason,
+    #[serde(with = "As::<Num>")]
+    created: Wall,
+    #[serde(with = "As::<NowDef>")]
+    now: Now,
+    term: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(with = "As::<Opt<IdentityDef>>")]
+    supervisor: Option<Identity>,
+    seq: u64,
+    seed: u64,
+    #[serde(with = "As::<SettingsDef>")]
+    settings: Settings,
+    plan_closed: bool,
+    last_generation: Generation,
+    last_message: MessageId,
+    last_question: QuestionId,
+    usage: Usage,
+    #[serde(with = "As::<Millis>")]
+    ran: Duration,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(with = "As::<Opt<Num>>")]
+    running_since: Option<Boot>,
+    spawn_failures: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(with = "As::<Opt<StopStageDef>>")]
+    stop_grade: Option<StopStage>,
+}
+
+/// The one mirror of which there may be 100,000: what is as at the start is left out.
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Task", deny_unknown_fields)]
+pub(super) struct TaskDef {
+    id: TaskId,
+    #[serde(with = "As::<Num>")]
+    spec: SpecIx,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    item: Option<Arc<str>>,
+    #[serde(default, skip_serializing_if = "<[_]>::is_empty")]
+    touches: Arc<[Arc<str>]>,
+    #[serde(default, skip_serializing_if = "<[_]>::is_empty")]
+    #[serde(with = "As::<List<DependencyDef>>")]
+    depends_on: Box<[Dependency]>,
+    #[serde(with = "As::<Word>")]
+    state: TaskState,
+    #[serde(with = "As::<TaskReasonDef>")]
+    reason: TaskReason,
+    #[serde(with = "As::<Num>")]
+    since: Wall,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(with = "As::<Opt<DeadlineDef>>")]
+    next_check: Option<Deadline>,
+    #[serde(default, skip_serializing_if = "is_default")]
+    epoch: u32,
+    #[serde(default, skip_serializing_if = "is_default")]
+    attempts: AttemptNo,
+    #[serde(default, skip_serializing_if = "is_default")]
+    consumed: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    attempts_max: Option<u32>,
+    #[serde(default, skip_serializing_if = "is_default")]
+    lost: u32,
+    #[serde(default, skip_serializing_if = "is_default")]
+    free_retries: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(with = "As::<Opt<AttemptDef>>")]
+    attempt: Option<Attempt>,
+    #[serde(with = "As::<RetryModeDef>")]
+    mode: RetryMode,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    session: Option<Arc<str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(with = "As::<Opt<Boxed<OutcomeDef>>>")]
+    last: Option<Box<Outcome>>,
+    #[serde(default, skip_serializing_if = "is_default")]
+    usage: Usage,
+    #[serde(default, skip_serializing_if = "is_default")]
+    hold: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Attempt", deny_unknown_fields)]
+pub(super) struct AttemptDef {
+    no: AttemptNo,
+    #[serde(with = "As::<Word>")]
+    state: AttemptState,
+    slot: u32,
+    #[serde(with = "As::<RetryModeDef>")]
+    mode: RetryMode,
+    run: Generation,
+    #[serde(with = "As::<Num>")]
+    deadline: Boot,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    result: Option<Arc<RunResult>>,
+    probe: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Outcome", deny_unknown_fields)]
+pub(super) struct OutcomeDef {
+    attempt: AttemptNo,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    class: Option<Class>,
+    detail: Arc<str>,
+    summary: Arc<str>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Run", deny_unknown_fields)]
+pub(super) struct RunDef {
+    #[serde(with = "As::<Num>")]
+    task: TaskIx,
+    attempt: AttemptNo,
+    kind: RunKind,
+    #[serde(with = "As::<Word>")]
+    state: RunState,
+    #[serde(with = "As::<Hex>")]
+    token: u128,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(with = "As::<Opt<IdentityDef>>")]
+    identity: Option<Identity>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    capabilities: Option<Capabilities>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(with = "As::<Opt<Pair<Word, Num>>>")]
+    stop: Option<(StopReason, Boot)>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    result: Option<Arc<RunResult>>,
+    usage: Usage,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Message", deny_unknown_fields)]
+pub(super) struct MessageDef {
+    #[serde(with = "As::<Num>")]
+    task: TaskIx,
+    mode: SteerMode,
+    text: Arc<str>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(with = "As::<Opt<Num>>")]
+    expires: Option<Wall>,
+    #[serde(with = "As::<Word>")]
+    state: MessageState,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    generation: Option<Generation>,
+    #[serde(with = "As::<List<Pair<Word, Num>>>")]
+    rungs: Vec<(MessageState, Wall)>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Question", deny_unknown_fields)]
+pub(super) struct QuestionDef {
+    #[serde(with = "As::<Num>")]
+    task: TaskIx,
+    generation: Generation,
+    text: Arc<str>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    options: Vec<Arc<str>>,
+    #[serde(with = "As::<Num>")]
+    asked: Wall,
+    #[serde(with = "As::<DeadlineDef>")]
+    deadline: Deadline,
+    #[serde(with = "As::<Word>")]
+    state: QuestionState,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    answer: Option<Arc<str>>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Account", deny_unknown_fields)]
+pub(super) struct AccountDef {
+    #[serde(with = "As::<AccountSpecDef>")]
+    spec: AccountSpec,
+    #[serde(with = "As::<Word>")]
+    state: AccountState,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(with = "As::<Opt<AccountReasonDef>>")]
+    reason: Option<AccountReason>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(with = "As::<Opt<DeadlineDef>>")]
+    until: Option<Deadline>,
+    #[serde(default, skip_serializing_if = "is_default")]
+    limited: u32,
+}
+
+mirrors! {
+    FactsDef of Facts,
+    BatchDef of Batch,
+    TaskDef of Task,
+    AttemptDef of Attempt,
+    OutcomeDef of Outcome,
+    RunDef of Run,
+    MessageDef of Message,
+    QuestionDef of Question,
+    AccountDef of Account,
+}

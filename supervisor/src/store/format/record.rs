@@ -1,0 +1,258 @@
+//! Mirrors of the records.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use protocol::class::Class;
+use protocol::command::{RunKind, SteerMode};
+use protocol::ids::{AttemptNo, BatchId, Generation, MessageId, QuestionId};
+use protocol::report::{Capabilities, RunResult, Usage};
+use serde::{Deserialize, Serialize};
+
+use supervisor_core::identity::{Exit, Identity};
+use supervisor_core::machine::{AccountState, BatchState, MessageState, QuestionState, TaskState};
+use supervisor_core::plan::{
+    AccountIx, AccountSpec, AgentSpec, PlannedTask, RetryMode, Settings, SpecIx, TaskIx, TaskSpec,
+};
+use supervisor_core::reason::{AccountReason, BatchReason, TaskReason};
+use supervisor_core::reconcile::Letter;
+use supervisor_core::record::{
+    AttemptEnded, AttemptStarted, BatchCreated, Next, Record, StopReason,
+};
+use supervisor_core::time::{Deadline, Wall};
+
+use super::basic::{
+    AccountReasonDef, BatchReasonDef, DeadlineDef, ExitDef, IdentityDef, TaskReasonDef,
+};
+use super::mirror::{As, Boxed, Hex, List, Millis, Mirror, Num, Opt, Shared, Word, mirrors};
+use super::plan::{
+    AccountSpecDef, AgentSpecDef, PlannedTaskDef, RetryModeDef, SettingsDef, TaskSpecDef,
+};
+
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Record", rename_all = "snake_case", deny_unknown_fields)]
+pub(super) enum RecordDef {
+    BatchCreated(#[serde(with = "As::<Boxed<BatchCreatedDef>>")] Box<BatchCreated>),
+    PlanExtended {
+        #[serde(with = "As::<List<Shared<TaskSpecDef>>>")]
+        specs: Vec<Arc<TaskSpec>>,
+        #[serde(with = "As::<List<PlannedTaskDef>>")]
+        tasks: Vec<PlannedTask>,
+    },
+    PlanClosed,
+    TaskRevised {
+        #[serde(with = "As::<Num>")]
+        task: TaskIx,
+        #[serde(with = "As::<Num>")]
+        spec: SpecIx,
+    },
+    SupervisorStarted {
+        term: u64,
+        #[serde(with = "As::<IdentityDef>")]
+        identity: Identity,
+        build: Arc<str>,
+    },
+    ClockGap {
+        #[serde(with = "As::<Millis>")]
+        gap: Duration,
+    },
+    BatchMoved {
+        #[serde(with = "As::<Word>")]
+        to: BatchState,
+        #[serde(with = "As::<BatchReasonDef>")]
+        reason: BatchReason,
+    },
+    TaskMoved {
+        #[serde(with = "As::<Num>")]
+        task: TaskIx,
+        #[serde(with = "As::<Word>")]
+        to: TaskState,
+        #[serde(with = "As::<TaskReasonDef>")]
+        reason: TaskReason,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(with = "As::<Opt<DeadlineDef>>")]
+        next_check: Option<Deadline>,
+    },
+    AttemptStarted(#[serde(with = "As::<AttemptStartedDef>")] AttemptStarted),
+    RunIntended {
+        generation: Generation,
+        #[serde(with = "As::<Num>")]
+        task: TaskIx,
+        kind: RunKind,
+        #[serde(with = "As::<Hex>")]
+        token: u128,
+    },
+    RunSpawned {
+        generation: Generation,
+        #[serde(with = "As::<IdentityDef>")]
+        identity: Identity,
+    },
+    RunStarted {
+        generation: Generation,
+        capabilities: Capabilities,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        session: Option<Arc<str>>,
+    },
+    StopDecided {
+        generation: Generation,
+        #[serde(with = "As::<Word>")]
+        reason: StopReason,
+        #[serde(with = "As::<Millis>")]
+        grace: Duration,
+    },
+    RunFinished {
+        generation: Generation,
+        result: Arc<RunResult>,
+    },
+    RunEnded {
+        generation: Generation,
+        #[serde(with = "As::<ExitDef>")]
+        exit: Exit,
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        injected: Vec<MessageId>,
+    },
+    RunReconciled {
+        generation: Generation,
+        #[serde(with = "As::<Word>")]
+        letter: Letter,
+    },
+    AttemptEnded(#[serde(with = "As::<AttemptEndedDef>")] AttemptEnded),
+    TaskEnded {
+        #[serde(with = "As::<Num>")]
+        task: TaskIx,
+        #[serde(with = "As::<Word>")]
+        to: TaskState,
+        #[serde(with = "As::<TaskReasonDef>")]
+        reason: TaskReason,
+    },
+    Reopened {
+        #[serde(with = "As::<Num>")]
+        task: TaskIx,
+        #[serde(with = "As::<RetryModeDef>")]
+        mode: RetryMode,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        attempts: Option<u32>,
+    },
+    MessageQueued {
+        id: MessageId,
+        #[serde(with = "As::<Num>")]
+        task: TaskIx,
+        mode: SteerMode,
+        text: Arc<str>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(with = "As::<Opt<Num>>")]
+        expires: Option<Wall>,
+    },
+    MessageMoved {
+        id: MessageId,
+        #[serde(with = "As::<Word>")]
+        to: MessageState,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        generation: Option<Generation>,
+    },
+    QuestionOpened {
+        id: QuestionId,
+        #[serde(with = "As::<Num>")]
+        task: TaskIx,
+        generation: Generation,
+        text: Arc<str>,
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        options: Vec<Arc<str>>,
+        #[serde(with = "As::<DeadlineDef>")]
+        deadline: Deadline,
+    },
+    QuestionMoved {
+        id: QuestionId,
+        #[serde(with = "As::<Word>")]
+        to: QuestionState,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        answer: Option<Arc<str>>,
+    },
+    AccountMoved {
+        #[serde(with = "As::<Num>")]
+        account: AccountIx,
+        #[serde(with = "As::<Word>")]
+        to: AccountState,
+        #[serde(with = "As::<AccountReasonDef>")]
+        reason: AccountReason,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(with = "As::<Opt<DeadlineDef>>")]
+        until: Option<Deadline>,
+    },
+    UsageNoted {
+        generation: Generation,
+        usage: Usage,
+    },
+    ConcurrencySet {
+        concurrency: u32,
+    },
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "BatchCreated", deny_unknown_fields)]
+pub(super) struct BatchCreatedDef {
+    id: BatchId,
+    seed: u64,
+    #[serde(with = "As::<SettingsDef>")]
+    settings: Settings,
+    #[serde(with = "As::<List<AgentSpecDef>>")]
+    agents: Vec<AgentSpec>,
+    #[serde(with = "As::<List<AccountSpecDef>>")]
+    accounts: Vec<AccountSpec>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "AttemptStarted", deny_unknown_fields)]
+pub(super) struct AttemptStartedDef {
+    #[serde(with = "As::<Num>")]
+    task: TaskIx,
+    attempt: AttemptNo,
+    slot: u32,
+    #[serde(with = "As::<RetryModeDef>")]
+    mode: RetryMode,
+    generation: Generation,
+    #[serde(with = "As::<Hex>")]
+    token: u128,
+    probe: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "AttemptEnded", deny_unknown_fields)]
+pub(super) struct AttemptEndedDef {
+    #[serde(with = "As::<Num>")]
+    task: TaskIx,
+    attempt: AttemptNo,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    class: Option<Class>,
+    consumed: bool,
+    detail: Arc<str>,
+    #[serde(with = "As::<NextDef>")]
+    next: Next,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Next", rename_all = "snake_case", deny_unknown_fields)]
+pub(super) enum NextDef {
+    End,
+    Retry {
+        #[serde(with = "As::<RetryModeDef>")]
+        mode: RetryMode,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(with = "As::<Opt<DeadlineDef>>")]
+        at: Option<Deadline>,
+    },
+    Hold {
+        #[serde(with = "As::<TaskReasonDef>")]
+        reason: TaskReason,
+        #[serde(with = "As::<RetryModeDef>")]
+        mode: RetryMode,
+    },
+}
+
+mirrors! {
+    RecordDef of Record,
+    BatchCreatedDef of BatchCreated,
+    AttemptStartedDef of AttemptStarted,
+    AttemptEndedDef of AttemptEnded,
+    NextDef of Next,
+}

@@ -1,0 +1,36 @@
+//! Everything of a batch that outlives a process: files, their names, their format, their order.
+//!
+//! - [`disk`] is the seam below: the few calls that the store makes, real or simulated.
+//! - [`state_root`], [`state_dir`], [`lock`], [`index`] say where things are and who owns them.
+//! - [`format`] is what is written; [`seal`] is how one line proves that it is whole.
+//! - [`journal`] is the truth and is only ever appended to; [`load`] reads it back and cuts a torn
+//!   tail; [`checkpoint`] is a shortcut for reading; [`inbox`] keeps requests for later.
+//!
+//! The rule of the whole room: what can not be read, or is of a newer release, stops whoever reads
+//! it. It is never overwritten, skipped or taken for missing.
+
+pub mod checkpoint;
+pub mod disk;
+pub mod error;
+pub mod format;
+pub mod inbox;
+pub mod index;
+pub mod journal;
+pub mod load;
+pub mod lock;
+mod path_text;
+mod scan;
+pub mod seal;
+pub mod state_dir;
+pub mod state_root;
+
+#[cfg(test)]
+mod tests;
+
+pub use disk::{Disk, DiskFile, OpenAs, RealDisk};
+pub use error::StoreError;
+pub use journal::{Journal, Position};
+pub use load::{Check, Loaded, TornTail, load, open_for_append};
+pub use lock::{Holder, Lock, LockState};
+pub use state_dir::StateDir;
+pub use state_root::StateRoot;

@@ -1,0 +1,114 @@
+//! The folder of one batch: the name of every file in it.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+
+use protocol::ids::{AttemptNo, Generation, TaskId};
+use supervisor_core::time::Wall;
+
+use super::disk::Disk;
+use super::error::StoreError;
+
+/// The folder of one batch. Only names: nothing is opened by it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StateDir(PathBuf);
+
+impl StateDir {
+    /// The folder at `path`.
+    pub fn at(path: impl Into<PathBuf>) -> Self {
+        Self(path.into())
+    }
+
+    /// Makes the folder and those in it that every batch has; they may exist.
+    ///
+    /// # Errors
+    /// [`StoreError::Full`], [`StoreError::Io`], [`StoreError::SyncFailed`].
+    pub fn create(&self, disk: &dyn Disk) -> Result<(), StoreError> {
+        let folders = [self.journal(), self.inputs(), self.inbox(), self.tasks()];
+        for folder in &folders {
+            disk.create_dir(folder)
+                .map_err(|error| StoreError::writing(folder, error))?;
+        }
+        let above = self.0.parent().unwrap_or(&self.0);
+        for folder in [&self.0, above] {
+            disk.sync_dir(folder)
+                .map_err(|source| StoreError::SyncFailed {
+                    file: folder.to_owned(),
+                    source,
+                })?;
+        }
+        Ok(())
+    }
+
+    /// The folder itself.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+    /// The batch file as it was read.
+    pub fn batch_file(&self) -> PathBuf {
+        self.0.join("batch.yml")
+    }
+    /// What the batch file names: includes, prompts, scripts, as they were read.
+    pub fn inputs(&self) -> PathBuf {
+        self.0.join("inputs")
+    }
+    /// The journal's folder.
+    pub fn journal(&self) -> PathBuf {
+        self.0.join("journal")
+    }
+    /// A segment of the journal; numbered so that a shell lists them in order.
+    pub fn segment(&self, number: u32) -> PathBuf {
+        self.journal().join(format!("{number:06}.jsonl"))
+    }
+    /// The number of a segment with that file name.
+    pub(super) fn segment_number(name: &OsStr) -> Option<u32> {
+        let digits = name.to_str()?.strip_suffix(".jsonl")?;
+        let plain = digits.len() >= 6 && digits.bytes().all(|b| b.is_ascii_digit());
+        plain.then(|| digits.parse().ok()).flatten()
+    }
+    /// The file that is given up when the disk is full.
+    pub fn reserve(&self) -> PathBuf {
+        self.journal().join("reserve")
+    }
+    /// Where a torn tail behind record `seq`, cut at `at`, is kept.
+    pub fn torn(&self, at: Wall, seq: u64) -> PathBuf {
+        self.journal().join(format!("torn-{}-{seq}.bin", at.0))
+    }
+    /// The checkpoint.
+    pub fn checkpoint(&self) -> PathBuf {
+        self.0.join("checkpoint.json")
+    }
+    /// The file that the live supervisor holds locked.
+    pub fn lock(&self) -> PathBuf {
+        self.0.join("lock")
+    }
+    /// Requests that wait for the next supervisor.
+    pub fn inbox(&self) -> PathBuf {
+        self.0.join("inbox")
+    }
+    /// What hosts write to their stderr.
+    pub fn hosts_log(&self) -> PathBuf {
+        self.0.join("hosts.log")
+    }
+    /// What the supervisor itself logs.
+    pub fn supervisor_log(&self) -> PathBuf {
+        self.0.join("supervisor.log")
+    }
+    /// The folder of all tasks.
+    pub fn tasks(&self) -> PathBuf {
+        self.0.join("tasks")
+    }
+    /// The folder of one task.
+    pub fn task(&self, task: &TaskId) -> PathBuf {
+        self.tasks().join(task.as_str())
+    }
+    /// The folder of one run.
+    pub fn run(&self, task: &TaskId, attempt: AttemptNo, run: Generation) -> PathBuf {
+        let mut path = self.task(task);
+        path.push("attempts");
+        path.push(attempt.to_string());
+        path.push("runs");
+        path.push(run.to_string());
+        path
+    }
+}
