@@ -10,9 +10,10 @@ use supervisor_core::identity::{Exit, Identity};
 use supervisor_core::input::StopStage;
 use supervisor_core::plan::TaskIx;
 use supervisor_core::reason::{AccountReason, BatchLimit, BatchReason, TaskReason};
+use supervisor_core::reconcile::Letter;
 use supervisor_core::time::{Boot, BootId, Deadline, Now, Wall};
 
-use super::mirror::{As, Hex, Mirror, Num, mirrors};
+use super::mirror::{As, Hex, Mirror, Num, Word, mirrors};
 
 #[derive(Serialize, Deserialize)]
 #[serde(remote = "Now", deny_unknown_fields)]
@@ -83,6 +84,7 @@ pub(super) enum BatchReasonDef {
     Until,
     Drain,
     Stop,
+    NeedsPerson,
     Settled,
 }
 
@@ -103,6 +105,8 @@ pub(super) enum TaskReasonDef {
     Operator,
     Killed,
     Interrupted,
+    Unresolved(#[serde(with = "As::<Word>")] Letter),
+    NeedsOperator(Class),
     Proven,
     AsDone,
     Failed(Class),

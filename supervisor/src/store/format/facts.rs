@@ -158,6 +158,11 @@ pub(super) struct AttemptDef {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     result: Option<Arc<RunResult>>,
     probe: bool,
+    #[serde(default, skip_serializing_if = "is_default")]
+    proofs: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(with = "As::<Opt<Num>>")]
+    waiting_since: Option<Boot>,
 }
 
 #[derive(Serialize, Deserialize)]

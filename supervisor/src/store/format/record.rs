@@ -233,7 +233,12 @@ pub(super) struct AttemptEndedDef {
 #[derive(Serialize, Deserialize)]
 #[serde(remote = "Next", rename_all = "snake_case", deny_unknown_fields)]
 pub(super) enum NextDef {
-    End,
+    End {
+        #[serde(with = "As::<Word>")]
+        to: TaskState,
+        #[serde(with = "As::<TaskReasonDef>")]
+        reason: TaskReason,
+    },
     Retry {
         #[serde(with = "As::<RetryModeDef>")]
         mode: RetryMode,
