@@ -1,5 +1,6 @@
 //! What the stories, benchmarks and house rules of this package share.
 
+pub mod bench;
 pub mod clock;
 pub mod crash;
 pub mod random;

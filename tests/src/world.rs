@@ -97,6 +97,17 @@ pub fn programs() -> PathBuf {
     folder.to_owned()
 }
 
+/// A command outside of any world: a compiler, a floor of a benchmark.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the tests' side: not a run of the product"
+)]
+pub fn tool(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new(program);
+    command.stdin(Stdio::null());
+    command
+}
+
 impl Default for World {
     fn default() -> Self {
         Self::new()
@@ -342,12 +353,8 @@ impl World {
 }
 
 impl Operator {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the operator's side: what he types, not a run of the product"
-    )]
     fn program(&self, program: impl AsRef<OsStr>) -> Command {
-        let mut command = Command::new(program);
+        let mut command = tool(program);
         let path = std::env::var_os("PATH").unwrap_or_default();
         command
             .env_clear()
@@ -359,8 +366,7 @@ impl Operator {
             .env("GIT_CONFIG_NOSYSTEM", "1")
             .env("LANG", "C.UTF-8")
             .env("TZ", "UTC")
-            .current_dir(self.root.join("repo"))
-            .stdin(Stdio::null());
+            .current_dir(self.root.join("repo"));
         command
     }
 
