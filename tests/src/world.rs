@@ -47,8 +47,10 @@ pub struct Ran {
 
 impl Ran {
     /// Asserts the exit status.
+    ///
+    /// # Panics
+    /// When it ended otherwise.
     #[track_caller]
-    #[must_use]
     pub fn exits(self, code: i32) -> Self {
         assert_eq!(
             self.code,
@@ -61,13 +63,18 @@ impl Ran {
     }
 
     /// Asserts exit status 0.
+    ///
+    /// # Panics
+    /// When it ended otherwise.
     #[track_caller]
-    #[must_use]
     pub fn ok(self) -> Self {
         self.exits(0)
     }
 
     /// Its output as one JSON value.
+    ///
+    /// # Panics
+    /// When it is none.
     #[track_caller]
     pub fn json(&self) -> Value {
         serde_json::from_str(&self.stdout)
@@ -217,6 +224,14 @@ impl World {
     /// When it can not be started.
     pub fn supervisor<A: AsRef<OsStr>>(&self, args: &[A]) -> Ran {
         self.operator.supervisor(args)
+    }
+
+    /// Runs a shell command line in the repository, in this world's environment.
+    ///
+    /// # Panics
+    /// When there is no shell.
+    pub fn shell(&self, line: &str) -> Ran {
+        finish(self.operator.program("sh").args(["-c", line]))
     }
 
     /// Runs `supervisor` to its end with this on its stdin.
