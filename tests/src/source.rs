@@ -65,12 +65,14 @@ pub fn files(endings: &[&str]) -> Vec<String> {
     found
 }
 
-/// Text of a file of the repository.
+/// Text of a file of the repository; what is no text in it (a fixture may be so) is marked.
 ///
 /// # Panics
 /// When it can not be read.
 pub fn text(path: &str) -> String {
-    std::fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+    let bytes = std::fs::read(root().join(path));
+    let bytes = bytes.unwrap_or_else(|error| panic!("{path}: {error}"));
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// Every Rust file of the repository.

@@ -304,26 +304,37 @@ fn rooms_that_must_not_fail_have_more_test_than_code() {
 }
 
 #[test]
-fn every_fixture_has_its_test() {
+fn every_fixture_has_its_reader() {
+    let all: Vec<String> = files(&[""])
+        .into_iter()
+        .filter(|path| path.starts_with("tests/fixtures/"))
+        .collect();
+    let is_test = |source: &Source| !is_production(source);
     let tests: String = sources()
         .into_iter()
-        .filter(|source| !is_production(source))
+        .filter(is_test)
         .map(|source| source.text)
         .collect();
+    let fixtures: String = all.iter().map(|path| text(path)).collect();
     let mut findings = Findings::default();
-    for path in files(&[""])
-        .iter()
-        .filter(|path| path.starts_with("tests/fixtures/"))
-    {
-        let known = path.split('/').skip(2).any(|part| {
-            let stem = part.split('.').next().unwrap_or(part);
-            tests.contains(&format!("\"{part}")) || tests.contains(&format!("\"{stem}\""))
-        });
-        if !known {
-            findings.add(path, 1, "name it in the test that reads it, or delete it");
+    for path in &all {
+        let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
+        // A folder that a test reads as a whole: every input has what is expected of it.
+        let twin = match name.rsplit_once('.') {
+            Some((stem, "expected")) => format!("{folder}/{stem}.yml"),
+            Some((stem, _)) => format!("{folder}/{stem}.expected"),
+            None => String::new(),
+        };
+        let in_pair = tests.contains(folder) && all.contains(&twin);
+        if !in_pair && !tests.contains(name) && !fixtures.contains(name) {
+            findings.add(
+                path,
+                1,
+                "name it in the test or fixture that reads it, or delete it",
+            );
         }
     }
-    findings.none("a fixture that no test names is read by nobody");
+    findings.none("a fixture that nothing names is read by nobody");
 }
 
 #[test]
