@@ -4,10 +4,14 @@
 //! --test golden` writes the files that do not exist yet; it never touches one that does.
 #![expect(clippy::unwrap_used, reason = "a test: a panic is its failure")]
 
+#[path = "golden/compare.rs"]
+#[macro_use]
+mod compare;
+
 use std::collections::BTreeSet;
 use std::fmt::Debug;
-use std::path::PathBuf;
 
+use compare::{golden, parse};
 use protocol::class::Class;
 use protocol::command::{
     Adapter, Answer, Command, CommandAdapter, Message, Pong, PromptBy, RunKind, ScriptedAdapter,
@@ -23,35 +27,6 @@ use protocol::rpc::{self, ERROR_NO_COMMON_VERSION, Incoming, RpcError};
 use protocol::version::{Hello, HelloReply};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-
-fn folder() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/v1")
-}
-
-/// The bytes of a golden file, which must be what is written today.
-fn golden(name: &str, written: &[u8]) -> Vec<u8> {
-    let path = folder().join(format!("{name}.json"));
-    if std::env::var_os("GOLDEN_NEW").is_some() && !path.exists() {
-        std::fs::write(&path, written).unwrap();
-    }
-    let bytes = std::fs::read(&path).unwrap_or_else(|error| {
-        panic!(
-            "{}: {error}; a new message needs a golden file: see the head of this file",
-            path.display()
-        )
-    });
-    assert_eq!(
-        String::from_utf8_lossy(&bytes),
-        String::from_utf8_lossy(written),
-        "{}: what is written today differs from the released bytes",
-        path.display()
-    );
-    bytes
-}
-
-fn parse<T: DeserializeOwned>(name: &str, json: &[u8]) -> T {
-    serde_json::from_slice(json).unwrap_or_else(|error| panic!("{name}: {error}"))
-}
 
 /// One way of reading a line's content back.
 enum Part {
@@ -86,16 +61,6 @@ fn line<T: DeserializeOwned + PartialEq + Debug>(
         (Part::Params(_) | Part::Result, other) => panic!("{name}: read as {other:?}"),
     };
     assert_eq!(&parse::<T>(name, content.get().as_bytes()), value, "{name}");
-}
-
-macro_rules! variants {
-    ($list:ident, $name_of:ident, $enum:ident, $($pattern:pat => $name:literal),+ $(,)?) => {
-        /// Every variant; the match below does not compile when one is missing.
-        const $list: &[&str] = &[$($name),+];
-        fn $name_of(value: &$enum) -> &'static str {
-            match value { $($pattern => $name),+ }
-        }
-    };
 }
 
 variants! {
@@ -533,12 +498,16 @@ fn no_golden_file_is_without_its_test() {
         "exit_ok",
         "exit_failed",
         "words",
+        "script",
+        "event_line",
+        "result_file",
     ]
     .map(str::to_owned)
     .into();
     known.extend(commands().iter().map(|(name, _)| (*name).to_owned()));
     known.extend(events().iter().map(|(name, _)| (*name).to_owned()));
-    let present: BTreeSet<String> = std::fs::read_dir(folder())
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/v1");
+    let present: BTreeSet<String> = std::fs::read_dir(folder)
         .unwrap()
         .map(|entry| {
             entry

@@ -1,7 +1,9 @@
 //! What the stories, benchmarks and house rules of this package share.
 
+pub mod bench;
 pub mod clock;
 pub mod crash;
 pub mod random;
 pub mod sim;
+pub mod source;
 pub mod world;

@@ -47,8 +47,10 @@ pub struct Ran {
 
 impl Ran {
     /// Asserts the exit status.
+    ///
+    /// # Panics
+    /// When it ended otherwise.
     #[track_caller]
-    #[must_use]
     pub fn exits(self, code: i32) -> Self {
         assert_eq!(
             self.code,
@@ -61,13 +63,18 @@ impl Ran {
     }
 
     /// Asserts exit status 0.
+    ///
+    /// # Panics
+    /// When it ended otherwise.
     #[track_caller]
-    #[must_use]
     pub fn ok(self) -> Self {
         self.exits(0)
     }
 
     /// Its output as one JSON value.
+    ///
+    /// # Panics
+    /// When it is none.
     #[track_caller]
     pub fn json(&self) -> Value {
         serde_json::from_str(&self.stdout)
@@ -95,6 +102,17 @@ pub fn programs() -> PathBuf {
         );
     }
     folder.to_owned()
+}
+
+/// A command outside of any world: a compiler, a floor of a benchmark.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the tests' side: not a run of the product"
+)]
+pub fn tool(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new(program);
+    command.stdin(Stdio::null());
+    command
 }
 
 impl Default for World {
@@ -206,6 +224,14 @@ impl World {
     /// When it can not be started.
     pub fn supervisor<A: AsRef<OsStr>>(&self, args: &[A]) -> Ran {
         self.operator.supervisor(args)
+    }
+
+    /// Runs a shell command line in the repository, in this world's environment.
+    ///
+    /// # Panics
+    /// When there is no shell.
+    pub fn shell(&self, line: &str) -> Ran {
+        finish(self.operator.program("sh").args(["-c", line]))
     }
 
     /// Runs `supervisor` to its end with this on its stdin.
@@ -342,12 +368,8 @@ impl World {
 }
 
 impl Operator {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the operator's side: what he types, not a run of the product"
-    )]
     fn program(&self, program: impl AsRef<OsStr>) -> Command {
-        let mut command = Command::new(program);
+        let mut command = tool(program);
         let path = std::env::var_os("PATH").unwrap_or_default();
         command
             .env_clear()
@@ -359,8 +381,7 @@ impl Operator {
             .env("GIT_CONFIG_NOSYSTEM", "1")
             .env("LANG", "C.UTF-8")
             .env("TZ", "UTC")
-            .current_dir(self.root.join("repo"))
-            .stdin(Stdio::null());
+            .current_dir(self.root.join("repo"));
         command
     }
 

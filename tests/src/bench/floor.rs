@@ -1,0 +1,140 @@
+//! The floors: what this machine takes, in this minute, for the least that could be done instead.
+#![expect(clippy::expect_used, reason = "a benchmark: a panic is its failure")]
+
+use std::fs::File;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use super::measure::{Used, used};
+use super::{median, ms};
+use crate::clock::{timed, wall_ns};
+use crate::source;
+use crate::world::tool;
+
+/// Repetitions of each small measurement.
+const TIMES: usize = 200;
+
+/// A bare chain of two processes per task: a minimal parent spawns a minimal second process that
+/// spawns `true`. Both are C, compiled into `folder`.
+///
+/// # Panics
+/// When there is no C compiler, or the chain fails.
+pub fn chain(folder: &Path, tasks: usize, concurrency: usize) -> Used {
+    let helper = compiled(folder, "floor_helper");
+    let mut parent = tool(compiled(folder, "floor_parent"));
+    parent
+        .args([tasks.to_string(), concurrency.to_string()])
+        .arg(helper);
+    let (status, used) = used(|| parent.status().expect("the floor starts"));
+    assert!(status.success(), "the floor ends with {status}");
+    used
+}
+
+fn compiled(folder: &Path, name: &str) -> PathBuf {
+    let program = folder.join(name);
+    if !program.exists() {
+        let text = source::root()
+            .join("tests/benches")
+            .join(format!("{name}.c"));
+        let mut compiler = tool("cc");
+        let status = compiler
+            .args(["-O2", "-Wall", "-Werror", "-o"])
+            .arg(&program)
+            .arg(text);
+        let status = status
+            .status()
+            .expect("a C compiler is needed for the floor");
+        assert!(status.success(), "cc ends with {status}");
+    }
+    program
+}
+
+/// Median time from a bare spawn to the first instruction of the program that `latency` uses as
+/// task, milliseconds.
+///
+/// # Panics
+/// When it does not start.
+pub fn spawn(program: &Path, folder: &Path) -> f64 {
+    let stamps = folder.join("floor-stamps");
+    let times = (0..TIMES).map(|_| {
+        File::create(&stamps).expect("a file for stamps");
+        let before = wall_ns();
+        let status = tool(program)
+            .arg("stamp")
+            .arg(&stamps)
+            .arg("floor")
+            .status();
+        assert!(
+            status.is_ok_and(|status| status.success()),
+            "the stamp program fails"
+        );
+        let stamp = super::latency::stamps(&stamps).remove(0);
+        ns(stamp.started - before)
+    });
+    median(times.collect())
+}
+
+fn ns(length: i128) -> f64 {
+    let nanos = u64::try_from(length).unwrap_or_default();
+    ms(std::time::Duration::from_nanos(nanos))
+}
+
+/// Median of an append of 200 bytes with fdatasync, milliseconds.
+///
+/// # Panics
+/// When the file can not be written.
+pub fn fdatasync(folder: &Path) -> f64 {
+    let mut file = File::create(folder.join("floor-sync")).expect("a file to sync");
+    let times = (0..TIMES).map(|_| {
+        let ((), length) = timed(|| {
+            file.write_all(&[b'x'; 200])
+                .expect("a line can be appended");
+            file.sync_data().expect("a file can be synced");
+        });
+        ms(length)
+    });
+    median(times.collect())
+}
+
+/// Median of a line to `cat` and back by pipes, milliseconds.
+///
+/// # Panics
+/// When `cat` does not answer.
+pub fn pipe_echo() -> f64 {
+    let mut cat = tool("cat");
+    let mut cat = cat
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("cat starts");
+    let mut to = cat.stdin.take().expect("stdin is a pipe");
+    let mut from = BufReader::new(cat.stdout.take().expect("stdout is a pipe"));
+    let mut line = String::new();
+    let times = (0..TIMES).map(|_| {
+        let ((), length) = timed(|| {
+            line.clear();
+            to.write_all(b"a message\n").expect("cat reads");
+            from.read_line(&mut line).expect("cat writes");
+        });
+        ms(length)
+    });
+    let median = median(times.collect());
+    drop(to);
+    cat.wait().expect("cat ends with its stdin");
+    median
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn floors_can_be_measured_here() {
+        let folder = tempfile::tempdir().unwrap();
+        let used = chain(folder.path(), 20, 4);
+        assert!(used.cpu > std::time::Duration::ZERO, "{used:?}");
+        assert!(fdatasync(folder.path()) > 0.0);
+        assert!(pipe_echo() > 0.0);
+    }
+}
