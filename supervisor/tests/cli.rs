@@ -298,7 +298,7 @@ fn a_finished_batch_is_refused_naming_the_ways_on() {
         durable: None,
         injected: Vec::new(),
     };
-    world.batch_after(vec![cancel, gone]);
+    world.batch_after(vec![cancel, gone, Input::Tick]);
     let said = world.run(&["status", "--json"]);
     let status: Value = serde_json::from_str(&said.out).unwrap();
     assert_eq!(status["batch"]["state"], "failed", "{}", said.out);

@@ -368,7 +368,12 @@ impl Disk for SimDisk {
             return Err(io::ErrorKind::StorageFull.into());
         }
         for folder in missing.into_iter().rev() {
+            let above = folder.parent().map(Path::to_owned);
             inner.change(Change::Made(folder, Node::Dir));
+            // The seam promises durable names for folders.
+            if let Some(above) = above {
+                inner.sync_dir(&above);
+            }
         }
         Ok(())
     }
