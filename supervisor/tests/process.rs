@@ -138,7 +138,7 @@ fn a_recorded_process_is_killed_only_when_everything_agrees() {
     );
     let proven = Proven::find(&machine, &recorded).unwrap();
     assert_eq!(proven.pid(), recorded.pid);
-    proven.kill().unwrap();
+    proven.kill_proven().unwrap();
     assert_eq!(reap(&host), Exit::Signal(9));
 }
 

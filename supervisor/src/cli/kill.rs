@@ -320,7 +320,7 @@ impl Killer {
             }
         };
         let pid = proven.pid();
-        let killed = proven.kill().map_err(|refused| chain(&refused));
+        let killed = proven.kill_proven().map_err(|refused| chain(&refused));
         let gone = pidfd::wait_ended(&proven, DYING_MAX).unwrap_or(false);
         match (killed, gone) {
             (Ok(()), true) => io.line(format_args!("{name} (pid {pid}): killed"))?,

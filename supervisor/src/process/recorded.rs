@@ -127,7 +127,7 @@ impl Proven {
     ///
     /// # Errors
     /// [`Refused::System`] when we may not.
-    pub fn kill(&self) -> Result<(), Refused> {
+    pub fn kill_proven(&self) -> Result<(), Refused> {
         pidfd::kill(&self.pidfd).map_err(|source| refused(self.pid, source))
     }
 

@@ -3,6 +3,7 @@
 //! A [`Desk`] holds the state while one input is worked on. Decisions read it freely; they change
 //! it only by [`Desk::record`], which goes through the same `apply` as replay.
 
+mod failure;
 mod host;
 mod operator;
 mod report;

@@ -9,6 +9,7 @@ use protocol::ids::{Generation, MessageId};
 use protocol::report::{ResultStatus, RunResult};
 
 use super::Desk;
+use super::failure::{Failure, failed, fault_text, reported, vanished};
 use crate::identity::Exit;
 use crate::live::Live;
 use crate::machine::{AccountState, BatchState, MessageState, TaskState};
@@ -25,23 +26,6 @@ pub(crate) const SPAWN_FAILURES_MAX: u32 = 5;
 const PROOFS_MAX: u32 = 5;
 /// A reset time further away than this is not believed (a service's clock or unit is wrong).
 const RESET_MAX: Duration = Duration::from_secs(8 * 24 * 60 * 60);
-
-/// Why an attempt failed.
-pub(super) struct Failure {
-    pub(super) class: Class,
-    pub(super) detail: Arc<str>,
-    pub(super) reset: Option<Wall>,
-}
-
-impl Failure {
-    pub(super) fn new(class: Class, detail: impl Into<Arc<str>>) -> Self {
-        Self {
-            class,
-            detail: detail.into(),
-            reset: None,
-        }
-    }
-}
 
 impl Desk<'_> {
     /// A host is gone, now or while nobody watched.
@@ -546,39 +530,6 @@ impl Desk<'_> {
     }
 }
 
-/// The class of a run that ended without a result and without being told to.
-fn vanished(exit: Exit, live: Option<&Live>) -> Failure {
-    if let Some((class, detail)) = live.and_then(|live| live.refused.clone()) {
-        return Failure {
-            class,
-            detail,
-            reset: None,
-        };
-    }
-    let greeted = live.is_some_and(|live| live.gate != crate::live::Gate::Closed);
-    let faults = live.map_or(0, |live| live.wire_faults);
-    match exit {
-        Exit::Unseen => Failure::new(Class::Lost, "it ended while no supervisor watched"),
-        // SIGKILL comes from outside: the operator's tools, or the kernel.
-        Exit::Signal(9) => Failure::new(Class::Lost, "its host was killed"),
-        Exit::Signal(signal) => {
-            Failure::new(Class::Crash, format!("its host died by signal {signal}"))
-        }
-        Exit::Code(_) if !greeted && faults > 0 => {
-            Failure::new(Class::Protocol, "its host sent no hello, only other bytes")
-        }
-        Exit::Code(0) => Failure::new(Class::NoResult, "its host ended without a result"),
-        Exit::Code(code) if !greeted => Failure::new(
-            Class::SpawnFailure,
-            format!("its host exited {code} before the hello"),
-        ),
-        Exit::Code(code) => Failure::new(
-            Class::Crash,
-            format!("its host exited {code} without a result"),
-        ),
-    }
-}
-
 /// Stops by which the operator wants the attempt to be over, whatever it did so far.
 const fn ends_task(reason: StopReason) -> bool {
     match reason {
@@ -595,26 +546,5 @@ const fn ends_task(reason: StopReason) -> bool {
         | StopReason::Lingering
         | StopReason::Question
         | StopReason::Interrupted => false,
-    }
-}
-
-fn failed(result: &RunResult) -> bool {
-    result.status == ResultStatus::Failed
-}
-
-/// The failure that a result reports.
-fn reported(result: &RunResult) -> Failure {
-    Failure {
-        class: result.class.unwrap_or(Class::AgentFailed),
-        detail: result.summary.as_str().into(),
-        reset: result.reset_at_ms.map(Wall),
-    }
-}
-
-fn fault_text(fault: crate::input::WireFault) -> &'static str {
-    match fault {
-        crate::input::WireFault::Blank => "too many blank lines on the wire",
-        crate::input::WireFault::Garbage => "too many lines on the wire that are not the protocol",
-        crate::input::WireFault::TooLong => "a line on the wire over the limit",
     }
 }

@@ -1,0 +1,81 @@
+//! Why an attempt failed: what a result, an exit or the wire says, as a class.
+
+use std::sync::Arc;
+
+use protocol::class::Class;
+use protocol::report::{ResultStatus, RunResult};
+
+use crate::identity::Exit;
+use crate::live::Live;
+use crate::time::Wall;
+
+/// Why an attempt failed.
+pub(super) struct Failure {
+    pub(super) class: Class,
+    pub(super) detail: Arc<str>,
+    pub(super) reset: Option<Wall>,
+}
+
+impl Failure {
+    pub(super) fn new(class: Class, detail: impl Into<Arc<str>>) -> Self {
+        Self {
+            class,
+            detail: detail.into(),
+            reset: None,
+        }
+    }
+}
+
+/// The class of a run that ended without a result and without being told to.
+pub(super) fn vanished(exit: Exit, live: Option<&Live>) -> Failure {
+    if let Some((class, detail)) = live.and_then(|live| live.refused.clone()) {
+        return Failure {
+            class,
+            detail,
+            reset: None,
+        };
+    }
+    let greeted = live.is_some_and(|live| live.gate != crate::live::Gate::Closed);
+    let faults = live.map_or(0, |live| live.wire_faults);
+    match exit {
+        Exit::Unseen => Failure::new(Class::Lost, "it ended while no supervisor watched"),
+        // SIGKILL comes from outside: the operator's tools, or the kernel.
+        Exit::Signal(9) => Failure::new(Class::Lost, "its host was killed"),
+        Exit::Signal(signal) => {
+            Failure::new(Class::Crash, format!("its host died by signal {signal}"))
+        }
+        Exit::Code(_) if !greeted && faults > 0 => {
+            Failure::new(Class::Protocol, "its host sent no hello, only other bytes")
+        }
+        Exit::Code(0) => Failure::new(Class::NoResult, "its host ended without a result"),
+        Exit::Code(code) if !greeted => Failure::new(
+            Class::SpawnFailure,
+            format!("its host exited {code} before the hello"),
+        ),
+        Exit::Code(code) => Failure::new(
+            Class::Crash,
+            format!("its host exited {code} without a result"),
+        ),
+    }
+}
+
+pub(super) fn failed(result: &RunResult) -> bool {
+    result.status == ResultStatus::Failed
+}
+
+/// The failure that a result reports.
+pub(super) fn reported(result: &RunResult) -> Failure {
+    Failure {
+        class: result.class.unwrap_or(Class::AgentFailed),
+        detail: result.summary.as_str().into(),
+        reset: result.reset_at_ms.map(Wall),
+    }
+}
+
+pub(super) fn fault_text(fault: crate::input::WireFault) -> &'static str {
+    match fault {
+        crate::input::WireFault::Blank => "too many blank lines on the wire",
+        crate::input::WireFault::Garbage => "too many lines on the wire that are not the protocol",
+        crate::input::WireFault::TooLong => "a line on the wire over the limit",
+    }
+}
