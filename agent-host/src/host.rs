@@ -3,16 +3,18 @@
 use std::io;
 use std::time::Instant;
 
-use protocol::command::{Command, Pong, Start};
+use protocol::command::{Command, Message, Pong, Start};
 use protocol::framing::{Frame, LINE_MAX};
 use protocol::report::{Event, ResultStatus, RunResult, Started};
 use protocol::rpc::{self, ERROR_BAD_PARAMS, ERROR_UNKNOWN_METHOD, Incoming, RpcError};
 
-use crate::agent::{self, Advance, Agent};
+use crate::agent::{self, Advance, Agent, Prompt};
 use crate::clock;
 use crate::link::{Heard, Link};
+use crate::mailbox::Moment;
 use crate::process::{self, Sweep};
 use crate::run::{Failure, Run, complain};
+use crate::scratch::Scratch;
 use crate::wait::{Interest, Ready, wait};
 
 /// Everything went in order: a result was handed over, or a stop or the end of stdin was obeyed.
@@ -37,6 +39,8 @@ enum Ending {
     Leaves(u8),
 }
 
+const UNREAD: Ending = Ending::Abandoned("nobody reads our reports any more");
+
 impl Ending {
     fn failed(failure: Failure) -> Self {
         Self::Result(Box::new(failure.into_result()))
@@ -55,13 +59,12 @@ pub(crate) struct Host {
 }
 
 /// Carries out a run and returns the status to exit with.
-pub(crate) fn carry_out(mut start: Start, link: Link, scratch: Vec<u8>) -> u8 {
-    let agent = agent::adapter(&mut start);
+pub(crate) fn carry_out(start: Start, link: Link, scratch: Scratch) -> u8 {
     let lease_end = clock::after(clock::now(), start.lease_ms);
     let (mut run, files) = Run::new(start, link, scratch);
-    let agent = match (agent, files) {
-        (Ok(agent), Ok(())) => agent,
-        (Err(failure), _) | (_, Err(failure)) => {
+    let agent = match files.and_then(|()| agent::adapter(&mut run.start)) {
+        Ok(agent) => agent,
+        Err(failure) => {
             // Said all the same, so that every result comes after a `started`.
             run.report(Event::Started(Started {
                 capabilities: agent::NONE,
@@ -103,13 +106,13 @@ impl Host {
             capabilities,
             session,
         }));
-        let prompt = first_prompt(run, agent.takes_prompts())?;
-        let has_prompt = prompt.is_some();
-        agent.prompt(run, prompt)?;
-        if has_prompt {
-            run.report(Event::PromptSent {});
+        let takes_prompts = agent.takes_prompts();
+        let text = if takes_prompts { run.prompt()? } else { None };
+        if !takes_prompts && run.mailbox.waits(Moment::Prompt) {
+            run.notice("messages wait, but this program takes no prompt");
         }
-        Ok(())
+        let messages = messages(run, takes_prompts);
+        hand_prompt(agent.as_mut(), run, Prompt { text, messages })
     }
 
     fn work(&mut self) -> Ending {
@@ -120,6 +123,11 @@ impl Host {
             self.run.do_due(now);
             if let Some(ending) = self.overdue(now) {
                 return ending;
+            }
+            // Before the agent is asked, so that "full" means that the reader is slow, and after
+            // it, so that what it said is on its way before we wait.
+            if self.run.link.flush().is_err() {
+                return UNREAD;
             }
             let mut timeout = self.deadline(now);
             if !self.run.link.is_full() && !self.agent.is_frozen() {
@@ -135,9 +143,9 @@ impl Host {
                     Advance::Done(result) => return self.done(result),
                     Advance::Leaves(code) => return Ending::Leaves(code),
                 }
-            }
-            if self.run.link.flush().is_err() {
-                return Ending::Abandoned("nobody reads our reports any more");
+                if self.run.link.flush().is_err() {
+                    return UNREAD;
+                }
             }
             match self.wait_and_take(timeout) {
                 Ok(None) => {}
@@ -177,19 +185,24 @@ impl Host {
     fn turn_ended(&mut self) -> Result<(), Failure> {
         let (agent, run) = (&mut self.agent, &mut self.run);
         run.report(Event::TurnEnded {});
-        let mut texts = Vec::new();
-        if agent.takes_prompts() && self.kill_at.is_none() {
-            while let Some(message) = run.inject_next() {
-                texts.push(message.text);
-            }
-        }
-        if texts.is_empty() {
+        let stopping = self.kill_at.is_some();
+        let messages = if stopping {
+            Vec::new()
+        } else {
+            messages(run, agent.takes_prompts())
+        };
+        if messages.is_empty() {
             agent.drain(run);
             return Ok(());
         }
-        agent.prompt(run, Some(texts.join("\n\n")))?;
-        run.report(Event::PromptSent {});
-        Ok(())
+        hand_prompt(
+            agent.as_mut(),
+            run,
+            Prompt {
+                text: None,
+                messages,
+            },
+        )
     }
 
     /// After a stop only a good result counts: a failure is the stop's doing, not the work's.
@@ -334,8 +347,10 @@ impl Host {
             program.take_rest(&mut self.run);
         }
         if sweep.killed > 0 && self.kill_at.is_none() {
-            self.run
-                .notice(&format!("{} processes were left, killed", sweep.killed));
+            self.run.notice(&format!(
+                "processes left at the end and killed: {}",
+                sweep.killed
+            ));
         }
         if !sweep.left.is_empty() {
             let text = format!("processes can not be killed: {:?}", sweep.left);
@@ -363,24 +378,21 @@ pub(crate) fn unknown_method(id: u64, method: &str) -> Result<Vec<u8>, serde_jso
     )
 }
 
-/// The prompt and the messages that go in with it.
-fn first_prompt(run: &mut Run, takes_prompts: bool) -> Result<Option<String>, Failure> {
+/// All messages that wait, injected; none for an adapter that takes none.
+fn messages(run: &mut Run, takes_prompts: bool) -> Vec<Message> {
     if !takes_prompts {
-        if run.message_waits(None) {
-            run.notice("messages wait, but the command takes no prompt");
-        }
-        return Ok(None);
+        return Vec::new();
     }
-    let mut prompt = run.prompt()?;
-    while let Some(message) = run.inject_next() {
-        let (id, text) = (message.id, message.text);
-        let block = format!("--- message {id} of the operator ---\n{text}\n--- end of {id} ---\n");
-        prompt = Some(match prompt {
-            Some(prompt) => format!("{}\n\n{block}", prompt.trim_end_matches('\n')),
-            None => block,
-        });
+    std::iter::from_fn(|| run.inject_next(Moment::Prompt)).collect()
+}
+
+fn hand_prompt(agent: &mut dyn Agent, run: &mut Run, prompt: Prompt) -> Result<(), Failure> {
+    let says_something = prompt.text.is_some() || !prompt.messages.is_empty();
+    agent.prompt(run, prompt)?;
+    if says_something {
+        run.report(Event::PromptSent {});
     }
-    Ok(prompt)
+    Ok(())
 }
 
 /// Ends a run whose tree is gone: its result, then the pipe.

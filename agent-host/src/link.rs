@@ -7,6 +7,8 @@ use protocol::framing::{Frame, FrameReader, LINE_MAX};
 use rustix::fs::{FileType, OFlags, fcntl_getfl, fcntl_setfl, fstat};
 use rustix::io::Errno;
 
+use crate::scratch::Scratch;
+
 /// Above this many waiting bytes nothing more is taken from the agent: a reader that is slow slows
 /// the agent down, by its own full pipe, and does not make this process grow. One line more may
 /// come on top.
@@ -76,11 +78,11 @@ impl Link {
     ///
     /// # Errors
     /// What the kernel says, never an interruption.
-    pub(crate) fn read(&mut self, scratch: &mut [u8]) -> io::Result<Heard> {
-        match rustix::io::read(&self.input, &mut *scratch) {
+    pub(crate) fn read(&mut self, scratch: &mut Scratch) -> io::Result<Heard> {
+        match scratch.read(&self.input) {
             Ok(0) => Ok(Heard::End),
-            Ok(count) => {
-                self.frames.push(&scratch[..count]);
+            Ok(_) => {
+                self.frames.push(scratch.bytes());
                 Ok(Heard::Bytes)
             }
             Err(Errno::INTR | Errno::AGAIN) => Ok(Heard::Bytes),

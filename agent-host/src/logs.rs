@@ -96,6 +96,7 @@ pub(crate) struct Log {
 enum Ended {
     Full,
     Failed,
+    Closed,
 }
 
 impl Log {
@@ -153,6 +154,7 @@ impl Log {
             // The notice has said it already; this line only helps whoever reads the file alone.
             drop(self.write(format!("\n[supervisor: {lost} bytes not kept]\n").as_bytes()));
         }
+        self.ended = Some(Ended::Closed);
         self.file = None;
     }
 }
@@ -190,6 +192,7 @@ mod tests {
         let notice = logs.stream(Stream::Out).take(b"defgh").unwrap();
         assert!(notice.contains("keeps 5 bytes"), "{notice}");
         assert_eq!(logs.stream(Stream::Out).take(b"more"), None, "said once");
+        logs.close();
         logs.close();
         let text = std::fs::read_to_string(folder.path().join("stdout.log")).unwrap();
         assert_eq!(text, "abcde\n[supervisor: 7 bytes not kept]\n");

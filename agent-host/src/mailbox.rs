@@ -30,6 +30,25 @@ pub(crate) enum Delivered {
     Full,
 }
 
+/// When messages may go in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Moment {
+    /// Between two steps of a turn: for messages that do not wait for its end.
+    Boundary,
+    /// With a prompt: for all.
+    Prompt,
+}
+
+impl Moment {
+    fn suits(self, mode: SteerMode) -> bool {
+        match (self, mode) {
+            (Moment::Prompt, _)
+            | (Moment::Boundary, SteerMode::Boundary | SteerMode::Interrupt) => true,
+            (Moment::Boundary, SteerMode::After | SteerMode::Restart) => false,
+        }
+    }
+}
+
 /// The messages of one run.
 pub(crate) struct Mailbox {
     /// `<task_dir>/mailbox`.
@@ -83,35 +102,44 @@ impl Mailbox {
         Ok(Delivered::Waits)
     }
 
-    /// Whether any message waits, and with this mode if one is named.
-    pub(crate) fn waits(&self, mode: Option<SteerMode>) -> bool {
+    /// Whether a message waits that may go in at this moment.
+    pub(crate) fn waits(&self, moment: Moment) -> bool {
         self.waiting
             .iter()
-            .any(|message| mode.is_none_or(|mode| mode == message.mode))
+            .any(|message| moment.suits(message.mode))
     }
 
-    /// Takes the next message that waits, durably marked as injected before it is handed out.
+    /// Whether a message waits that asks to interrupt the turn.
+    pub(crate) fn wants_interrupt(&self) -> bool {
+        self.waiting
+            .iter()
+            .any(|message| message.mode == SteerMode::Interrupt)
+    }
+
+    /// Takes the next message that suits the moment, durably marked as injected before it is
+    /// handed out.
     ///
     /// # Errors
     /// When that can not be made durable; the message waits on.
-    pub(crate) fn inject_next(&mut self) -> Result<Option<Message>, FileError> {
+    pub(crate) fn inject_next(&mut self, moment: Moment) -> Result<Option<Message>, FileError> {
         if self.waiting.is_empty() {
             return Ok(None);
         }
         self.read_list()?;
-        while let Some(message) = self.waiting.pop_front() {
-            if self.went_in.contains(&message.id) {
-                continue;
-            }
-            if let Err(error) = self.append(message.id) {
-                self.waiting.push_front(message);
-                return Err(error);
-            }
-            self.went_in.insert(message.id);
-            self.by_this_run.push(message.id);
-            return Ok(Some(message));
-        }
-        Ok(None)
+        let went_in = &self.went_in;
+        self.waiting
+            .retain(|message| !went_in.contains(&message.id));
+        let next = self
+            .waiting
+            .iter()
+            .position(|message| moment.suits(message.mode));
+        let Some((index, id)) = next.map(|index| (index, self.waiting[index].id)) else {
+            return Ok(None);
+        };
+        self.append(id)?;
+        self.went_in.insert(id);
+        self.by_this_run.push(id);
+        Ok(self.waiting.remove(index))
     }
 
     /// What this run injected, in order.
@@ -216,7 +244,10 @@ mod tests {
             first.deliver(message(1, SteerMode::After)).unwrap(),
             Delivered::Known
         );
-        assert_eq!(first.inject_next().unwrap().unwrap().id, MessageId(1));
+        assert_eq!(
+            first.inject_next(Moment::Prompt).unwrap().unwrap().id,
+            MessageId(1)
+        );
         assert_eq!(
             first.deliver(message(1, SteerMode::After)).unwrap(),
             Delivered::WentIn
@@ -230,8 +261,11 @@ mod tests {
             second.deliver(message(2, SteerMode::After)).unwrap(),
             Delivered::Waits
         );
-        assert_eq!(second.inject_next().unwrap().unwrap().id, MessageId(2));
-        assert_eq!(second.inject_next().unwrap(), None);
+        assert_eq!(
+            second.inject_next(Moment::Prompt).unwrap().unwrap().id,
+            MessageId(2)
+        );
+        assert_eq!(second.inject_next(Moment::Prompt).unwrap(), None);
         assert_eq!(second.injected(), [MessageId(2)]);
     }
 
@@ -242,7 +276,7 @@ mod tests {
         fs::write(task.path().join("mailbox/injected"), "1\n1").unwrap();
         let mut one = mailbox(task.path());
         one.deliver(message(2, SteerMode::After)).unwrap();
-        one.inject_next().unwrap();
+        one.inject_next(Moment::Prompt).unwrap();
         let path = task.path().join("mailbox/injected");
         assert_eq!(
             read_list(&path).unwrap(),
@@ -258,9 +292,25 @@ mod tests {
         assert!(one.deliver(message(1, SteerMode::After)).is_err());
         one.list = Some(List::Whole);
         one.deliver(message(1, SteerMode::Boundary)).unwrap();
-        assert!(one.inject_next().is_err());
-        assert!(one.waits(Some(SteerMode::Boundary)) && !one.waits(Some(SteerMode::After)));
+        assert!(one.inject_next(Moment::Prompt).is_err());
+        assert!(one.waits(Moment::Boundary));
         assert_eq!(one.injected(), []);
+    }
+
+    #[test]
+    fn a_message_for_the_turns_end_lets_others_pass_at_a_boundary() {
+        let task = tempfile::tempdir().unwrap();
+        let mut one = mailbox(task.path());
+        one.deliver(message(1, SteerMode::After)).unwrap();
+        assert!(!one.waits(Moment::Boundary));
+        one.deliver(message(2, SteerMode::Boundary)).unwrap();
+        let next = one.inject_next(Moment::Boundary).unwrap().unwrap();
+        assert_eq!(next.id, MessageId(2));
+        assert_eq!(one.inject_next(Moment::Boundary).unwrap(), None);
+        assert_eq!(
+            one.inject_next(Moment::Prompt).unwrap().unwrap().id,
+            MessageId(1)
+        );
     }
 
     #[test]

@@ -2,11 +2,12 @@
 //! drives one agent program, owns every process below it, and ends with its stdin.
 //!
 //! One thread, one `poll`, no runtime: a host is started for every run of every task, so its start
-//! is most of its cost, and nothing wakes it up unless something happened. Measured against a
-//! tokio current-thread runtime see ARCHITECTURE.md.
+//! is most of its cost, and nothing wakes it up unless something happened. Adapters are spared
+//! callbacks all the same: they are asked to go on whenever there is something new.
+
+#![cfg_attr(all(target_os = "linux", target_env = "gnu", not(test)), no_main)]
 
 use std::io::Write;
-use std::process::ExitCode;
 
 use protocol::command::{Command, Pong, Start};
 use protocol::framing::Frame;
@@ -14,10 +15,13 @@ use protocol::rpc::{self, ERROR_BAD_PARAMS, ERROR_NO_COMMON_VERSION, Incoming, R
 use protocol::version::{self, Hello};
 
 use crate::link::{Heard, Link};
-use crate::run::{Run, complain};
+use crate::run::complain;
+use crate::scratch::Scratch;
 
 mod agent;
 mod clock;
+#[cfg(all(target_os = "linux", target_env = "gnu", not(test)))]
+mod entry;
 mod host;
 mod link;
 mod logs;
@@ -26,6 +30,7 @@ mod process;
 mod program;
 mod run;
 mod run_dir;
+mod scratch;
 mod wait;
 
 /// The command line is wrong.
@@ -45,10 +50,16 @@ Options:
   --help      print this text
 ";
 
-fn main() -> ExitCode {
+#[cfg(not(all(target_os = "linux", target_env = "gnu", not(test))))]
+fn main() -> std::process::ExitCode {
+    run_program().into()
+}
+
+/// The whole program; returns its exit status.
+fn run_program() -> u8 {
     let mut arguments = std::env::args_os().skip(1);
     let Some(argument) = arguments.next() else {
-        return ExitCode::from(speak());
+        return speak();
     };
     let (min, max) = (version::VERSION_MIN, version::VERSION_MAX);
     let text = match argument.to_str() {
@@ -61,12 +72,16 @@ fn main() -> ExitCode {
                 0,
                 &format!("unexpected argument {}; see --help", argument.display()),
             );
-            return ExitCode::from(EXIT_USAGE);
+            return EXIT_USAGE;
         }
     };
-    match std::io::stdout().write_all(text.as_bytes()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(_) => ExitCode::FAILURE,
+    let mut stdout = std::io::stdout();
+    match stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush())
+    {
+        Ok(()) => host::EXIT_OK,
+        Err(_) => EXIT_SYSTEM,
     }
 }
 
@@ -81,7 +96,7 @@ fn speak() -> u8 {
             return EXIT_SYSTEM;
         }
     };
-    let mut scratch = Run::new_scratch();
+    let mut scratch = Scratch::new();
     match gate(&mut link, &mut scratch) {
         Gate::Start(start) => host::carry_out(*start, link, scratch),
         Gate::Left => host::EXIT_OK,
@@ -103,7 +118,7 @@ enum Gate {
 }
 
 /// Hello first, then nothing but pings until `start`.
-fn gate(link: &mut Link, scratch: &mut [u8]) -> Gate {
+fn gate(link: &mut Link, scratch: &mut Scratch) -> Gate {
     let mut greeted = false;
     loop {
         match link.read(scratch) {

@@ -38,6 +38,8 @@ const FAMILY_MAX: usize = 100_000;
 /// When the kernel refuses to make it a subreaper. Being a group leader already (started by hand
 /// from a shell) is none: the family is then killed one by one instead of by group.
 pub(crate) fn begin() -> io::Result<()> {
+    // A write to a reader that is gone is to be an error; std starts programs with the default.
+    ignore(&[nix::sys::signal::Signal::SIGPIPE]);
     match setsid() {
         Ok(_) | Err(Errno::PERM) => {}
         Err(error) => return Err(error.into()),
@@ -105,10 +107,6 @@ pub(crate) fn spawn(what: &Spawn<'_>) -> io::Result<Spawned> {
     });
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     command.process_group(0);
-    #[expect(
-        clippy::zombie_processes,
-        reason = "reaped by pid in `reap`, or by `kill_family`"
-    )]
     let mut child = command.spawn()?;
     let pid = child_pid(&child)?;
     Ok(Spawned {
@@ -135,10 +133,6 @@ pub(crate) fn spawn_apart(what: &Spawn<'_>) -> io::Result<Pid> {
     unsafe {
         command.pre_exec(|| setsid().map(drop).map_err(io::Error::from));
     }
-    #[expect(
-        clippy::zombie_processes,
-        reason = "reaped by `reap_strays` or `kill_family`"
-    )]
     let child = command.spawn()?;
     child_pid(&child)
 }
@@ -220,11 +214,15 @@ pub(crate) fn die() -> ! {
 
 /// From here on SIGTERM, SIGINT and SIGHUP change nothing, also for programs started later.
 pub(crate) fn ignore_polite_signals() {
-    use nix::sys::signal::{SigHandler, Signal as Number, signal};
-    for number in [Number::SIGTERM, Number::SIGINT, Number::SIGHUP] {
+    use nix::sys::signal::Signal::{SIGHUP, SIGINT, SIGTERM};
+    ignore(&[SIGTERM, SIGINT, SIGHUP]);
+}
+
+fn ignore(signals: &[nix::sys::signal::Signal]) {
+    for &number in signals {
         // SAFETY: the new disposition is "ignore", no handler of ours that would run at any moment.
-        // An error is impossible for these three signals.
-        let _ = unsafe { signal(number, SigHandler::SigIgn) };
+        // It can only fail for SIGKILL and SIGSTOP.
+        let _ = unsafe { nix::sys::signal::signal(number, nix::sys::signal::SigHandler::SigIgn) };
     }
 }
 
@@ -355,7 +353,11 @@ fn parse_pid(text: &str) -> Option<Pid> {
 
 /// Fields of `/proc/PID/stat` after the command name; field 3 (the state) is at index 0.
 fn stat_fields(who: impl AsRef<OsStr>) -> Option<Vec<String>> {
-    let text = fs::read_to_string(Path::new("/proc").join(who.as_ref()).join("stat")).ok()?;
+    let mut file = fs::File::open(Path::new("/proc").join(who.as_ref()).join("stat")).ok()?;
+    // One read brings all of it: 52 numbers and a short name.
+    let mut bytes = [0; 2048];
+    let count = io::Read::read(&mut file, &mut bytes).ok()?;
+    let text = String::from_utf8_lossy(&bytes[..count]);
     // The name stands in parentheses and may hold anything, also parentheses.
     let (_, rest) = text.rsplit_once(')')?;
     Some(rest.split_ascii_whitespace().map(str::to_owned).collect())

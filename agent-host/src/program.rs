@@ -11,7 +11,6 @@ use rustix::fs::{OFlags, fcntl_setfl};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal};
 
-use crate::clock;
 use crate::logs::Stream;
 use crate::process::{self, Ended, Spawn, Stdin};
 use crate::run::{Failure, Run};
@@ -31,8 +30,8 @@ const NO_PIDFD: Duration = Duration::from_millis(20);
 pub(crate) struct What<'a> {
     /// Program and arguments.
     pub(crate) argv: &'a [String],
-    /// The whole environment.
-    pub(crate) env: &'a BTreeMap<String, String>,
+    /// Variables beside those of the run.
+    pub(crate) extra_env: &'a BTreeMap<String, String>,
     /// What it reads; `None`: nothing.
     pub(crate) stdin: Option<Vec<u8>>,
 }
@@ -64,31 +63,27 @@ impl Program {
     /// `environment` when the program or the folder is not there, `setup_failed` when the
     /// arguments are too long, `environment` for anything else that the kernel refuses.
     pub(crate) fn start(run: &mut Run, what: What<'_>) -> Result<Self, Failure> {
-        let cwd = run.start.cwd.as_str();
-        let file = find(what.argv, what.env, cwd)?;
         let stdin = if what.stdin.is_some() {
             Stdin::Pipe
         } else {
             Stdin::Empty
         };
-        let spawn = Spawn {
-            file: &file,
-            argv: what.argv,
-            env: what.env,
-            cwd,
-            stdin,
-        };
-        let refused = |error| refusal(&error, &spawn);
-        let spawned = process::spawn(&spawn).map_err(refused)?;
+        let spawned = with_env(run, what.extra_env, |run, env| {
+            let cwd = run.start.cwd.as_str();
+            let file = find(what.argv, env, cwd)?;
+            let spawn = Spawn {
+                file: &file,
+                argv: what.argv,
+                env,
+                cwd,
+                stdin,
+            };
+            process::spawn(&spawn).map_err(|error| refusal(&error, &spawn))
+        })?;
+        report_spawned(run, spawned.pid, what.argv);
         let input = spawned
             .stdin
             .map(|pipe| Input::new(pipe, what.stdin.unwrap_or_default()));
-        let input = input.transpose().map_err(refused)?;
-        run.report(Event::ProcessSpawned(ProcessSpawned {
-            pid: spawned.pid.as_raw_nonzero().get().unsigned_abs(),
-            start_ticks: process::start_ticks(spawned.pid),
-            command: excerpt(&what.argv.join(" "), EXCERPT_MAX),
-        }));
         Ok(Self {
             pid: spawned.pid,
             exit: spawned.exit,
@@ -192,13 +187,15 @@ impl Program {
 }
 
 impl Input {
-    fn new(pipe: OwnedFd, bytes: Vec<u8>) -> io::Result<Self> {
-        fcntl_setfl(&pipe, OFlags::NONBLOCK)?;
-        Ok(Self {
+    fn new(pipe: OwnedFd, bytes: Vec<u8>) -> Self {
+        // Can not fail on a pipe that was just made; if it did, a large prompt would be written
+        // in one go while the program reads.
+        let _ = fcntl_setfl(&pipe, OFlags::NONBLOCK);
+        Self {
             pipe,
             bytes,
             written: 0,
-        })
+        }
     }
 
     /// Writes what goes; true when there is nothing more to do. A program that does not want its
@@ -219,9 +216,9 @@ impl Input {
 /// Reads what is there, at most one buffer; closes the pipe at its end.
 fn read_once(pipe: &mut Option<OwnedFd>, run: &mut Run, stream: Stream) -> usize {
     let Some(open) = pipe else { return 0 };
-    match rustix::io::read(open, &mut run.scratch[..]) {
+    match run.scratch.read(open) {
         Ok(count) if count > 0 => {
-            run.log_scratch(stream, count);
+            run.log_scratch(stream);
             count
         }
         Err(Errno::INTR | Errno::AGAIN) => 0,
@@ -288,7 +285,45 @@ fn refusal(error: &io::Error, spawn: &Spawn<'_>) -> Failure {
     }
 }
 
-/// Now, plus the program's own wait, for adapters that set a limit.
-pub(crate) fn limit(milliseconds: u64) -> Instant {
-    clock::after(clock::now(), milliseconds)
+/// Starts a program that is left to itself, in a session of its own.
+///
+/// # Errors
+/// As [`Program::start`].
+pub(crate) fn start_apart(run: &mut Run, argv: &[String]) -> Result<(), Failure> {
+    let pid = with_env(run, &BTreeMap::new(), |run, env| {
+        let cwd = run.start.cwd.as_str();
+        let file = find(argv, env, cwd)?;
+        let spawn = Spawn {
+            file: &file,
+            argv,
+            env,
+            cwd,
+            stdin: Stdin::Empty,
+        };
+        process::spawn_apart(&spawn).map_err(|error| refusal(&error, &spawn))
+    })?;
+    report_spawned(run, pid, argv);
+    Ok(())
+}
+
+fn report_spawned(run: &mut Run, pid: Pid, argv: &[String]) {
+    run.report(Event::ProcessSpawned(ProcessSpawned {
+        pid: pid.as_raw_nonzero().get().unsigned_abs(),
+        start_ticks: process::start_ticks(pid),
+        command: excerpt(&argv.join(" "), EXCERPT_MAX),
+    }));
+}
+
+/// Lends out the run's environment, with some variables beside it; copied only if there are any.
+fn with_env<T>(
+    run: &mut Run,
+    extra: &BTreeMap<String, String>,
+    act: impl FnOnce(&Run, &BTreeMap<String, String>) -> T,
+) -> T {
+    if extra.is_empty() {
+        return act(run, &run.start.env);
+    }
+    let mut env = run.start.env.clone();
+    env.extend(extra.clone());
+    act(run, &env)
 }

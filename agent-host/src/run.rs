@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use protocol::class::Class;
-use protocol::command::{Adapter, Message, Start, SteerMode, Text};
+use protocol::command::{Adapter, Message, Start, Text};
 use protocol::exit_file::{EXIT_FILE_VERSION, ExitFile};
 use protocol::framing::LINE_MAX;
 use protocol::ids::MessageId;
@@ -17,12 +17,11 @@ use protocol::rpc;
 use crate::clock;
 use crate::link::Link;
 use crate::logs::{Logs, Stream};
-use crate::mailbox::{Delivered, Mailbox};
+use crate::mailbox::{Delivered, Mailbox, Moment};
 use crate::run_dir::{FileError, RunDir};
+use crate::scratch::Scratch;
 
-/// Size of the one buffer that all reads go through.
-const SCRATCH: usize = 64 * 1024;
-/// Longest question and longest prompt file, bytes, that travel on (a question is one line).
+/// Longest question, bytes: it must fit in one line with its options.
 const QUESTION_MAX: usize = 16 * 1024;
 /// Largest prompt or script file (16 MiB: far beyond any context window).
 const TEXT_FILE_MAX: u64 = 16 << 20;
@@ -85,7 +84,7 @@ pub(crate) struct Run {
     /// Absent when it could not be made; the run then ends at once.
     dir: Option<RunDir>,
     /// The buffer that all reads go through.
-    pub(crate) scratch: Vec<u8>,
+    pub(crate) scratch: Scratch,
     next_request: u64,
 }
 
@@ -95,7 +94,7 @@ impl Run {
     pub(crate) fn new(
         mut start: Start,
         link: Link,
-        scratch: Vec<u8>,
+        scratch: Scratch,
     ) -> (Self, Result<(), Failure>) {
         let path = Path::new(&start.run_dir);
         let mut outcome = Ok(());
@@ -114,11 +113,6 @@ impl Run {
             next_request: 1,
         };
         (run, outcome)
-    }
-
-    /// A buffer for [`Run::new`] and for reads before it.
-    pub(crate) fn new_scratch() -> Vec<u8> {
-        vec![0; SCRATCH]
     }
 
     /// The run's folder.
@@ -180,9 +174,9 @@ impl Run {
         }
     }
 
-    /// As [`Run::log`], with the first `count` bytes of the read buffer.
-    pub(crate) fn log_scratch(&mut self, stream: Stream, count: usize) {
-        if let Some(notice) = self.logs.stream(stream).take(&self.scratch[..count]) {
+    /// As [`Run::log`], with what the last read brought.
+    pub(crate) fn log_scratch(&mut self, stream: Stream) {
+        if let Some(notice) = self.logs.stream(stream).take(self.scratch.bytes()) {
             self.notice(&notice);
         }
     }
@@ -199,15 +193,10 @@ impl Run {
         }
     }
 
-    /// Whether a message waits to go in.
-    pub(crate) fn message_waits(&self, mode: Option<SteerMode>) -> bool {
-        self.mailbox.waits(mode)
-    }
-
-    /// Takes the next message that waits: durable as injected, reported, and from now on the
+    /// Takes the next message that suits the moment: durable as injected, reported, and from now on the
     /// caller's to hand to the agent. `None` also when it can not be made durable, after a notice.
-    pub(crate) fn inject_next(&mut self) -> Option<Message> {
-        match self.mailbox.inject_next() {
+    pub(crate) fn inject_next(&mut self, moment: Moment) -> Option<Message> {
+        match self.mailbox.inject_next(moment) {
             Ok(Some(message)) => {
                 self.report(Event::MessageInjected { id: message.id });
                 Some(message)

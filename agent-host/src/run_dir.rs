@@ -61,9 +61,6 @@ impl FileError {
 /// The folder of a run and what is open in it.
 pub(crate) struct RunDir {
     path: PathBuf,
-    /// Folders whose entries must be synced with the result: from the run's folder up to the
-    /// first one that was there before.
-    unsynced: Vec<PathBuf>,
     events: Events,
 }
 
@@ -73,13 +70,7 @@ impl RunDir {
     /// # Errors
     /// [`FileError`], also when something else than a folder is in the way.
     pub(crate) fn make(path: &Path, events_max: u64) -> Result<Self, FileError> {
-        let made = make_folder(path).map_err(|e| FileError::new("can not make", path, e))?;
-        let mut unsynced = vec![path.to_owned()];
-        unsynced.extend(
-            made.iter()
-                .filter_map(|folder| folder.parent())
-                .map(Path::to_owned),
-        );
+        make_folder(path).map_err(|e| FileError::new("can not make", path, e))?;
         let events = Events {
             path: path.join(EVENT_FILE_NAME),
             room: events_max,
@@ -87,14 +78,8 @@ impl RunDir {
         };
         Ok(Self {
             path: path.to_owned(),
-            unsynced,
             events,
         })
-    }
-
-    /// The folder.
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
     }
 
     /// Writes `manifest.json`: what the run was started with, without texts and values that may
@@ -127,10 +112,13 @@ impl RunDir {
         self.events.flush();
     }
 
-    /// Makes the result durable: the file's bytes, then the entries that lead to it.
+    /// Makes the result durable: the file's bytes, then its entry in the run's folder.
     ///
     /// The file is written in place and not renamed, which saves a second entry to sync: a file
-    /// that does not parse was not finished and counts as absent.
+    /// that does not parse was not finished and counts as absent. The folders above are older than
+    /// the file, so every journaling file system has them on disk with it; syncing each of them as
+    /// well cost five more flushes a run. On one that has not, the run counts as lost, and is
+    /// done again: the supervisor's journal, not this file, says what is done.
     ///
     /// # Errors
     /// [`FileError`]; the result is then not known to be durable.
@@ -143,10 +131,7 @@ impl RunDir {
         file.write_all(&line)
             .and_then(|()| file.sync_all())
             .map_err(failed)?;
-        for folder in &self.unsynced {
-            sync_folder(folder).map_err(|e| FileError::new("can not sync", folder, e))?;
-        }
-        Ok(())
+        sync_folder(&self.path).map_err(|e| FileError::new("can not sync", &self.path, e))
     }
 }
 
@@ -331,14 +316,32 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_was_made_is_synced_and_all_of_it() {
+    fn what_is_missing_is_made_and_what_is_there_is_fine() {
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("a/b");
-        let dir = RunDir::make(&path, 100).unwrap();
-        let expected = [path.clone(), home.path().join("a"), home.path().to_owned()];
-        assert_eq!(dir.unsynced, expected);
-        let again = RunDir::make(&path, 100).unwrap();
-        assert_eq!(again.unsynced, [path], "it was there already");
+        let made = make_folder(&path).unwrap();
+        assert_eq!(made, [path.clone(), home.path().join("a")]);
+        assert_eq!(make_folder(&path).unwrap(), Vec::<PathBuf>::new());
+    }
+
+    #[test]
+    fn a_result_is_written_once() {
+        let home = tempfile::tempdir().unwrap();
+        let dir = RunDir::make(&home.path().join("run"), 100).unwrap();
+        let exit = ExitFile {
+            v: protocol::exit_file::EXIT_FILE_VERSION,
+            generation: protocol::ids::Generation(1),
+            result: crate::run::result(protocol::report::ResultStatus::Ok, None, "first"),
+            injected: Vec::new(),
+        };
+        dir.write_exit(&exit).unwrap();
+        let text = std::fs::read_to_string(home.path().join("run/exit.json")).unwrap();
+        assert!(text.ends_with("}\n") && text.lines().count() == 1, "{text}");
+        assert_eq!(serde_json::from_str::<ExitFile>(&text).unwrap(), exit);
+        assert!(
+            dir.write_exit(&exit).is_err(),
+            "a durable result was overwritten"
+        );
     }
 
     #[test]
@@ -357,7 +360,7 @@ mod tests {
             dir.keep(&Event::TurnEnded {}, clock::now());
         }
         dir.flush();
-        let text = std::fs::read_to_string(dir.path().join(EVENT_FILE_NAME)).unwrap();
+        let text = std::fs::read_to_string(dir.path.join(EVENT_FILE_NAME)).unwrap();
         assert!(text.len() <= 200 && text.lines().count() >= 2, "{text}");
         for line in text.lines() {
             let line: EventLine = serde_json::from_str(line).unwrap();

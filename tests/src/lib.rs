@@ -4,5 +4,6 @@ pub mod bench;
 pub mod clock;
 pub mod crash;
 pub mod random;
+pub mod sim;
 pub mod source;
 pub mod world;

@@ -18,7 +18,7 @@ use protocol::report::{
 };
 use protocol::result_file::ResultFile;
 
-use super::{Advance, Agent, result_file};
+use super::{Advance, Agent, Prompt, result_file};
 use crate::process::Ended;
 use crate::program::{Program, What};
 use crate::run::{Failure, Run, result};
@@ -53,7 +53,7 @@ impl CommandAgent {
         }
     }
 
-    fn spawn(&self, run: &mut Run, prompt: Option<String>) -> Result<Program, Failure> {
+    fn spawn(&self, run: &mut Run, prompt: String) -> Result<Program, Failure> {
         if let Some(path) = &self.adapter.result_file {
             result_file::remove_stale(path).map_err(|error| {
                 Failure::new(
@@ -62,21 +62,9 @@ impl CommandAgent {
                 )
             })?;
         }
-        // The environment is lent, not copied: adapters are the only ones that read it.
-        let mut env = std::mem::take(&mut run.start.env);
-        let started = self.spawn_with(run, prompt.unwrap_or_default(), &mut env);
-        run.start.env = env;
-        started
-    }
-
-    fn spawn_with(
-        &self,
-        run: &mut Run,
-        prompt: String,
-        env: &mut BTreeMap<String, String>,
-    ) -> Result<Program, Failure> {
         let mut stdin = None;
         let mut longer = None;
+        let mut extra_env = BTreeMap::new();
         match self.adapter.prompt_by {
             PromptBy::None => {}
             PromptBy::Argument => {
@@ -90,11 +78,18 @@ impl CommandAgent {
                     let text = format!("can not write {}: {error}", path.display());
                     Failure::new(Class::SetupFailed, text)
                 })?;
-                env.insert(PROMPT_FILE_ENV.to_owned(), path.display().to_string());
+                extra_env.insert(PROMPT_FILE_ENV.to_owned(), path.display().to_string());
             }
         }
         let argv = longer.as_deref().unwrap_or(&self.adapter.argv);
-        Program::start(run, What { argv, env, stdin })
+        Program::start(
+            run,
+            What {
+                argv,
+                extra_env: &extra_env,
+                stdin,
+            },
+        )
     }
 
     fn judge(&self, ended: Ended, run: &Run) -> RunResult {
@@ -129,7 +124,8 @@ impl Agent for CommandAgent {
         Ok(())
     }
 
-    fn prompt(&mut self, run: &mut Run, text: Option<String>) -> Result<(), Failure> {
+    fn prompt(&mut self, run: &mut Run, prompt: Prompt) -> Result<(), Failure> {
+        let text = prompt.into_text().unwrap_or_default();
         self.program = Some(self.spawn(run, text)?);
         Ok(())
     }

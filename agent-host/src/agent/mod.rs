@@ -7,7 +7,7 @@
 
 use std::time::Instant;
 
-use protocol::command::{Adapter, Answer, Start};
+use protocol::command::{Adapter, Answer, Message, Start};
 use protocol::ids::QuestionId;
 use protocol::report::{Capabilities, Receipt, RunResult, SteerReach};
 use protocol::rpc::RpcError;
@@ -46,6 +46,37 @@ pub(crate) const NONE: Capabilities = Capabilities {
     cost: false,
 };
 
+/// What an agent is told at the start of a turn.
+#[derive(Debug, Default)]
+pub(crate) struct Prompt {
+    /// The prompt of the task; only ever in the first turn.
+    pub(crate) text: Option<String>,
+    /// Messages of the operator, already marked as injected, in order.
+    pub(crate) messages: Vec<Message>,
+}
+
+impl Prompt {
+    /// As one text: messages beside a prompt are set off, so that neither is taken for the other;
+    /// messages alone are the prompt.
+    pub(crate) fn into_text(self) -> Option<String> {
+        let messages = self.messages.into_iter();
+        let Some(mut text) = self.text else {
+            let texts: Vec<String> = messages.map(|message| message.text).collect();
+            return (!texts.is_empty()).then(|| texts.join("\n\n"));
+        };
+        for Message {
+            id, text: message, ..
+        } in messages
+        {
+            text.truncate(text.trim_end_matches('\n').len());
+            text.push_str(&format!(
+                "\n\n--- message {id} of the operator ---\n{message}\n--- end of {id} ---\n"
+            ));
+        }
+        Some(text)
+    }
+}
+
 /// Something that does the work of a run.
 pub(crate) trait Agent {
     /// What this adapter can do and prove.
@@ -77,12 +108,12 @@ pub(crate) trait Agent {
         self.start(run)
     }
 
-    /// Hands over a prompt and begins a turn: the first one, or a follow-up. `None` for tasks
-    /// without a prompt.
+    /// Hands over a prompt and begins a turn: the first one (for tasks without a prompt an empty
+    /// one), or a follow-up.
     ///
     /// # Errors
     /// As [`Agent::start`].
-    fn prompt(&mut self, run: &mut Run, text: Option<String>) -> Result<(), Failure>;
+    fn prompt(&mut self, run: &mut Run, prompt: Prompt) -> Result<(), Failure>;
 
     /// A message has come. An adapter that can take it now does so by [`Run::inject_next`]; else
     /// it waits for the next boundary or the turn's end.

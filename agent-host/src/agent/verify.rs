@@ -7,10 +7,11 @@ use protocol::class::Class;
 use protocol::command::{VerifyAdapter, VerifyCommand};
 use protocol::report::{Capabilities, Receipt, ResultStatus, RunResult, SteerReach};
 
-use super::{Advance, Agent};
+use super::{Advance, Agent, Prompt};
+use crate::clock;
 use crate::logs::Stream;
 use crate::process::{self, Ended};
-use crate::program::{self, Program, What};
+use crate::program::{Program, What};
 use crate::run::{Failure, Run, result};
 
 /// The proof of done.
@@ -49,17 +50,15 @@ impl VerifyAgent {
         let header = format!("[supervisor: verify {number} of {}: {line}]\n", self.total);
         run.log(Stream::Out, header.as_bytes());
         run.log(Stream::Err, header.as_bytes());
-        let mut env = run.start.env.clone();
-        env.extend(command.env.clone());
         let program = Program::start(
             run,
             What {
                 argv: &command.argv,
-                env: &env,
+                extra_env: &command.env,
                 stdin: None,
             },
         )?;
-        let deadline = program::limit(command.timeout_ms);
+        let deadline = clock::after(clock::now(), command.timeout_ms);
         Ok(Some(Current {
             program,
             command,
@@ -90,7 +89,7 @@ impl Agent for VerifyAgent {
         Ok(())
     }
 
-    fn prompt(&mut self, run: &mut Run, _text: Option<String>) -> Result<(), Failure> {
+    fn prompt(&mut self, run: &mut Run, _prompt: Prompt) -> Result<(), Failure> {
         self.current = self.next(run)?;
         Ok(())
     }

@@ -9,7 +9,7 @@ use crate::effect::Effect;
 use crate::facts::Facts;
 use crate::index::Index;
 use crate::input::Input;
-use crate::live::LiveRuns;
+use crate::live::{LiveRuns, PING_EVERY};
 use crate::machine::{Edge, IllegalEdge};
 use crate::mutation::{self, Mutation};
 use crate::plan::{AccountIx, TaskIx};
@@ -151,7 +151,7 @@ impl Core {
         let Some(state) = &mut self.state else {
             return turn;
         };
-        let mut desk = Desk::new(state, &mut self.live, now, turn);
+        let mut desk = Desk::new(state, &mut self.live, now, turn, !self.tick_owed);
         if let Some(gap) = gap {
             desk.clock_gap(gap);
         }
@@ -173,11 +173,26 @@ impl Core {
             return NextDeadline::default();
         };
         let (boot, wall) = state.index().timers.next();
-        let mut boot = [boot, self.live.next()].into_iter().flatten().min();
+        let mut boot = [boot, self.live.next(), self.look_up()]
+            .into_iter()
+            .flatten()
+            .min();
         if self.tick_owed {
             boot = self.last.map(|now| now.boot);
         }
         NextDeadline { boot, wall }
+    }
+
+    /// While any attempt is open the core looks at the clock as often as it pings: a sleep is noticed
+    /// only by a deadline that is late, and where the next one were hours away (a host that is
+    /// still on its way has none of its own), hours of sleep would count as work.
+    fn look_up(&self) -> Option<Boot> {
+        let open = self
+            .state
+            .as_ref()
+            .is_some_and(|it| !it.index().live.is_empty());
+        let last = self.last.filter(|_| open)?;
+        Some(last.boot + PING_EVERY)
     }
 
     /// The facts; `None` before the first record.

@@ -152,8 +152,19 @@ pub struct Attempt {
     pub probe: bool,
     /// Verify runs so far.
     pub proofs: u32,
-    /// Since when it waits for the operator's answer, if it does: its wall limit stands still.
+    /// Since when it waits, for the operator's answer or between two runs, if it does: its wall
+    /// limit stands still.
     pub waiting_since: Option<Boot>,
+}
+
+impl Attempt {
+    /// Its wait is over: the wall limit moves by its length.
+    pub(crate) fn work_again(&mut self, now: Boot) {
+        if let Some(since) = self.waiting_since.take() {
+            let waited = now.0.saturating_sub(since.0);
+            self.deadline.0 = self.deadline.0.saturating_add(waited);
+        }
+    }
 }
 
 /// How an attempt ended.

@@ -115,6 +115,9 @@ impl Index {
                 let key = ready_key(facts, ix);
                 if let Some(set) = self.ready.get_mut(&agent) {
                     set.remove(&key);
+                    if set.is_empty() {
+                        self.ready.remove(&agent);
+                    }
                 }
             }
             TaskState::Blocked => {
@@ -194,15 +197,8 @@ impl Index {
                 if let Some(slot) = self.live.remove(&ix) {
                     self.slots.remove(&slot);
                 }
-                for count in [
-                    self.live_by_agent.get_mut(&agent),
-                    self.live_by_account.get_mut(&account),
-                ]
-                .into_iter()
-                .flatten()
-                {
-                    *count -= 1;
-                }
+                count_down(&mut self.live_by_agent, agent);
+                count_down(&mut self.live_by_account, account);
             }
             (Some(_), true) | (None, false) => {}
         }
@@ -314,6 +310,16 @@ impl Index {
             free += 1;
         }
         free
+    }
+}
+
+/// One less; what is at 0 is not in the map, so that equal states have equal indexes.
+fn count_down<K: Ord>(counts: &mut BTreeMap<K, u32>, key: K) {
+    if let Some(count) = counts.get_mut(&key) {
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(&key);
+        }
     }
 }
 

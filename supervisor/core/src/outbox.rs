@@ -32,12 +32,17 @@ impl Outbox {
     /// Takes the effects of a turn; they wait for all records decided so far, its own included.
     /// Urgent effects are not its concern: they are performed at once.
     ///
+    /// An end of the supervisor that still waits is withdrawn: since it was decided something has
+    /// happened, and the turn says again whether the supervisor ends, and how.
+    ///
     /// Returns the effects that need not wait.
     #[must_use = "these effects must be performed now"]
     pub fn push(&mut self, turn: &mut Turn) -> Vec<Effect> {
         if let Some(last) = turn.entries.last() {
             self.decided = last.seq;
         }
+        self.waiting
+            .retain(|(_, effect)| !matches!(effect, Effect::Finish { .. }));
         let effects = std::mem::take(&mut turn.effects);
         let planted = mutation::on(Mutation::ActBeforeDurable);
         if self.durable >= self.decided || planted {
@@ -139,6 +144,21 @@ mod tests {
         assert_eq!(outbox.push(&mut turn(&[], &[ping(4)])), []);
         assert_eq!(outbox.durable(2), [ping(1), ping(2)]);
         assert_eq!(outbox.durable(3), [ping(3), ping(4)]);
+    }
+
+    #[test]
+    fn an_end_that_waits_is_withdrawn_by_the_next_turn() {
+        let end = |ending| Effect::Finish { ending };
+        let mut outbox = Outbox::new(0);
+        let mut turns = [
+            turn(&[1], &[end(crate::effect::Ending::NeedsPerson)]),
+            turn(&[2], &[ping(1), end(crate::effect::Ending::Done)]),
+        ];
+        for turn in &mut turns {
+            assert_eq!(outbox.push(turn), []);
+        }
+        let ready = outbox.durable(2);
+        assert_eq!(ready, [ping(1), end(crate::effect::Ending::Done)]);
     }
 
     #[test]

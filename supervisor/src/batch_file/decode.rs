@@ -52,15 +52,28 @@ pub(super) trait Keys: Default {
     const LATER: &'static [&'static str];
     /// Reads the entry when its key is one of [`Keys::KEYS`]; whether it is.
     fn read_key(&mut self, entry: &Entry<'_>, sink: &mut Sink) -> bool;
+    /// Keys that are reported as wrong: unknown ones, and those with a wrong value.
+    fn wrong(&mut self) -> &mut Vec<String>;
+}
+
+/// Whether a key that is missing was meant by one that is reported already.
+pub(super) fn was_meant(wrong: &[String], key: &str) -> bool {
+    wrong
+        .iter()
+        .any(|word| word == key || nearest(word, [key]).is_some())
 }
 
 /// Reads one value of a [`keys!`] map into its field.
 pub(super) fn read_field<T: FromNode>(
     field: &mut Option<At<T>>,
+    wrong: &mut Vec<String>,
     entry: &Entry<'_>,
     sink: &mut Sink,
 ) {
     let value = T::from_node(&entry.value, sink);
+    if value.is_none() {
+        wrong.push(entry.key.to_string());
+    }
     let (key, place) = (entry.key_place, entry.value.place);
     *field = value.map(|value| At { value, key, place });
 }
@@ -71,6 +84,7 @@ pub(super) fn read_keys<K: Keys>(node: &Node<'_>, sink: &mut Sink) -> Option<K> 
     let mut keys = K::default();
     for entry in entries {
         if !keys.read_key(entry, sink) {
+            keys.wrong().push(entry.key.to_string());
             refuse_key(entry, K::WHAT, &[K::KEYS], K::LATER, sink);
         }
     }
@@ -153,6 +167,8 @@ macro_rules! keys {
         #[schemars(deny_unknown_fields)]
         pub(super) struct $name {
             $($(#[$key_doc])* pub(super) $key: Option<$crate::batch_file::decode::At<$type>>,)+
+            #[schemars(skip)]
+            pub(super) wrong: Vec<String>,
         }
 
         impl $crate::batch_file::decode::Keys for $name {
@@ -167,11 +183,17 @@ macro_rules! keys {
             ) -> bool {
                 match &*entry.key {
                     $(stringify!($key) => {
-                        $crate::batch_file::decode::read_field(&mut self.$key, entry, sink);
+                        $crate::batch_file::decode::read_field(
+                            &mut self.$key, &mut self.wrong, entry, sink,
+                        );
                     })+
                     _ => return false,
                 }
                 true
+            }
+
+            fn wrong(&mut self) -> &mut Vec<String> {
+                &mut self.wrong
             }
         }
 
@@ -232,8 +254,13 @@ pub(super) fn word<'w>(
         .map(|word| format!("`{word}`"))
         .collect::<Vec<_>>()
         .join(", ");
+    let list = if words.len() == 1 {
+        list
+    } else {
+        format!("one of {list}")
+    };
     let View::Scalar(scalar) = node.view() else {
-        wrong_type(node, what, &format!("write one of {list}"), sink);
+        wrong_type(node, what, &format!("write {list}"), sink);
         return None;
     };
     if let Some(found) = words.iter().find(|word| **word == scalar.text) {
@@ -242,12 +269,12 @@ pub(super) fn word<'w>(
     let text = shown(&scalar.text);
     if later.contains(&&*scalar.text) {
         let message = format!("`{text}` is not available in this release");
-        sink.report(node.place, message, format!("write one of {list}"));
+        sink.report(node.place, message, format!("write {list}"));
         return None;
     }
     let help = match nearest(&scalar.text, words.iter().copied()) {
         Some(near) => format!("did you mean `{near}`?"),
-        None => format!("write one of {list}"),
+        None => format!("write {list}"),
     };
     sink.report(node.place, format!("`{text}` is not {what}"), help);
     None

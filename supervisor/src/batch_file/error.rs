@@ -3,7 +3,10 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+
+use super::scalars::Text;
+use super::tree::Shift;
 
 /// Most mistakes kept of one read; more are counted. Enough for any real file, and a bound for a
 /// file of another kind that was given by mistake.
@@ -43,15 +46,30 @@ pub struct Problem {
 
 /// One text that was read.
 #[derive(Debug, Clone)]
-struct Text {
+struct SourceText {
     name: String,
     content: Arc<str>,
+    /// Offsets at which its lines begin, once a line is asked for.
+    starts: OnceLock<Vec<usize>>,
+}
+
+impl SourceText {
+    /// A line by its number from 1, without its end.
+    fn line(&self, line: u32) -> Option<&str> {
+        let starts = self.starts.get_or_init(|| line_starts(&self.content));
+        let index = usize::try_from(line).ok()?.checked_sub(1)?;
+        let start = *starts.get(index)?;
+        let end = starts
+            .get(index + 1)
+            .map_or(self.content.len(), |next| *next);
+        Some(self.content.get(start..end)?.trim_end_matches(['\n', '\r']))
+    }
 }
 
 /// Gathers mistakes while a file is read, and knows every text by number.
 #[derive(Debug, Default)]
 pub(super) struct Sink {
-    texts: Vec<Text>,
+    texts: Vec<SourceText>,
     problems: BTreeSet<Problem>,
     dropped: usize,
 }
@@ -61,7 +79,11 @@ impl Sink {
     pub(super) fn add_text(&mut self, name: impl Into<String>, content: Arc<str>) -> SourceId {
         let number = u32::try_from(self.texts.len()).unwrap_or(u32::MAX);
         let name = name.into();
-        self.texts.push(Text { name, content });
+        self.texts.push(SourceText {
+            name,
+            content,
+            starts: OnceLock::new(),
+        });
         SourceId(number)
     }
 
@@ -93,6 +115,40 @@ impl Sink {
         self.problems.len() + self.dropped
     }
 
+    /// How far the lines of a block text (`|`) are from the beginning of its source. Block texts
+    /// begin on the line after their `|`, and share the indentation of their first line.
+    pub(super) fn block_shift(&self, text: &Text) -> Shift {
+        let none = Shift { line: 0, column: 0 };
+        let Some(source) = self.texts.get(text.place.source.0 as usize) else {
+            return none;
+        };
+        // The parser places a block text at its `|`, or after it: its first line with text follows.
+        let first = text
+            .text
+            .lines()
+            .find(|line| !line.trim().is_empty())
+            .unwrap_or("");
+        let blank = text
+            .text
+            .lines()
+            .take_while(|line| line.trim().is_empty())
+            .count();
+        let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        let mut at = text.place.line;
+        let line = loop {
+            match source.line(at) {
+                Some(line) if line.trim_start() == first.trim_start() => break line,
+                Some(_) if at <= text.place.line + number(blank) => at += 1,
+                Some(_) | None => return none,
+            }
+        };
+        let indent = |line: &str| line.chars().take_while(|letter| *letter == ' ').count();
+        Shift {
+            line: at.saturating_sub(1).saturating_sub(number(blank)),
+            column: number(indent(line).saturating_sub(indent(first))),
+        }
+    }
+
     /// What was gathered.
     pub(super) fn into_report(self) -> Report {
         Report {
@@ -106,7 +162,7 @@ impl Sink {
 /// Every mistake of one read, sorted by place.
 #[derive(Debug, Clone)]
 pub struct Report {
-    texts: Vec<Text>,
+    texts: Vec<SourceText>,
     /// The mistakes, sorted by place.
     pub problems: Vec<Problem>,
     /// Mistakes beyond [`PROBLEMS_MAX`].
@@ -120,9 +176,8 @@ impl Report {
     /// # Errors
     /// When `out` can not be written.
     pub fn render(&self, out: &mut dyn io::Write) -> io::Result<()> {
-        let mut lines = LineCache::default();
         for problem in &self.problems {
-            self.render_problem(problem, &mut lines, out)?;
+            self.render_problem(problem, out)?;
         }
         let total = self.problems.len() + self.dropped;
         let noun = if total == 1 { "mistake" } else { "mistakes" };
@@ -137,12 +192,7 @@ impl Report {
         writeln!(out, "{name}: {total} {noun}; nothing was started")
     }
 
-    fn render_problem(
-        &self,
-        problem: &Problem,
-        lines: &mut LineCache,
-        out: &mut dyn io::Write,
-    ) -> io::Result<()> {
+    fn render_problem(&self, problem: &Problem, out: &mut dyn io::Write) -> io::Result<()> {
         let place = problem.place;
         let text = self.texts.get(place.source.0 as usize);
         let name = text.map_or("batch file", |text| &text.name);
@@ -151,7 +201,7 @@ impl Report {
         } else {
             let (line, column) = (place.line, place.column);
             writeln!(out, "{name}:{line}:{column}: {}", problem.message)?;
-            if let Some(shown) = text.and_then(|text| lines.line(place.source, text, line)) {
+            if let Some(shown) = text.and_then(|text| text.line(line)) {
                 write_excerpt(place, shown, out)?;
             }
         }
@@ -192,29 +242,6 @@ fn write_excerpt(place: Place, line: &str, out: &mut dyn io::Write) -> io::Resul
     let carets = "^".repeat((place.length.max(1) as usize).min(room));
     let pad = " ".repeat(column - first + before.chars().count());
     writeln!(out, "  {gutter} | {pad}{carets}")
-}
-
-/// Where the lines of the text begin that is being shown; problems come sorted by text and line.
-#[derive(Default)]
-struct LineCache {
-    source: Option<SourceId>,
-    starts: Vec<usize>,
-}
-
-impl LineCache {
-    fn line<'a>(&mut self, source: SourceId, text: &'a Text, line: u32) -> Option<&'a str> {
-        if self.source != Some(source) {
-            self.source = Some(source);
-            self.starts = line_starts(&text.content);
-        }
-        let index = usize::try_from(line).ok()?.checked_sub(1)?;
-        let start = *self.starts.get(index)?;
-        let end = self
-            .starts
-            .get(index + 1)
-            .map_or(text.content.len(), |next| *next);
-        Some(text.content.get(start..end)?.trim_end_matches(['\n', '\r']))
-    }
 }
 
 /// Offsets at which lines begin, by YAML's rule: `\n`, `\r\n` or a lone `\r` ends a line.

@@ -6,9 +6,9 @@ use std::borrow::Cow;
 
 use protocol::class::Class;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use supervisor_core::plan::{AgentKind, Condition, OnFailure, RetryMode};
+use supervisor_core::plan::{Condition, RetryMode};
 
-use super::decode::{At, FromNode, entries, keys, read_keys, words};
+use super::decode::{At, FromNode, entries, keys, read_keys, was_meant};
 use super::error::{Place, Sink, nearest};
 use super::scalars::{
     Any, Backoff, CommandLine, Count, Dollars, Failures, Length, List, ListOrNone, Named, Text,
@@ -16,6 +16,10 @@ use super::scalars::{
 };
 use super::script::ScriptSource;
 use super::tree::{Node, View, shown};
+use super::words::{
+    AutoResumeWord, ConditionWord, EnforceWord, FailureWord, Isolation, KindWord, ModeWord,
+    PromptWord, QuestionWord,
+};
 
 /// Most live attempts of a batch that may be asked for.
 pub(super) const CONCURRENCY_MAX: i64 = 10_000;
@@ -150,6 +154,7 @@ impl FromNode for TaskLow {
         for entry in entries {
             if !task.own.read_key(entry, sink) && !task.common.read_key(entry, sink) {
                 let known = &[TaskOwn::KEYS, Common::KEYS];
+                task.common.wrong.push(entry.key.to_string());
                 refuse_key(entry, TaskOwn::WHAT, known, Common::LATER, sink);
             }
         }
@@ -295,12 +300,11 @@ impl FromNode for VerifyItem {
             });
             return Some(Self(VerifyKeys {
                 run,
-                timeout: None,
-                env: None,
+                ..VerifyKeys::default()
             }));
         }
         let keys: VerifyKeys = read_keys(node, sink)?;
-        if keys.run.is_none() {
+        if keys.run.is_none() && !was_meant(&keys.wrong, "run") {
             let help = "write `{run: \"cargo test\", timeout: 10m}`";
             sink.report(node.place, "a verify command without `run`", help);
         }
@@ -329,7 +333,10 @@ impl JsonSchema for DependsOn {
     }
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         let list = generator.subschema_for::<List<Text>>();
-        let map = generator.subschema_for::<Named<ConditionKeys>>();
+        let condition = generator.subschema_for::<ConditionKeys>();
+        let line = json_schema!({"anyOf": [condition, {"const": null}]});
+        let map =
+            json_schema!({"type": "object", "minProperties": 1, "additionalProperties": line});
         json_schema!({"anyOf": [list, map]})
     }
 }
@@ -354,6 +361,10 @@ impl FromNode for DependsOn {
             });
             return Some(Self(lines.collect()));
         };
+        if entries.is_empty() {
+            let help = "name at least one task, or remove the key";
+            sink.report(node.place, "the map of dependencies is empty", help);
+        }
         let mut lines = Vec::with_capacity(entries.len());
         for entry in entries {
             let keys = match entry.value.view() {
@@ -419,154 +430,6 @@ fn classes_of(word: &str) -> Vec<Class> {
         return vec![Class::Silence, Class::NoProgress];
     }
     word.parse().into_iter().collect()
-}
-
-words! {
-    /// Where tasks work.
-    Isolation as "a kind of isolation" {
-        /// All tasks work in the one working folder.
-        None = "none",
-    }
-    later { "worktree" }
-}
-
-words! {
-    /// What a failed task does to the others.
-    FailureWord as "a failure policy" {
-        /// Its dependents are skipped, the rest goes on.
-        SkipDependents = "skip_dependents",
-        /// The batch stops: what runs may finish, nothing new starts.
-        Stop = "stop",
-        /// Its dependents run as if it were done.
-        Continue = "continue",
-    }
-    later { }
-}
-
-impl FailureWord {
-    pub(super) fn mean(self) -> OnFailure {
-        match self {
-            Self::SkipDependents => OnFailure::SkipDependents,
-            Self::Stop => OnFailure::Stop,
-            Self::Continue => OnFailure::Continue,
-        }
-    }
-}
-
-words! {
-    /// What happens to an agent's question.
-    QuestionWord as "a question policy" {
-        /// It waits for the operator; with `question_default` that is the answer at the deadline.
-        Wait = "wait",
-        /// It is answered at once by `question_default`.
-        Default = "default",
-        /// The attempt fails at once.
-        Fail = "fail",
-    }
-    later { }
-}
-
-words! {
-    /// What drives an agent.
-    KindWord as "a kind of agent" {
-        /// Any program.
-        Command = "command",
-        /// The embedded agent that plays a script.
-        Scripted = "scripted",
-    }
-    later { "claude", "codex", "pi", "acp", "builtin" }
-}
-
-impl KindWord {
-    pub(super) fn mean(self) -> AgentKind {
-        match self {
-            Self::Command => AgentKind::Command,
-            Self::Scripted => AgentKind::Scripted,
-        }
-    }
-}
-
-words! {
-    /// How a program gets the prompt.
-    PromptWord as "a way to hand over the prompt" {
-        /// As its last argument.
-        Argument = "argument",
-        /// On its stdin, which is then closed.
-        Stdin = "stdin",
-        /// In a file named by `SUPERVISOR_PROMPT_FILE`.
-        File = "file",
-        /// Not at all: its tasks need no prompt.
-        None = "none",
-    }
-    later { }
-}
-
-words! {
-    /// What happens when a usage limit is over.
-    AutoResumeWord as "a rule for going on" {
-        /// One attempt probes, then all go on.
-        Always = "always",
-        /// The operator is asked.
-        Ask = "ask",
-        /// The account stays stopped until `supervisor resume`.
-        Never = "never",
-    }
-    later { }
-}
-
-words! {
-    /// How strictly limits are kept.
-    EnforceWord as "a way to enforce limits" {
-        /// As far as the agent reports what it uses.
-        BestEffort = "best_effort",
-    }
-    later { }
-}
-
-words! {
-    /// What a dependency waits for.
-    ConditionWord as "a condition" {
-        /// The task is done.
-        Done = "done",
-        /// The task has ended, however it ended.
-        Finished = "finished",
-    }
-    later { "merged" }
-}
-
-impl ConditionWord {
-    fn mean(self) -> Condition {
-        match self {
-            Self::Done => Condition::Done,
-            Self::Finished => Condition::Finished,
-        }
-    }
-}
-
-words! {
-    /// How the next attempt begins.
-    ModeWord as "a way to try again" {
-        /// Same session, same working folder.
-        Resume = "resume",
-        /// Same working folder, a new session with a hand-off.
-        NewSession = "new_session",
-        /// Everything from the start.
-        Fresh = "fresh",
-        /// Not at all.
-        Stop = "stop",
-    }
-    later { }
-}
-
-impl ModeWord {
-    fn mean(self) -> RetryMode {
-        match self {
-            Self::Resume => RetryMode::Resume,
-            Self::NewSession => RetryMode::NewSession,
-            Self::Fresh => RetryMode::Fresh,
-            Self::Stop => RetryMode::Stop,
-        }
-    }
 }
 
 keys! {

@@ -10,17 +10,35 @@ use std::path::{Path, PathBuf};
 
 use supervisor_core::plan::Plan;
 
+mod agents;
 mod decode;
 pub mod error;
+mod files;
+mod foreach;
+mod graph;
+mod layers;
 mod low;
+mod names;
+mod parse;
+mod preview;
+mod read;
 pub mod render;
 mod scalars;
+mod schema;
 mod script;
+mod steps;
+mod summary;
+mod task_spec;
+mod tasks;
 mod template;
 mod tree;
+mod words;
 pub mod work;
 
+pub use read::read;
 pub use scalars::{parse_length, parse_time};
+pub use schema::schema;
+pub use summary::{PlannedLine, Summary, summary};
 
 /// Where the batch file comes from.
 #[derive(Debug, Clone, Copy)]

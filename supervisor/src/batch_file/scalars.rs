@@ -160,7 +160,7 @@ inline_schema!(Version, "Version", {"const": 1});
 impl FromNode for Version {
     fn from_node(node: &Node<'_>, sink: &mut Sink) -> Option<Self> {
         if let View::Scalar(scalar) = node.view()
-            && scalar.to_json() == Json::from(1)
+            && scalar.to_json() == 1
         {
             return Some(Self);
         }
@@ -220,7 +220,7 @@ impl FromNode for Length {
     }
 }
 
-/// Reads `90s 20m 2h 3d 500ms`, at most [`LENGTH_MAX`].
+/// Reads `500ms 90s 20m 2h 3d`; at most ten years.
 pub fn parse_length(text: &str) -> Option<Duration> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at_checked(digits)?;
@@ -319,7 +319,7 @@ fn scaled(digits: &str, unit: u64) -> Option<u64> {
     let mut rest = unit;
     let mut total = whole.parse::<u64>().ok()?.checked_mul(unit)?;
     for digit in part.bytes() {
-        if rest % 10 != 0 {
+        if !rest.is_multiple_of(10) {
             return (digit == b'0').then_some(total);
         }
         rest /= 10;

@@ -1,9 +1,8 @@
-//! The script of a scripted agent as it is written in YAML, and its way to the form on the wire.
+//! A script as it is written in YAML, turned into its form on the wire.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use protocol::class::Class;
 use protocol::report::ResultStatus;
 use protocol::script::{
     AskStep, AttemptGuard, FailStep, FileText, Flood, FloodTo, NESTING_MAX, ProgressStep,
@@ -11,308 +10,14 @@ use protocol::script::{
 };
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
-use super::decode::{At, FromNode, Keys, keys, read_keys, words, wrong_type};
-use super::error::{Place, Sink, nearest};
-use super::scalars::{CommandLine, Count, Dollars, Length, List, ListOrNone, Named, Text, Whole};
+use super::decode::{At, FromNode, was_meant, wrong_type};
+use super::error::{Place, Sink};
+use super::scalars::{CommandLine, Count, Length, List, ListOrNone, Named, Text};
+use super::steps::{
+    AskKeys, ClassName, FailKeys, FileKeys, FloodKeys, FloodWord, ProgressKeys, ResultKeys,
+    RunKeys, Short, StatusWord, StepItem, StepKeys, ToolKeys, UsageKeys, WaitKeys,
+};
 use super::tree::{Node, View, shown};
-
-keys! {
-    /// One step: a map with exactly one of these keys.
-    StepKeys as "a step of a script" {
-        /// Says this.
-        say: Text,
-        /// Writes a file anew.
-        write: FileKeys,
-        /// Adds to the end of a file.
-        append: FileKeys,
-        /// Runs a command in the working folder; when it fails, so does the script.
-        run: Short<CommandLine, RunKeys>,
-        /// Waits this long.
-        sleep: Length,
-        /// Waits for a message of the operator, at most as long as said.
-        wait_message: Short<Length, WaitKeys>,
-        /// Asks the operator and waits for the answer.
-        ask: Short<Text, AskKeys>,
-        /// Answers a message.
-        reply: Text,
-        /// Tells the operator something now.
-        escalate: Text,
-        /// Reports how far it is.
-        progress: Short<Text, ProgressKeys>,
-        /// Reports what it used so far.
-        usage: UsageKeys,
-        /// Reports a tool's start and end.
-        tool: Short<Text, ToolKeys>,
-        /// Ends the script with a result.
-        result: Short<StatusWord, ResultKeys>,
-        /// Ends the script as failed, with an outcome class.
-        fail: Short<ClassName, FailKeys>,
-        /// The host ends with this status and hands over no result.
-        exit: Whole<0, 255>,
-        /// The host dies by a signal.
-        crash: Bare,
-        /// Nothing more happens.
-        hang: Bare,
-        /// The host does nothing any more and answers nothing.
-        freeze: Bare,
-        /// Prints a lot.
-        flood: FloodKeys,
-        /// Puts this many lines that are no JSON on the pipe.
-        garbage: Whole<1, 1_000_000>,
-        /// Puts this many blank lines on the pipe.
-        blank_lines: Whole<1, 1_000_000>,
-        /// Puts one line of this many bytes on the pipe.
-        long_line: Count,
-        /// Closes the host's end of the pipe; the script goes on.
-        close_stdout: Bare,
-        /// From here on a stop changes nothing.
-        ignore_stop: Bare,
-        /// Starts a command in a session of its own and leaves it behind.
-        spawn_background: CommandLine,
-        /// Steps by the attempt's number: `{1: [...], other: [...]}`.
-        on_attempt: Named<ListOrNone<StepItem>>,
-    }
-    later { }
-}
-
-keys! {
-    /// A file and a text for it.
-    FileKeys as "a file step" {
-        /// The file, below the working folder.
-        path: Text,
-        /// The text.
-        text: Text,
-    }
-    later { }
-}
-
-keys! {
-    /// A command of a script.
-    RunKeys as "a run step" {
-        /// The command: a text for `sh -c`, or a list of arguments.
-        command: CommandLine,
-        /// Whether the script goes on when the command fails. Default false.
-        may_fail: bool,
-    }
-    later { }
-}
-
-keys! {
-    /// How to wait for a message.
-    WaitKeys as "a wait_message step" {
-        /// Longest wait; then the script goes on. Without it: until the attempt's end.
-        timeout: Length,
-        /// File that the message is written to.
-        save_to: Text,
-        /// Text to go on with when no message came in time.
-        otherwise: Text,
-    }
-    later { }
-}
-
-keys! {
-    /// A question.
-    AskKeys as "an ask step" {
-        /// The question.
-        text: Text,
-        /// Answers to choose from.
-        options: List<Text>,
-        /// File that the answer is written to.
-        save_to: Text,
-    }
-    later { }
-}
-
-keys! {
-    /// How far the agent is.
-    ProgressKeys as "a progress step" {
-        /// What it does now.
-        text: Text,
-        /// 0 to 100.
-        percent: Whole<0, 100>,
-    }
-    later { }
-}
-
-keys! {
-    /// What the agent used so far.
-    UsageKeys as "a usage step" {
-        /// Turns.
-        turns: Count,
-        /// Tokens.
-        tokens: Count,
-        /// US dollars.
-        cost_usd: Dollars,
-    }
-    later { }
-}
-
-keys! {
-    /// A tool.
-    ToolKeys as "a tool step" {
-        /// The tool.
-        name: Text,
-        /// What it worked on.
-        detail: Text,
-    }
-    later { }
-}
-
-keys! {
-    /// A result.
-    ResultKeys as "a result step" {
-        /// Whether the work went well.
-        status: StatusWord,
-        /// A sentence for people.
-        summary: Text,
-    }
-    later { }
-}
-
-keys! {
-    /// A failure.
-    FailKeys as "a fail step" {
-        /// Its outcome class.
-        class: ClassName,
-        /// A sentence for people.
-        message: Text,
-        /// For `usage_limit`: time until the limit ends.
-        reset_in: Length,
-    }
-    later { }
-}
-
-keys! {
-    /// A lot of output.
-    FloodKeys as "a flood step" {
-        /// Where it goes. Default `log`.
-        to: FloodWord,
-        /// How many lines. Default 1.
-        lines: Count,
-        /// Bytes of each line. Default 100.
-        line_bytes: Count,
-    }
-    later { }
-}
-
-words! {
-    /// Whether the work went well.
-    StatusWord as "a result's status" {
-        /// It did.
-        Ok = "ok",
-        /// It did not.
-        Failed = "failed",
-    }
-    later { }
-}
-
-words! {
-    /// Where a flood goes.
-    FloodWord as "a place for a flood" {
-        /// The run's log.
-        Log = "log",
-        /// The pipe, one report a line.
-        Reports = "reports",
-    }
-    later { }
-}
-
-/// The value of a step that has none.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Bare;
-
-impl JsonSchema for Bare {
-    fn inline_schema() -> bool {
-        true
-    }
-    fn schema_name() -> Cow<'static, str> {
-        "Bare".into()
-    }
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({"const": null})
-    }
-}
-
-impl FromNode for Bare {
-    fn from_node(node: &Node<'_>, sink: &mut Sink) -> Option<Self> {
-        if matches!(node.view(), View::Scalar(scalar) if scalar.is_null()) {
-            return Some(Self);
-        }
-        wrong_type(
-            node,
-            "nothing",
-            "this step takes no value: write its name alone",
-            sink,
-        );
-        None
-    }
-}
-
-/// An outcome class by its word.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct ClassName(Class);
-
-impl JsonSchema for ClassName {
-    fn schema_name() -> Cow<'static, str> {
-        "Class".into()
-    }
-    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        Class::json_schema(generator)
-    }
-}
-
-impl FromNode for ClassName {
-    fn from_node(node: &Node<'_>, sink: &mut Sink) -> Option<Self> {
-        let text = Text::from_node(node, sink)?.text;
-        if let Ok(class) = text.parse() {
-            return Some(Self(class));
-        }
-        let help = match nearest(&text, Class::ALL.iter().map(|class| class.word())) {
-            Some(near) => format!("did you mean `{near}`?"),
-            None => "classes are listed in the manual, for example `crash`".to_owned(),
-        };
-        sink.report(
-            node.place,
-            format!("`{}` is not an outcome class", shown(&text)),
-            help,
-        );
-        None
-    }
-}
-
-/// A step's value in its short or its long form.
-#[derive(Debug, Clone)]
-pub(super) enum Short<S, L> {
-    /// One value.
-    Short(S),
-    /// A map.
-    Long(L),
-}
-
-impl<S: JsonSchema, L: JsonSchema> JsonSchema for Short<S, L> {
-    fn inline_schema() -> bool {
-        true
-    }
-    fn schema_name() -> Cow<'static, str> {
-        format!("{}Or{}", S::schema_name(), L::schema_name()).into()
-    }
-    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        let short = generator.subschema_for::<S>();
-        let long = generator.subschema_for::<L>();
-        json_schema!({"anyOf": [short, long]})
-    }
-}
-
-impl<S: FromNode, L: Keys> FromNode for Short<S, L> {
-    fn from_node(node: &Node<'_>, sink: &mut Sink) -> Option<Self> {
-        match node.view() {
-            View::Map(_) => read_keys(node, sink).map(Short::Long),
-            View::Scalar(_) | View::List(_) | View::Broken => {
-                S::from_node(node, sink).map(Short::Short)
-            }
-        }
-    }
-}
 
 /// A script with the texts in it that may be templates.
 #[derive(Debug, Clone, Default)]
@@ -351,99 +56,6 @@ impl FromNode for ScriptSource {
             }
         }
     }
-}
-
-/// The keys of steps that may be written as a bare word.
-const BARE: &[&str] = &[
-    "crash",
-    "hang",
-    "freeze",
-    "close_stdout",
-    "ignore_stop",
-    "wait_message",
-];
-
-/// One step as it stands in a list.
-#[derive(Debug, Clone)]
-pub(super) struct StepItem(Box<StepKeys>);
-
-impl JsonSchema for StepItem {
-    fn schema_name() -> Cow<'static, str> {
-        "StepItem".into()
-    }
-    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        let step = generator.subschema_for::<StepKeys>();
-        let one = json_schema!({"allOf": [step], "minProperties": 1, "maxProperties": 1});
-        json_schema!({"anyOf": [{"enum": BARE}, one]})
-    }
-}
-
-impl FromNode for StepItem {
-    fn from_node(node: &Node<'_>, sink: &mut Sink) -> Option<Self> {
-        match node.view() {
-            View::Scalar(scalar) => {
-                let step = bare_step(&scalar.text, node.place);
-                if step.is_none() {
-                    let help = match nearest(&scalar.text, BARE.iter().copied()) {
-                        Some(near) => format!("did you mean `{near}`?"),
-                        None => "write a step such as `say: \"hello\"`".to_owned(),
-                    };
-                    wrong_type(node, "a step (a map with one key)", &help, sink);
-                }
-                step.map(|step| Self(Box::new(step)))
-            }
-            View::Map(entries) if entries.len() != 1 => {
-                let message = format!("a step with {} keys", entries.len());
-                let help = "write each step as an item of its own: one `- key: value` a line";
-                sink.report(node.place, message, help);
-                None
-            }
-            View::Map(_) | View::List(_) | View::Broken => {
-                read_keys(node, sink).map(|step| Self(Box::new(step)))
-            }
-        }
-    }
-}
-
-/// The step that a bare word stands for.
-fn bare_step(word: &str, place: Place) -> Option<StepKeys> {
-    let bare = Some(At {
-        value: Bare,
-        key: place,
-        place,
-    });
-    let none = StepKeys::default();
-    Some(match word {
-        "crash" => StepKeys {
-            crash: bare,
-            ..none
-        },
-        "hang" => StepKeys { hang: bare, ..none },
-        "freeze" => StepKeys {
-            freeze: bare,
-            ..none
-        },
-        "close_stdout" => StepKeys {
-            close_stdout: bare,
-            ..none
-        },
-        "ignore_stop" => StepKeys {
-            ignore_stop: bare,
-            ..none
-        },
-        "wait_message" => {
-            let value = Short::Long(WaitKeys::default());
-            StepKeys {
-                wait_message: Some(At {
-                    value,
-                    key: place,
-                    place,
-                }),
-                ..none
-            }
-        }
-        _ => return None,
-    })
 }
 
 /// Reads a script: a list of steps.
@@ -530,13 +142,26 @@ impl Reading<'_> {
     }
 
     /// A text that the step can not do without.
-    fn needed(&mut self, text: Option<At<Text>>, key: &str, place: Place) -> Option<String> {
-        if text.is_none() {
+    fn needed(
+        &mut self,
+        text: Option<At<Text>>,
+        key: &str,
+        wrong: &[String],
+        place: Place,
+    ) -> Option<String> {
+        if text.is_none() && !was_meant(wrong, key) {
             let message = format!("a step without `{key}`");
             self.sink
                 .report(place, message, format!("add `{key}: ...`"));
         }
         self.optional(text)
+    }
+
+    fn missing(&mut self, key: &str, help: &str, wrong: &[String], place: Place) {
+        if !was_meant(wrong, key) {
+            self.sink
+                .report(place, format!("a step without `{key}`"), help);
+        }
     }
 
     fn argv(&mut self, command: &CommandLine) -> Vec<String> {
@@ -647,8 +272,8 @@ impl Reading<'_> {
     }
 
     fn file(&mut self, keys: FileKeys, place: Place) -> Option<FileText> {
-        let path = self.needed(keys.path, "path", place);
-        let text = self.needed(keys.text, "text", place);
+        let path = self.needed(keys.path, "path", &keys.wrong, place);
+        let text = self.needed(keys.text, "text", &keys.wrong, place);
         Some(FileText {
             path: path?,
             text: text?,
@@ -708,7 +333,7 @@ impl Reading<'_> {
         };
         let options = keys.options.map_or_else(Vec::new, |list| list.value.0);
         Some(Step::Ask(AskStep {
-            text: self.needed(keys.text, "text", place)?,
+            text: self.needed(keys.text, "text", &keys.wrong, place)?,
             options: options
                 .into_iter()
                 .map(|option| self.text(option.value))
@@ -720,7 +345,10 @@ impl Reading<'_> {
     fn progress(&mut self, value: Short<Text, ProgressKeys>, place: Place) -> Option<Step> {
         let (text, percent) = match value {
             Short::Short(text) => (self.text(text), None),
-            Short::Long(keys) => (self.needed(keys.text, "text", place)?, keys.percent),
+            Short::Long(keys) => (
+                self.needed(keys.text, "text", &keys.wrong, place)?,
+                keys.percent,
+            ),
         };
         let percent = percent.and_then(|percent| u8::try_from(percent.value.0).ok());
         Some(Step::Progress(ProgressStep { text, percent }))
@@ -729,20 +357,26 @@ impl Reading<'_> {
     fn tool(&mut self, value: Short<Text, ToolKeys>, place: Place) -> Option<Step> {
         let (name, detail) = match value {
             Short::Short(name) => (self.text(name), None),
-            Short::Long(keys) => (self.needed(keys.name, "name", place)?, keys.detail),
+            Short::Long(keys) => (
+                self.needed(keys.name, "name", &keys.wrong, place)?,
+                keys.detail,
+            ),
         };
         let detail = self.optional(detail).unwrap_or_default();
         Some(Step::Tool(ToolStep { name, detail }))
     }
 
     fn result(&mut self, value: Short<StatusWord, ResultKeys>, place: Place) -> Option<Step> {
-        let (status, summary) = match value {
-            Short::Short(status) => (Some(status), None),
-            Short::Long(keys) => (keys.status.map(|status| status.value), keys.summary),
+        let (status, summary, wrong) = match value {
+            Short::Short(status) => (Some(status), None, Vec::new()),
+            Short::Long(keys) => (
+                keys.status.map(|status| status.value),
+                keys.summary,
+                keys.wrong,
+            ),
         };
         let Some(status) = status else {
-            self.sink
-                .report(place, "a step without `status`", "add `status: ok`");
+            self.missing("status", "add `status: ok`", &wrong, place);
             return None;
         };
         let status = match status {
@@ -754,23 +388,25 @@ impl Reading<'_> {
     }
 
     fn fail(&mut self, value: Short<ClassName, FailKeys>, place: Place) -> Option<Step> {
-        let (class, message, reset_in) = match value {
-            Short::Short(class) => (Some(class), None, None),
-            Short::Long(keys) => (
-                keys.class.map(|class| class.value),
-                keys.message,
-                keys.reset_in,
-            ),
+        let keys = match value {
+            Short::Short(value) => FailKeys {
+                class: Some(At {
+                    value,
+                    key: place,
+                    place,
+                }),
+                ..FailKeys::default()
+            },
+            Short::Long(keys) => keys,
         };
-        let Some(ClassName(class)) = class else {
-            self.sink
-                .report(place, "a step without `class`", "add `class: agent_failed`");
+        let Some(class) = keys.class else {
+            self.missing("class", "add `class: agent_failed`", &keys.wrong, place);
             return None;
         };
         Some(Step::Fail(FailStep {
-            class,
-            message: self.optional(message).unwrap_or_default(),
-            reset_in_ms: reset_in.map(|length| length.value.millis()),
+            class: class.value.0,
+            message: self.optional(keys.message).unwrap_or_default(),
+            reset_in_ms: keys.reset_in.map(|length| length.value.millis()),
         }))
     }
 }

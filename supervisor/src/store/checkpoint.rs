@@ -24,7 +24,7 @@ const TASK_SIZE_HINT: usize = 256;
 
 /// Whether it is time for a checkpoint. One is due once the journal has grown by the size of the
 /// last checkpoint: so checkpoints never write more than the journal does, however large the batch,
-/// and whoever reads checkpoint and tail reads at most twice the checkpoint (or [`TAIL_MIN`]).
+/// and whoever reads checkpoint and tail reads at most twice the checkpoint (or 256 KiB).
 pub fn due(journal_bytes_since: u64, last_checkpoint_bytes: u64) -> bool {
     journal_bytes_since >= last_checkpoint_bytes.max(TAIL_MIN)
 }

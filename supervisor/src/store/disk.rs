@@ -8,7 +8,8 @@ use std::path::Path;
 
 /// A file system.
 pub trait Disk: Send + Sync {
-    /// Makes a folder and what is missing above it, for its owner alone; it may exist already.
+    /// Makes a folder and what is missing above it, for its owner alone, and makes their names
+    /// durable; it may exist already.
     ///
     /// # Errors
     /// What the system says.
@@ -95,7 +96,18 @@ pub struct RealDisk;
 
 impl Disk for RealDisk {
     fn create_dir(&self, path: &Path) -> io::Result<()> {
-        DirBuilder::new().recursive(true).mode(0o700).create(path)
+        let above = path.parent().unwrap_or(Path::new("/"));
+        let made = DirBuilder::new().mode(0o700).create(path);
+        match made.as_ref().map_err(io::Error::kind) {
+            Ok(()) => self.sync_dir(above),
+            Err(io::ErrorKind::AlreadyExists) if path.is_dir() => Ok(()),
+            Err(io::ErrorKind::NotFound) if above != path => {
+                self.create_dir(above)?;
+                DirBuilder::new().mode(0o700).create(path)?;
+                self.sync_dir(above)
+            }
+            Err(_) => made,
+        }
     }
 
     fn open(&self, path: &Path, how: OpenAs) -> io::Result<Box<dyn DiskFile>> {

@@ -17,7 +17,7 @@
 //! journal goes on at `offset` of segment `segment`.
 //!
 //! Lengths are milliseconds, moments are milliseconds on the clock that they name, numbers of 128
-//! bits are 32 hex digits. Version and list of changes: [`FORMAT_VERSION`](super::seal::FORMAT_VERSION).
+//! bits are 32 hex digits. Version and list of changes: [`FORMAT_VERSION`].
 
 mod basic;
 mod facts;

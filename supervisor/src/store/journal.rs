@@ -5,6 +5,10 @@
 //! failure, above all a failed sync, the descriptor is not used again: the system may have dropped
 //! the bytes and would then call a second sync a success. `reopen` goes back to what is proven, and
 //! the caller appends the rest again.
+//!
+//! On a full disk the caller gives the reserve up, appends the refused group again and behind it the
+//! record that the batch pauses: both fit into the room that the reserve had. Once there is room
+//! again, `ensure_reserve` puts it back.
 
 use std::path::PathBuf;
 use std::sync::Arc;

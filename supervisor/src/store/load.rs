@@ -17,8 +17,7 @@ use super::scan::{Chain, Line, SegmentEnd, rule_tail, scan_segment};
 use super::seal;
 use super::state_dir::StateDir;
 
-/// Most segments of one journal: over six years of a full disk write each minute; a folder with
-/// more is not ours.
+/// Most segments of one journal: 6 TB of records; a folder with more is not ours.
 const SEGMENTS_MAX: usize = 100_000;
 
 /// How much of the journal is checked.
@@ -26,10 +25,15 @@ const SEGMENTS_MAX: usize = 100_000;
 pub enum Check {
     /// Every line, also what the checkpoint already holds.
     Whole,
-    /// Only what the checkpoint does not hold; the whole journal where there is none. For commands
-    /// that only show.
+    /// Only what the checkpoint does not hold; the whole journal where there is none.
     Tail,
+    /// The whole journal while that takes no time to speak of, else the tail: for commands that
+    /// only show.
+    Quick,
 }
+
+/// Up to this many bytes of journal are checked whole by [`Check::Quick`]: under 10 ms.
+const QUICK_MAX: u64 = 8 * 1024 * 1024;
 
 /// What a crash left at the end of the journal.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,7 +51,7 @@ pub struct TornTail {
 }
 
 /// A batch as its files tell it.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Loaded {
     /// The state of the checkpoint, where there is one.
     pub checkpoint: Option<Facts>,
@@ -96,7 +100,8 @@ pub fn open_for_append(
     Ok((journal, reading.loaded))
 }
 
-/// Calls `each` with every record of the journal from the first on, checkpoint or not.
+/// Calls `each` with every record of the journal from the first on, checkpoint or not; returns the
+/// torn tail, of which no record is told.
 ///
 /// # Errors
 /// As [`load`], and what `each` says.
@@ -104,12 +109,19 @@ pub fn replay(
     disk: &dyn Disk,
     dir: &StateDir,
     each: &mut dyn FnMut(Entry) -> Result<(), StoreError>,
-) -> Result<(), StoreError> {
+) -> Result<Option<TornTail>, StoreError> {
     let segments = segments(disk, dir)?;
     let mut chain = Chain::default();
-    let mut walk = |_segment: u32, path: &Path, line: &Line<'_>| each(entry(path, line)?);
-    walk_segments(disk, dir, &segments, (1, 0), &mut chain, &mut walk)?;
-    Ok(())
+    // Of a write that is not whole nothing is told, so its records wait for the last one.
+    let mut write = Vec::new();
+    let mut walk = |_segment: u32, path: &Path, line: &Line<'_>| {
+        write.push(entry(path, line)?);
+        if line.head.left > 0 {
+            return Ok(());
+        }
+        write.drain(..).try_for_each(&mut *each)
+    };
+    walk_segments(disk, dir, &segments, (1, 0), &mut chain, &mut walk)
 }
 
 struct Reading {
@@ -119,67 +131,104 @@ struct Reading {
 
 fn read(disk: &dyn Disk, dir: &StateDir, check: Check) -> Result<Reading, StoreError> {
     // The checkpoint first: a journal read after it can only hold more.
-    let (facts, start, checkpoint_bytes, damage) = match checkpoint::read(disk, dir)? {
-        Found::None => (None, Position::default(), 0, None),
-        Found::Damaged(damage) => (None, Position::default(), 0, Some(damage)),
-        Found::Good { facts, at, bytes } => (Some(*facts), at, bytes, None),
-    };
-    let segments = segments(disk, dir)?;
-    let (mut chain, from) = match check {
-        Check::Tail if start.seq > 0 => {
-            check_start(disk, dir, &segments, start)?;
-            let chain = Chain::after(start.seq, start.offset);
-            (chain, (start.segment, start.offset))
+    let mut loaded = Loaded::default();
+    match checkpoint::read(disk, dir)? {
+        Found::None => {}
+        Found::Damaged(damage) => loaded.checkpoint_damage = Some(damage),
+        Found::Good { facts, at, bytes } => {
+            loaded.checkpoint = Some(*facts);
+            loaded.checkpoint_bytes = bytes;
+            loaded.end = at;
         }
-        Check::Tail | Check::Whole => (Chain::default(), (1, 0)),
+    }
+    let start = loaded.end;
+    let segments = segments(disk, dir)?;
+    let (mut chain, from) = if only_tail(disk, dir, check, &segments, start)? {
+        check_start(disk, dir, &segments, start)?;
+        let chain = Chain::after(start.seq, start.offset);
+        (chain, (start.segment, start.offset))
+    } else {
+        (Chain::default(), (1, 0))
     };
-    let mut entries = Vec::new();
-    let mut tail_bytes = 0;
-    let mut end = start;
     let mut walk = |segment: u32, path: &Path, line: &Line<'_>| {
         let place = Position {
             seq: line.head.seq,
             segment,
             offset: line.end,
         };
-        if line.head.left == 0 {
-            end = place;
-        }
-        if line.head.seq == start.seq {
-            return check_place(dir, place, start);
-        }
-        if line.head.seq > start.seq {
-            tail_bytes += line.end - line.start;
-            entries.push(entry(path, line)?);
-        }
-        Ok(())
+        loaded.add(dir, start, place, path, line)
     };
-    let torn = walk_segments(disk, dir, &segments, from, &mut chain, &mut walk)?;
-    let whole = chain.whole;
-    if whole.seq < start.seq {
-        return Err(ahead(dir, start, whole.seq));
+    loaded.torn = walk_segments(disk, dir, &segments, from, &mut chain, &mut walk)?;
+    let last = chain.whole.seq;
+    if last < start.seq {
+        return Err(ahead(dir, start, last));
     }
-    entries.truncate(usize::try_from(whole.seq - start.seq).unwrap_or(usize::MAX));
-    let loaded = Loaded {
-        checkpoint: facts,
-        checkpoint_damage: damage,
-        checkpoint_bytes,
-        entries,
-        tail_bytes,
-        torn,
-        end,
-    };
+    // What the last write began and did not end.
+    loaded.entries.retain(|entry| entry.seq <= last);
     let resume = Resume {
         segment: segments.last().copied().unwrap_or(0),
         offset: chain.cut,
         group_offset: chain.group_offset.min(chain.cut),
-        term: whole.term,
+        term: chain.whole.term,
     };
     Ok(Reading { loaded, resume })
 }
 
+impl Loaded {
+    /// Takes in one line of the journal; `start` is where the checkpoint ends.
+    fn add(
+        &mut self,
+        dir: &StateDir,
+        start: Position,
+        place: Position,
+        path: &Path,
+        line: &Line<'_>,
+    ) -> Result<(), StoreError> {
+        if place.seq == start.seq {
+            return check_place(dir, place, start);
+        }
+        if place.seq > start.seq {
+            self.entries.push(entry(path, line)?);
+            self.tail_bytes += line.end - line.start;
+            if line.head.left == 0 {
+                self.end = place;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn only_tail(
+    disk: &dyn Disk,
+    dir: &StateDir,
+    check: Check,
+    segments: &[u32],
+    start: Position,
+) -> Result<bool, StoreError> {
+    let small = || match segments {
+        [] => Ok(true),
+        [only] => {
+            let path = dir.segment(*only);
+            let len = open_to_read(disk, &path)?.len();
+            Ok(len.map_err(StoreError::io("read", &path))? <= QUICK_MAX)
+        }
+        [_, ..] => Ok(false),
+    };
+    match check {
+        Check::Whole => Ok(false),
+        Check::Tail => Ok(start.seq > 0),
+        Check::Quick => Ok(start.seq > 0 && !small()?),
+    }
+}
+
 /// Numbers of the journal's segments: 1, 2, 3 ... without gaps.
 fn segments(disk: &dyn Disk, dir: &StateDir) -> Result<Vec<u32>, StoreError> {
+    // A folder that grows while it is listed may show a new segment and not the one before: what
+    // is missing twice is missing.
+    list_segments(disk, dir).or_else(|_| list_segments(disk, dir))
+}
+
+fn list_segments(disk: &dyn Disk, dir: &StateDir) -> Result<Vec<u32>, StoreError> {
     let folder = dir.journal();
     let names = match disk.list(&folder) {
         Ok(names) => names,

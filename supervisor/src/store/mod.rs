@@ -2,8 +2,8 @@
 //!
 //! - [`disk`] is the seam below: the few calls that the store makes, real or simulated.
 //! - [`state_root`], [`state_dir`], [`lock`], [`index`] say where things are and who owns them.
-//! - [`format`] is what is written; [`seal`] is how one line proves that it is whole.
-//! - [`journal`] is the truth and is only ever appended to; [`load`] reads it back and cuts a torn
+//! - [`mod@format`] is what is written; [`seal`] is how one line proves that it is whole.
+//! - [`journal`] is the truth and is only ever appended to; [`mod@load`] reads it back and cuts a torn
 //!   tail; [`checkpoint`] is a shortcut for reading; [`inbox`] keeps requests for later.
 //!
 //! The rule of the whole room: what can not be read, or is of a newer release, stops whoever reads

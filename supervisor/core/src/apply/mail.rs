@@ -156,13 +156,8 @@ impl Apply<'_> {
             task.reason = TaskReason::Question(next);
             return Ok(());
         }
-        if let Some(attempt) = &mut task.attempt
-            && let Some(since) = attempt.waiting_since.take()
-        {
-            attempt.deadline.0 = attempt
-                .deadline
-                .0
-                .saturating_add(boot.0.saturating_sub(since.0));
+        if let Some(attempt) = &mut task.attempt {
+            attempt.work_again(boot);
         }
         self.put_task(ix, TaskState::Running, TaskReason::Working, None)
     }

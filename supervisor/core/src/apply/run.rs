@@ -27,7 +27,7 @@ impl Apply<'_> {
     ) -> Result<(), ReplayError> {
         self.check_new_generation(generation)?;
         self.check_task(ix, TaskState::Verifying)?;
-        let seq = self.entry.seq;
+        let (seq, now) = (self.entry.seq, self.entry.now.boot);
         let task = self.task(ix)?;
         let Some(attempt) = &mut task.attempt else {
             return Err(ReplayError::Unknown {
@@ -35,6 +35,7 @@ impl Apply<'_> {
                 what: "open attempt",
             });
         };
+        attempt.work_again(now);
         let no = attempt.no;
         attempt.run = generation;
         attempt.proofs += 1;
@@ -102,10 +103,9 @@ impl Apply<'_> {
         }
         let deadline = self.entry.now.boot + grace;
         self.run(generation)?.stop = Some((reason, deadline));
-        self.state
-            .index
-            .timers
-            .arm(Timer::Grace(generation), Some(Deadline::Boot(deadline)));
+        // Without a grace the kill went out with the decision: there is nothing to wait for.
+        let over = (!grace.is_zero()).then_some(Deadline::Boot(deadline));
+        self.state.index.timers.arm(Timer::Grace(generation), over);
         Ok(())
     }
 
@@ -132,8 +132,12 @@ impl Apply<'_> {
         if let Some(result) = &result {
             used = larger(used, result.usage);
         }
+        let now = self.entry.now.boot;
         let task = self.task(run.task)?;
         task.usage = sum(task.usage, used);
+        if let Some(attempt) = &mut task.attempt {
+            attempt.waiting_since = Some(now);
+        }
         if run.kind == RunKind::Agent {
             if let Some(session) = result.as_ref().and_then(|result| result.session.as_deref()) {
                 task.session = Some(session.into());

@@ -15,7 +15,7 @@ use crate::mailbox::{TEXT_MAX, UNSETTLED_MAX};
 use crate::plan::{AccountIx, AgentKind, RetryMode, TaskIx};
 use crate::reason::{AccountReason, BatchReason, TaskReason};
 use crate::record::{Record, StopReason};
-use crate::time::{Deadline, Wall};
+use crate::time::Wall;
 
 /// What is said of one task.
 type Line = Arc<str>;
@@ -364,22 +364,16 @@ impl Desk<'_> {
         if self.task(ix).state != TaskState::Paused && self.task(ix).state != TaskState::Ready {
             return;
         }
-        let blocked = self.index().unmet[ix.0 as usize] > 0;
-        let date = self.spec(ix).not_before.filter(|at| *at > self.now.wall);
-        let (to, reason, next_check) = match date {
-            _ if blocked => (TaskState::Blocked, TaskReason::Dependencies, None),
-            Some(at) => (
-                TaskState::Blocked,
-                TaskReason::NotBefore,
-                Some(Deadline::Wall(at)),
-            ),
-            None => (TaskState::Ready, TaskReason::Lane, None),
-        };
+        if self.index().unmet[ix.0 as usize] > 0 {
+            self.wait_for_dependency(ix);
+            return;
+        }
+        let (to, reason) = (TaskState::Ready, TaskReason::Lane);
         self.record(Record::TaskMoved {
             task: ix,
             to,
             reason,
-            next_check,
+            next_check: None,
         });
     }
 
@@ -445,7 +439,7 @@ impl Desk<'_> {
                 "is tried as soon as there is a lane"
             }
             TaskState::Failed | TaskState::Cancelled | TaskState::Skipped => {
-                if self.has_failed_dependency(ix) {
+                if self.failed_dependency(ix).is_some() {
                     return "depends on a task that did not get done: retry that one";
                 }
                 self.record(Record::Reopened {
@@ -473,14 +467,6 @@ impl Desk<'_> {
             self.record(Record::BatchMoved { to, reason });
         }
         said
-    }
-
-    fn has_failed_dependency(&self, ix: TaskIx) -> bool {
-        let facts = self.facts();
-        self.task(ix).depends_on.iter().any(|dependency| {
-            let on = &facts.tasks[dependency.task.0 as usize];
-            on.state.is_terminal() && !crate::index::is_satisfied(facts, *dependency)
-        })
     }
 
     fn skip_task(&mut self, ix: TaskIx, as_done: bool) -> &'static str {

@@ -88,6 +88,11 @@ impl Desk<'_> {
             {
                 self.stopped(ix, reason, None);
             }
+            (RunKind::Verify, Some(result), Some(reason))
+                if ends_task(reason) && failed(&result) =>
+            {
+                self.stopped(ix, reason, None);
+            }
             (RunKind::Agent, Some(_), _) => self.continue_attempt(ix),
             (RunKind::Verify, Some(result), _) => self.proved(ix, &result),
             (RunKind::Agent, None, Some(reason)) => self.stopped(ix, reason, live.as_ref()),
@@ -320,6 +325,7 @@ impl Desk<'_> {
             return;
         };
         let attempt = attempt.no;
+        let next = self.keep_hold(ix, next);
         let consumed = class.is_some_and(retry::consumes);
         let ended = AttemptEnded {
             task: ix,
@@ -331,6 +337,20 @@ impl Desk<'_> {
         };
         self.record(Record::AttemptEnded(ended));
         self.follow_failure(ix);
+    }
+
+    /// The operator paused the task while it ran: whatever would let it go on by itself waits.
+    fn keep_hold(&self, ix: TaskIx, next: Next) -> Next {
+        let mode = match next {
+            Next::Retry { mode, .. }
+            | Next::Hold {
+                reason: TaskReason::AccountLimited | TaskReason::AccountStopped,
+                mode,
+            } if self.task(ix).hold => mode,
+            Next::Retry { .. } | Next::Hold { .. } | Next::End { .. } => return next,
+        };
+        let reason = TaskReason::Operator;
+        Next::Hold { reason, mode }
     }
 
     /// Rules on a failed attempt by the class table.
@@ -374,7 +394,7 @@ impl Desk<'_> {
                 at: Some(Deadline::Boot(self.now.boot + length)),
             }
         };
-        let next = match retry::group(class) {
+        match retry::group(class) {
             Group::Work | Group::Chosen => {
                 let over = used >= max || mode == RetryMode::Stop;
                 if over {
@@ -408,13 +428,6 @@ impl Desk<'_> {
                 end(TaskReason::Quarantined)
             }
             Group::Lost => Next::Retry { mode, at: None },
-        };
-        match next {
-            Next::Retry { mode, .. } if task.hold => Next::Hold {
-                reason: TaskReason::Operator,
-                mode,
-            },
-            Next::Retry { .. } | Next::Hold { .. } | Next::End { .. } => next,
         }
     }
 

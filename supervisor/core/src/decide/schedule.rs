@@ -14,6 +14,10 @@ impl Desk<'_> {
     pub(super) fn schedule(&mut self) {
         self.continue_idle();
         while let Some(ix) = self.next_to_start() {
+            if self.index().unmet[ix.0 as usize] > 0 {
+                self.wait_for_dependency(ix);
+                continue;
+            }
             match self.touch_holder(ix) {
                 Some(holder) => {
                     let (to, reason) = (TaskState::Blocked, TaskReason::Touches(holder));
@@ -30,6 +34,36 @@ impl Desk<'_> {
                 return;
             }
         }
+    }
+
+    /// A dependency was reopened while the task ran or was held, and the task is to run again: what
+    /// holds for tasks that were not tried yet holds for it.
+    pub(super) fn wait_for_dependency(&mut self, ix: TaskIx) {
+        let record = match self.failed_dependency(ix) {
+            Some(failed) => Record::TaskEnded {
+                task: ix,
+                to: TaskState::Skipped,
+                reason: TaskReason::DependencyFailed(failed),
+            },
+            None => Record::TaskMoved {
+                task: ix,
+                to: TaskState::Blocked,
+                reason: TaskReason::Dependencies,
+                next_check: None,
+            },
+        };
+        self.record(record);
+        self.bury_mail();
+    }
+
+    /// A dependency that is over and did not end as it should have.
+    pub(super) fn failed_dependency(&self, ix: TaskIx) -> Option<TaskIx> {
+        let facts = self.facts();
+        let failed = self.task(ix).depends_on.iter().find(|dependency| {
+            let on = &facts.tasks[dependency.task.0 as usize];
+            on.state.is_terminal() && !crate::index::is_satisfied(facts, **dependency)
+        });
+        failed.map(|dependency| dependency.task)
     }
 
     /// Open attempts whose last run is over: the proof is due.

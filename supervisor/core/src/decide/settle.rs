@@ -19,7 +19,7 @@ impl Desk<'_> {
         match batch.state {
             BatchState::Done => self.finish(Ending::Done),
             BatchState::Failed => self.finish(Ending::Failed),
-            BatchState::Interrupted => self.finish(Ending::Interrupted),
+            BatchState::Interrupted => self.finish(interrupted(reason)),
             BatchState::Running if self.all_settled() => self.close(),
             BatchState::Running if !self.can_move() => {
                 let (to, reason) = (BatchState::Paused, BatchReason::NeedsPerson);
@@ -116,17 +116,11 @@ impl Desk<'_> {
             self.close();
             return;
         }
-        let nothing = reason == BatchReason::NothingStarts;
-        let ending = if nothing {
-            Ending::Environment
-        } else {
-            Ending::Interrupted
-        };
         self.record(Record::BatchMoved {
             to: BatchState::Interrupted,
             reason,
         });
-        self.finish(ending);
+        self.finish(interrupted(reason));
     }
 
     fn skip_untried(&mut self) {
@@ -162,5 +156,14 @@ impl Desk<'_> {
 
     fn finish(&mut self, ending: Ending) {
         self.effect(Effect::Finish { ending });
+    }
+}
+
+/// How a supervisor ends that ended its batch early.
+fn interrupted(reason: BatchReason) -> Ending {
+    if reason == BatchReason::NothingStarts {
+        Ending::Environment
+    } else {
+        Ending::Interrupted
     }
 }

@@ -80,16 +80,28 @@ impl Desk<'_> {
         for (generation, facts) in runs {
             self.reconcile(generation, facts);
         }
-        match self.facts().batch.state {
-            BatchState::Done | BatchState::Failed => {}
-            BatchState::Running
-            | BatchState::Paused
-            | BatchState::Stopping
-            | BatchState::Interrupted => {
-                let (to, reason) = (BatchState::Running, BatchReason::Working);
-                self.record(Record::BatchMoved { to, reason });
-                self.check_limits();
-            }
+        let batch = &self.facts().batch;
+        let stays = match (batch.state, batch.reason) {
+            (BatchState::Done | BatchState::Failed, _)
+            // The operator paused it and has not said otherwise: a crash does not.
+            | (BatchState::Paused, BatchReason::Operator)
+            // Nor does it change what the batch file says of failures.
+            | (
+                BatchState::Stopping,
+                BatchReason::TaskFailed(_) | BatchReason::TooManyFailures,
+            ) => true,
+            (
+                BatchState::Running
+                | BatchState::Paused
+                | BatchState::Stopping
+                | BatchState::Interrupted,
+                _,
+            ) => false,
+        };
+        if !stays {
+            let (to, reason) = (BatchState::Running, BatchReason::Working);
+            self.record(Record::BatchMoved { to, reason });
+            self.check_limits();
         }
     }
 

@@ -1,0 +1,17 @@
+//! The real `agent-host` over real pipes.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::disallowed_methods,
+    reason = "a test that can not go on has failed, and it starts the program itself"
+)]
+
+mod client;
+mod commands;
+mod hello;
+mod messages;
+mod output;
+mod scripts;
+mod stops;
+mod verifies;

@@ -1,0 +1,157 @@
+//! The closed sets of words in a batch file, and what they mean in a plan.
+
+use supervisor_core::plan::{AgentKind, Condition, OnFailure, RetryMode};
+
+use super::decode::words;
+
+words! {
+    /// Where tasks work.
+    Isolation as "a kind of isolation" {
+        /// All tasks work in the one working folder.
+        None = "none",
+    }
+    later { "worktree" }
+}
+
+words! {
+    /// What a failed task does to the others.
+    FailureWord as "a failure policy" {
+        /// Its dependents are skipped, the rest goes on.
+        SkipDependents = "skip_dependents",
+        /// The batch stops: what runs may finish, nothing new starts.
+        Stop = "stop",
+        /// Its dependents run as if it were done.
+        Continue = "continue",
+    }
+    later { }
+}
+
+impl FailureWord {
+    /// What it means in a plan.
+    pub(super) fn mean(self) -> OnFailure {
+        match self {
+            Self::SkipDependents => OnFailure::SkipDependents,
+            Self::Stop => OnFailure::Stop,
+            Self::Continue => OnFailure::Continue,
+        }
+    }
+}
+
+words! {
+    /// What happens to an agent's question.
+    QuestionWord as "a question policy" {
+        /// It waits for the operator; with `question_default` that is the answer at the deadline.
+        Wait = "wait",
+        /// It is answered at once by `question_default`.
+        Default = "default",
+        /// The attempt fails at once.
+        Fail = "fail",
+    }
+    later { }
+}
+
+words! {
+    /// What drives an agent.
+    KindWord as "a kind of agent" {
+        /// Any program.
+        Command = "command",
+        /// The embedded agent that plays a script.
+        Scripted = "scripted",
+    }
+    later { "claude", "codex", "pi", "acp", "builtin" }
+}
+
+impl KindWord {
+    /// What it means in a plan.
+    pub(super) fn mean(self) -> AgentKind {
+        match self {
+            Self::Command => AgentKind::Command,
+            Self::Scripted => AgentKind::Scripted,
+        }
+    }
+}
+
+words! {
+    /// How a program gets the prompt.
+    PromptWord as "a way to hand over the prompt" {
+        /// As its last argument.
+        Argument = "argument",
+        /// On its stdin, which is then closed.
+        Stdin = "stdin",
+        /// In a file named by `SUPERVISOR_PROMPT_FILE`.
+        File = "file",
+        /// Not at all: its tasks need no prompt.
+        None = "none",
+    }
+    later { }
+}
+
+words! {
+    /// What happens when a usage limit is over.
+    AutoResumeWord as "a rule for going on" {
+        /// One attempt probes, then all go on.
+        Always = "always",
+        /// The operator is asked.
+        Ask = "ask",
+        /// The account stays stopped until `supervisor resume`.
+        Never = "never",
+    }
+    later { }
+}
+
+words! {
+    /// How strictly limits are kept.
+    EnforceWord as "a way to enforce limits" {
+        /// As far as the agent reports what it uses.
+        BestEffort = "best_effort",
+    }
+    later { }
+}
+
+words! {
+    /// What a dependency waits for.
+    ConditionWord as "a condition" {
+        /// The task is done.
+        Done = "done",
+        /// The task has ended, however it ended.
+        Finished = "finished",
+    }
+    later { "merged" }
+}
+
+impl ConditionWord {
+    /// What it means in a plan.
+    pub(super) fn mean(self) -> Condition {
+        match self {
+            Self::Done => Condition::Done,
+            Self::Finished => Condition::Finished,
+        }
+    }
+}
+
+words! {
+    /// How the next attempt begins.
+    ModeWord as "a way to try again" {
+        /// Same session, same working folder.
+        Resume = "resume",
+        /// Same working folder, a new session with a hand-off.
+        NewSession = "new_session",
+        /// Everything from the start.
+        Fresh = "fresh",
+        /// Not at all.
+        Stop = "stop",
+    }
+    later { }
+}
+
+impl ModeWord {
+    /// What it means in a plan.
+    pub(super) fn mean(self) -> RetryMode {
+        match self {
+            Self::Resume => RetryMode::Resume,
+            Self::NewSession => RetryMode::NewSession,
+            Self::Fresh => RetryMode::Fresh,
+            Self::Stop => RetryMode::Stop,
+        }
+    }
+}

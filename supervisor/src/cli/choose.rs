@@ -1,0 +1,178 @@
+//! What `run` does with a batch file: begin, go on, or refuse.
+
+use std::collections::BTreeMap;
+
+use supervisor_core::input::OperatorCommand;
+use supervisor_core::machine::{BatchState, TaskState};
+use supervisor_core::plan::{RetryMode, TaskIx};
+
+use crate::batch_file::BatchFile;
+use crate::cli::error::{CliError, Code};
+use crate::cli::open::{Found, Opened};
+use crate::cli::{run::Args, stored};
+use crate::store::{LockState, RealDisk, StateRoot, inbox, index};
+
+/// What will be done.
+#[derive(Debug)]
+pub(super) enum Choice {
+    /// There is no batch of the file, or another one is wanted.
+    New,
+    /// One was being created when it was cut off, or waits for its supervisor in the background.
+    Begin(Found),
+    /// One is unfinished, or has something to do again.
+    GoOn(GoOn),
+}
+
+/// A batch to go on with.
+#[derive(Debug)]
+pub(super) struct GoOn {
+    /// The batch.
+    pub(super) batch: Found,
+    /// What is to be done first.
+    pub(super) commands: Vec<OperatorCommand>,
+    /// Ids of the tasks that it holds as live.
+    pub(super) live: BTreeMap<TaskIx, String>,
+    /// Where it stands, for people.
+    pub(super) told: String,
+}
+
+/// Finds the batch of this name and repository, and decides.
+///
+/// # Errors
+/// Live, finished, edited, or options that only a new batch takes (8); unreadable (9).
+pub(super) fn choose(args: &Args, root: &StateRoot, file: &BatchFile) -> Result<Choice, CliError> {
+    let same = index::find(&RealDisk, root, &file.identity.name, &file.identity.root)?;
+    let Some(newest) = same.first() else {
+        return Ok(Choice::New);
+    };
+    let batch = Found::from(newest);
+    if let LockState::Held(holder) = batch.lock()? {
+        return Err(live(&batch, holder.map(|holder| holder.pid)));
+    }
+    let Some(opened) = batch.read_any()? else {
+        return Ok(Choice::Begin(batch));
+    };
+    if args.new {
+        return Ok(Choice::New);
+    }
+    let commands = match opened.facts().batch.state {
+        BatchState::Done | BatchState::Failed => again(args, &batch, &opened)?,
+        BatchState::Running
+        | BatchState::Paused
+        | BatchState::Stopping
+        | BatchState::Interrupted => retry_failed(args, &opened).into_iter().collect(),
+    };
+    refuse_new_only(args, &batch)?;
+    refuse_edited(&batch, &opened, file)?;
+    Ok(Choice::GoOn(GoOn {
+        commands,
+        live: live_tasks(&opened),
+        told: told(&opened),
+        batch,
+    }))
+}
+
+fn live(batch: &Found, pid: Option<u32>) -> CliError {
+    let pid = pid.map(|pid| format!(" (pid {pid})")).unwrap_or_default();
+    let id = &batch.id;
+    CliError::new(
+        Code::Refused,
+        format!("batch {id} has a live supervisor{pid}"),
+    )
+    .hint(format!(
+        "`supervisor status {id}` shows it, `supervisor wait {id}` waits for it"
+    ))
+}
+
+/// A finished batch goes on only where something is to be done again.
+fn again(args: &Args, batch: &Found, opened: &Opened) -> Result<Vec<OperatorCommand>, CliError> {
+    let retry = retry_failed(args, opened);
+    let waits = !inbox::waiting(&RealDisk, &batch.dir)?.is_empty();
+    if retry.is_some() || waits {
+        return Ok(retry.into_iter().collect());
+    }
+    let state = opened.facts().batch.state;
+    let error = CliError::new(
+        Code::Refused,
+        format!("batch {} is finished: {state}", batch.id),
+    );
+    let error = if args.retry_failed {
+        error.hint("no task of it failed")
+    } else {
+        error.hint("`--retry-failed` does again what failed")
+    };
+    Err(error.hint("`--new` begins another batch of the same file"))
+}
+
+fn retry_failed(args: &Args, opened: &Opened) -> Option<OperatorCommand> {
+    if !args.retry_failed {
+        return None;
+    }
+    let numbered = (0..).zip(&opened.facts().tasks);
+    let tasks: Vec<TaskIx> = numbered
+        .filter(|(_, task)| task.state == TaskState::Failed)
+        .map(|(number, _)| TaskIx(number))
+        .collect();
+    (!tasks.is_empty()).then_some(OperatorCommand::Retry {
+        tasks,
+        mode: RetryMode::Resume,
+        attempts: None,
+        note: None,
+    })
+}
+
+fn refuse_new_only(args: &Args, batch: &Found) -> Result<(), CliError> {
+    let option = match (args.only.is_empty(), args.until) {
+        (true, None) => return Ok(()),
+        (false, _) => "--only",
+        (true, Some(_)) => "--until",
+    };
+    let message = format!(
+        "{option} is for a new batch, and {} is unfinished",
+        batch.id
+    );
+    Err(CliError::new(Code::Refused, message)
+        .hint("without it this batch goes on; with `--new` another one begins"))
+}
+
+/// A batch goes on under the rules that it began with; an edited file is never silently passed over.
+fn refuse_edited(batch: &Found, opened: &Opened, file: &BatchFile) -> Result<(), CliError> {
+    if !stored::is_edited(batch, &file.inputs) {
+        return Ok(());
+    }
+    let changes = stored::changes(opened.facts(), &file.plan);
+    if changes.is_empty() {
+        return Ok(());
+    }
+    let message = format!("the batch file was edited since {} began", batch.id);
+    let error = CliError::new(Code::Refused, message);
+    let kept = batch.dir.batch_file();
+    Err(changes
+        .into_iter()
+        .fold(error, CliError::hint)
+        .hint(format!("the file it began with: {}", kept.display()))
+        .hint("with that one it goes on; `--new` begins another batch with the edited one"))
+}
+
+fn live_tasks(opened: &Opened) -> BTreeMap<TaskIx, String> {
+    let facts = opened.facts();
+    let runs = facts.runs.values();
+    runs.filter_map(|run| {
+        let task = facts.tasks.get(run.task.0 as usize)?;
+        Some((run.task, task.id.to_string()))
+    })
+    .collect()
+}
+
+fn told(opened: &Opened) -> String {
+    let view = opened.view(BTreeMap::new());
+    let counts = view.counts();
+    format!(
+        "{} goes on: {} of {} settled ({}), {} runs to look at",
+        view.facts.batch.id,
+        counts.settled(),
+        counts.all(),
+        counts.sentence(),
+        view.facts.runs.len()
+    )
+}

@@ -1,0 +1,337 @@
+//! `supervisor run`: works through a batch file, or goes on with its unfinished batch.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use supervisor_core::effect::Ending;
+use supervisor_core::input::Created;
+use supervisor_core::plan::{Plan, TaskIx};
+use supervisor_core::time::Wall;
+
+use crate::batch_file::{BatchFile, parse_time, summary};
+use crate::cli::batch::FileArgs;
+use crate::cli::choose::{Choice, choose};
+use crate::cli::error::{CliError, Code};
+use crate::cli::live::{Show, Style};
+use crate::cli::open::{Found, local_time, shown};
+use crate::cli::screen::Screen;
+use crate::cli::{Io, act, detach, stored};
+use crate::driver::{self, DriverError, Mode, Options};
+use crate::process::identity::start_ticks;
+use crate::store::lock::{self, Holder};
+use crate::store::{Lock, StateDir, StateRoot, StoreError};
+use crate::view::View;
+use crate::view::plan::write_text;
+use crate::view::status::BatchRow;
+use crate::view::status_text::write_ending;
+
+const EXAMPLES: &str = "Examples:
+  supervisor run                       batch.yml here; the same command goes on after a stop
+  supervisor run nightly.yml --detach  in the background
+  supervisor run nightly.yml --dry-run what it would do
+  supervisor run --retry-failed        once more what failed
+  supervisor run --only lexer 'm-*'    these tasks alone
+
+The same batch is the same name in the same repository. Ctrl-C lets what runs finish, a second one
+stops it, a third one kills it; every time `supervisor run` goes on where it was.
+Exit codes: 0 all done, 1 some tasks failed, 3 batch file invalid, 4 nothing moves without a person,
+5 interrupted (run again to go on), 8 refused (live, finished, edited), 9 state unreadable,
+10 environment.";
+
+/// Looks until another `run` that is choosing its batch is told of instead of waited for: 10 s.
+const DOOR_LOOKS_MAX: u32 = 50;
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Args {
+    #[command(flatten)]
+    file: FileArgs,
+    /// In the background; comes back once it works
+    #[arg(long, conflicts_with = "dry_run")]
+    detach: bool,
+    /// Show the plan and whether a batch would go on; start nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Only these tasks (ids or globs) of a new batch; the rest is skipped
+    #[arg(long, value_name = "ID", num_args = 1..)]
+    pub(super) only: Vec<String>,
+    /// Once more what failed
+    #[arg(long, conflicts_with = "new")]
+    pub(super) retry_failed: bool,
+    /// A new batch, even where there is one
+    #[arg(long)]
+    pub(super) new: bool,
+    /// No new attempt of a new batch after this time (RFC 3339)
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub(super) until: Option<Wall>,
+    /// For scripts: one JSON object a line
+    #[arg(long)]
+    json: bool,
+}
+
+fn time(text: &str) -> Result<Wall, &'static str> {
+    parse_time(text).ok_or("a time is 2026-01-31T18:00:00Z")
+}
+
+impl From<DriverError> for CliError {
+    fn from(error: DriverError) -> Self {
+        let code = match error {
+            DriverError::Store(store) => return store.into(),
+            DriverError::Replay { .. } => Code::Unreadable,
+            DriverError::Empty { .. } | DriverError::NotEmpty { .. } => Code::Refused,
+            DriverError::HostMissing { .. }
+            | DriverError::Machine(_)
+            | DriverError::System { .. }
+            | DriverError::Journal(_) => Code::Environment,
+            DriverError::Unrecorded(_) => Code::Interrupted,
+            DriverError::Defect(_) => Code::Internal,
+        };
+        CliError::from_source(code, &error)
+    }
+}
+
+pub(super) fn run(args: Args, io: &mut Io<'_>) -> Result<Code, CliError> {
+    if detach::is_background() {
+        detach::leave_session()?;
+    }
+    let file = args.file.read(io)?;
+    let only = only(&args.only, &file.plan)?;
+    if args.dry_run {
+        return dry_run(&args, &file, io);
+    }
+    let host = driver::host_program()?;
+    let root = StateRoot::from_env()?;
+    root.create()?;
+    let door = door(&root)?;
+    let choice = choose(&args, &root, &file)?;
+    let (batch, start) = prepare(&args, &root, &file, choice)?;
+    if args.detach {
+        drop(door);
+        return detach::start(&batch, &again(&args), io);
+    }
+    let socket = root.socket(&batch.id);
+    let lock = take(&batch.dir, socket.clone())?;
+    drop(door);
+    let mut show = show(&args, &batch, start.live)?;
+    show.say(&start.told);
+    let mode = match start.is_new {
+        true => Mode::Create(Box::new(created(&args, &batch, file.plan, only)?)),
+        false => Mode::Resume,
+    };
+    let ended = driver::run(Options {
+        dir: batch.dir.clone(),
+        lock,
+        socket,
+        host,
+        mode,
+        commands: start.commands,
+        observer: &mut show,
+    });
+    show.close();
+    finish(&batch, ended?, args.json, io)
+}
+
+/// How the supervisor begins.
+struct Start {
+    is_new: bool,
+    commands: Vec<supervisor_core::input::OperatorCommand>,
+    live: BTreeMap<TaskIx, String>,
+    told: String,
+}
+
+fn prepare(
+    args: &Args,
+    root: &StateRoot,
+    file: &BatchFile,
+    choice: Choice,
+) -> Result<(Found, Start), CliError> {
+    let begin = |batch: Found| {
+        let (id, tasks) = (&batch.id, file.plan.tasks.len());
+        let lanes = file.plan.settings.concurrency;
+        let dir = batch.dir.path().display();
+        let told = format!("{id}: {tasks} tasks, {lanes} at a time; files in {dir}");
+        let start = Start {
+            is_new: true,
+            commands: Vec::new(),
+            live: BTreeMap::new(),
+            told,
+        };
+        (batch, start)
+    };
+    Ok(match choice {
+        Choice::New => {
+            let path = if args.file.is_stdin() {
+                PathBuf::from("-")
+            } else {
+                std::path::absolute(&args.file.file).unwrap_or_else(|_| args.file.file.clone())
+            };
+            begin(stored::create(root, file, &path, act::now())?)
+        }
+        Choice::Begin(batch) => {
+            stored::keep(&batch, &file.inputs)?;
+            begin(batch)
+        }
+        Choice::GoOn(goes_on) => {
+            let start = Start {
+                is_new: false,
+                commands: goes_on.commands,
+                live: goes_on.live,
+                told: goes_on.told,
+            };
+            (goes_on.batch, start)
+        }
+    })
+}
+
+fn created(
+    args: &Args,
+    batch: &Found,
+    mut plan: Plan,
+    only: Vec<TaskIx>,
+) -> Result<Created, CliError> {
+    plan.settings.until = args.until.or(plan.settings.until);
+    let seed = getrandom::u64().map_err(|error| {
+        CliError::new(
+            Code::Environment,
+            format!("the system gives no random number: {error}"),
+        )
+    })?;
+    Ok(Created {
+        id: batch.id.clone(),
+        seed,
+        plan,
+        only,
+    })
+}
+
+/// The tasks that `--only` names: ids or globs.
+fn only(words: &[String], plan: &Plan) -> Result<Vec<TaskIx>, CliError> {
+    let mut found = Vec::new();
+    for word in words {
+        let glob = globset::Glob::new(word)
+            .map_err(|error| CliError::new(Code::Usage, format!("--only: {error}")))?
+            .compile_matcher();
+        let before = found.len();
+        let named = (0..).zip(&plan.tasks);
+        found.extend(
+            named
+                .filter(|(_, task)| glob.is_match(task.id.as_str()))
+                .map(|(number, _)| TaskIx(number)),
+        );
+        if found.len() == before {
+            let message = format!("--only: no task is called `{word}`");
+            return Err(CliError::new(Code::NotFound, message).hint("`supervisor plan` lists them"));
+        }
+    }
+    found.sort_unstable();
+    found.dedup();
+    Ok(found)
+}
+
+fn dry_run(args: &Args, file: &BatchFile, io: &mut Io<'_>) -> Result<Code, CliError> {
+    let root = StateRoot::from_env()?;
+    let told = match choose(args, &root, file) {
+        Ok(Choice::New) => "a new batch would begin".to_owned(),
+        Ok(Choice::Begin(batch)) => format!("{} would begin", batch.id),
+        Ok(Choice::GoOn(goes_on)) => format!("would go on: {}", goes_on.told),
+        Err(error) => {
+            error.tell(io.err).map_err(CliError::output)?;
+            "nothing would begin".to_owned()
+        }
+    };
+    write_text(&summary(&file.plan), io.out).map_err(CliError::output)?;
+    io.line(format_args!("\ndry run: {told}"))?;
+    Ok(Code::Ok)
+}
+
+/// Between two `run` of the same file only one may choose: both would find no batch and make one.
+fn door(root: &StateRoot) -> Result<Lock, CliError> {
+    let dir = StateDir::at(root.index());
+    for _ in 0..DOOR_LOOKS_MAX {
+        match lock_as_us(&dir, PathBuf::new()) {
+            Err(StoreError::Held { .. }) => crate::cli::pace::before_next_look(),
+            other => return Ok(other?),
+        }
+    }
+    Err(CliError::new(
+        Code::Refused,
+        "another `supervisor run` is starting a batch",
+    )
+    .hint("try again in a moment"))
+}
+
+fn take(dir: &StateDir, socket: PathBuf) -> Result<Lock, CliError> {
+    Ok(lock_as_us(dir, socket)?)
+}
+
+fn lock_as_us(dir: &StateDir, socket: PathBuf) -> Result<Lock, StoreError> {
+    let pid = std::process::id();
+    let holder = Holder {
+        pid,
+        // Without procfs no identity; the kernel's lock holds all the same.
+        start_ticks: start_ticks(pid).unwrap_or(0),
+        socket,
+    };
+    lock::lock(dir, &holder)
+}
+
+/// The arguments of the supervisor in the background. Its batch exists by then, so it finds that.
+fn again(args: &Args) -> Vec<OsString> {
+    let mut words: Vec<OsString> = vec!["run".into(), args.file.file.clone().into()];
+    for (name, value) in &args.file.set {
+        words.push("--set".into());
+        words.push(format!("{name}={value}").into());
+    }
+    if !args.only.is_empty() {
+        words.push("--only".into());
+        words.extend(args.only.iter().map(OsString::from));
+    }
+    if let Some(until) = args.until {
+        words.push("--until".into());
+        words.push(crate::view::time::Stamp(until).to_string().into());
+    }
+    if args.retry_failed {
+        words.push("--retry-failed".into());
+    }
+    words
+}
+
+fn show(args: &Args, batch: &Found, live: BTreeMap<TaskIx, String>) -> Result<Show, CliError> {
+    let style = match (args.json, Screen::has_person()) {
+        (true, _) => Style::Json,
+        (false, true) => Style::Terminal,
+        (false, false) => Style::Plain,
+    };
+    let dir = batch.dir.path().display().to_string();
+    Show::start(style, local_time(), dir, shown(&batch.file), live).map_err(|error| {
+        CliError::new(
+            Code::Environment,
+            format!("can not start the display: {error}"),
+        )
+    })
+}
+
+/// The last words: what came of it, where everything is, what can be done next. Read back from the
+/// disk, so that what is told is what is durable.
+fn finish(batch: &Found, ending: Ending, json: bool, io: &mut Io<'_>) -> Result<Code, CliError> {
+    let code = match ending {
+        Ending::Done => Code::Ok,
+        Ending::Failed => Code::Failed,
+        Ending::NeedsPerson => Code::NeedsPerson,
+        Ending::Interrupted => Code::Interrupted,
+        Ending::Environment => Code::Environment,
+    };
+    let opened = batch.read()?;
+    let view: View<'_> = opened.view(BTreeMap::new());
+    let written = if json {
+        let row = BatchRow::new(&view);
+        let line =
+            serde_json::json!({"v": 1, "type": "ended", "code": code.number(), "batch": row});
+        writeln!(io.out, "{line}")
+    } else {
+        write_ending(&view, io.out)
+    };
+    written.map_err(CliError::output)?;
+    Ok(code)
+}

@@ -1,0 +1,172 @@
+//! Writes what `run` shows, on a thread of its own: a terminal that does not take output (Ctrl-S, a
+//! pager) must never hold up the supervisor's loop.
+
+use std::io::{self, IsTerminal, Write};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+
+/// Lines that wait for a slow reader; what comes beyond is counted and said.
+const LINES_MAX: usize = 16 * 1024;
+/// Live lines on the screen: more would push the rest off a common terminal.
+pub const ROWS_MAX: usize = 16;
+/// The live lines are redrawn at most this often.
+pub const REDRAW: Duration = Duration::from_millis(250);
+
+/// What a live display shows between two lines.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Board {
+    /// Tasks that are settled.
+    pub settled: u64,
+    /// All tasks.
+    pub all: u64,
+    /// Counts, for people.
+    pub counts: String,
+    /// One line a running task.
+    pub rows: Vec<String>,
+}
+
+enum Order {
+    Line(String),
+    Board(Board),
+}
+
+/// The loop's end of the thread.
+#[derive(Debug)]
+pub struct Screen {
+    orders: Option<SyncSender<Order>>,
+    thread: Option<JoinHandle<()>>,
+    dropped: u64,
+}
+
+impl Screen {
+    /// Starts the thread; `live` draws a board at the bottom of the terminal.
+    ///
+    /// # Errors
+    /// When the system allows no more threads.
+    pub fn start(live: bool) -> io::Result<Screen> {
+        let (orders, to_show) = sync_channel(LINES_MAX);
+        let thread = std::thread::Builder::new()
+            .name("screen".into())
+            .spawn(move || {
+                if live {
+                    draw(&to_show)
+                } else {
+                    print(&to_show)
+                }
+            })?;
+        Ok(Screen {
+            orders: Some(orders),
+            thread: Some(thread),
+            dropped: 0,
+        })
+    }
+
+    /// Whether a live board makes sense: a person sees both streams.
+    pub fn has_person() -> bool {
+        io::stdout().is_terminal() && io::stderr().is_terminal()
+    }
+
+    /// Shows a line; never waits.
+    pub fn line(&mut self, text: String) {
+        if self.dropped > 0 {
+            let note = format!(
+                "({} lines were not shown: the reader is too slow)",
+                self.dropped
+            );
+            if !self.send(Order::Line(note)) {
+                self.dropped += 1;
+                return;
+            }
+            self.dropped = 0;
+        }
+        if !self.send(Order::Line(text)) {
+            self.dropped += 1;
+        }
+    }
+
+    /// Shows a board; one that finds no room is not missed, the next one is newer.
+    pub fn board(&mut self, board: Board) {
+        self.send(Order::Board(board));
+    }
+
+    fn send(&self, order: Order) -> bool {
+        match self.orders.as_ref().map(|orders| orders.try_send(order)) {
+            Some(Err(TrySendError::Full(_))) => false,
+            // A reader that is gone needs nothing more.
+            Some(Ok(()) | Err(TrySendError::Disconnected(_))) | None => true,
+        }
+    }
+
+    /// Shows what waits, takes the board away, and ends.
+    pub fn close(&mut self) {
+        self.orders = None;
+        if let Some(thread) = self.thread.take() {
+            // A display that panicked has nothing to add.
+            let _ended = thread.join();
+        }
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+/// Plain lines; flushed when nothing more waits, so that a burst is one write.
+fn print(orders: &Receiver<Order>) {
+    let mut out = io::BufWriter::new(io::stdout());
+    while let Ok(order) = orders.recv() {
+        let mut next = Some(order);
+        while let Some(order) = next {
+            if let Order::Line(line) = order
+                && writeln!(out, "{line}").is_err()
+            {
+                return;
+            }
+            next = orders.try_recv().ok();
+        }
+        if out.flush().is_err() {
+            return;
+        }
+    }
+}
+
+/// Lines above, the board below.
+fn draw(orders: &Receiver<Order>) {
+    let all = MultiProgress::new();
+    let style = |template: &str| {
+        ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+    };
+    let total = all.add(ProgressBar::new(0));
+    total.set_style(style("{bar:24} {pos}/{len}  {wide_msg}"));
+    let mut rows: Vec<ProgressBar> = Vec::new();
+    while let Ok(order) = orders.recv() {
+        match order {
+            // The terminal is gone; the batch goes on, and so does its journal.
+            Order::Line(line) => drop(all.println(line)),
+            Order::Board(board) => {
+                total.set_length(board.all);
+                total.set_position(board.settled);
+                total.set_message(board.counts);
+                while rows.len() > board.rows.len() {
+                    if let Some(row) = rows.pop() {
+                        all.remove(&row);
+                    }
+                }
+                while rows.len() < board.rows.len() {
+                    let row = all.insert_before(&total, ProgressBar::new_spinner());
+                    row.set_style(style("  {wide_msg}"));
+                    rows.push(row);
+                }
+                for (row, text) in rows.iter().zip(board.rows) {
+                    row.set_message(text);
+                }
+            }
+        }
+    }
+    drop(all.clear());
+}

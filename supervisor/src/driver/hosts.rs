@@ -1,0 +1,237 @@
+//! The table of live hosts: each is started, spoken to, killed and collected here.
+
+use std::collections::{HashMap, HashSet};
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use protocol::command::Command;
+use protocol::ids::Generation;
+use protocol::rpc;
+use protocol::version::Hello;
+use supervisor_core::identity::{Exit, Identity};
+use tokio::io::unix::AsyncFd;
+use tokio::net::unix::pipe;
+
+use crate::driver::host_io::{self, HELLO_ID, Outlet, Sent, Words};
+use crate::process::orphans::{self, CLEAN_PASSES, Swept};
+use crate::process::pidfd;
+use crate::process::spawn::{Launcher, Spawned};
+
+/// Longest file of what hosts print to stderr; then it becomes `<name>.1` and a new one begins.
+/// Hosts print there only what they can not report, so this is many days of trouble.
+const LOG_MAX: u64 = 16 << 20;
+
+/// The live hosts of this supervisor.
+#[derive(Debug)]
+pub struct Hosts {
+    launcher: Launcher,
+    log: Log,
+    words: Words,
+    live: HashMap<Generation, Host>,
+    pids: HashSet<u32>,
+}
+
+#[derive(Debug)]
+struct Host {
+    pid: u32,
+    process: Arc<AsyncFd<OwnedFd>>,
+    outlet: Outlet,
+    last_id: u64,
+}
+
+impl Hosts {
+    /// An empty table; hosts started later write their stderr to `log` and speak into `words`.
+    pub fn new(launcher: Launcher, log: PathBuf, words: Words) -> Hosts {
+        Hosts {
+            launcher,
+            log: Log { path: log },
+            words,
+            live: HashMap::new(),
+            pids: HashSet::new(),
+        }
+    }
+
+    /// Starts a host and says hello to it.
+    ///
+    /// # Errors
+    /// When it can not be started, identified or watched; no process of it is left then.
+    pub fn spawn(&mut self, generation: Generation, token: u128) -> io::Result<Identity> {
+        let hello = rpc::request(HELLO_ID, "hello", Hello::ours())?;
+        let stderr = self.log.open()?;
+        let spawned = self.launcher.spawn(token, stderr)?;
+        let identity = spawned.identity.clone();
+        if let Err(error) = self.register(generation, spawned) {
+            self.sweep(CLEAN_PASSES); // a child of ours that is no host
+            return Err(error);
+        }
+        // A host that has ended already is seen by its process, not by this pipe.
+        self.line(generation, &hello);
+        Ok(identity)
+    }
+
+    fn register(&mut self, generation: Generation, spawned: Spawned) -> io::Result<()> {
+        let pid = spawned.identity.pid;
+        let process = Arc::new(pidfd::watch(spawned.pidfd)?);
+        let outlet = Outlet::new(spawned.stdin)?;
+        let stdout = pipe::Receiver::from_owned_fd(spawned.stdout)?;
+        let listening = host_io::listen(generation, stdout, process.clone(), self.words.clone());
+        drop(tokio::spawn(listening)); // it ends with its host
+        self.pids.insert(pid);
+        let host = Host {
+            pid,
+            process,
+            outlet,
+            last_id: HELLO_ID,
+        };
+        self.live.insert(generation, host);
+        Ok(())
+    }
+
+    /// Sends a command; `None` when this run has no live host.
+    pub fn command(&self, generation: Generation, command: &Command) -> Option<Sent> {
+        let host = self.live.get(&generation)?;
+        match serde_json::to_vec(&Notification::of(command)) {
+            Ok(mut line) => {
+                line.push(b'\n');
+                Some(host.outlet.send(&line))
+            }
+            Err(error) => {
+                tracing::error!(run = generation.0, %error, "a command can not be written as JSON");
+                Some(Sent::Dropped)
+            }
+        }
+    }
+
+    /// Sends a line that was made elsewhere (answers); `None` when this run has no live host.
+    pub fn line(&self, generation: Generation, line: &[u8]) -> Option<Sent> {
+        Some(self.live.get(&generation)?.outlet.send(line))
+    }
+
+    /// Asks for a sign of life; `None` when this run has no live host.
+    pub fn ping(&mut self, generation: Generation) -> Option<Sent> {
+        let host = self.live.get_mut(&generation)?;
+        host.last_id += 1;
+        match rpc::request(host.last_id, "ping", serde_json::json!({})) {
+            Ok(line) => Some(host.outlet.send(&line)),
+            Err(_) => Some(Sent::Dropped), // an empty object can always be written
+        }
+    }
+
+    /// Kills the host; its tree comes to us and is swept when its end is seen.
+    pub fn kill(&self, generation: Generation) {
+        let Some(host) = self.live.get(&generation) else {
+            return;
+        };
+        if let Err(error) = pidfd::kill(host.process.get_ref()) {
+            tracing::error!(run = generation.0, pid = host.pid, %error, "the host can not be killed");
+        }
+    }
+
+    /// Collects the exits of hosts that have ended, and then what they left behind.
+    pub fn collect(&mut self, ended: &[Generation]) -> Vec<(Generation, Exit)> {
+        let mut exits = Vec::with_capacity(ended.len());
+        for &generation in ended {
+            let Some(host) = self.live.remove(&generation) else {
+                continue;
+            };
+            let exit = match pidfd::reap(host.process.as_fd()) {
+                Ok(Some(exit)) => exit,
+                // Not to be: its pidfd said that it has ended, and nobody else collects.
+                Ok(None) => Exit::Unseen,
+                Err(error) => {
+                    tracing::error!(run = generation.0, %error, "the host's exit was lost");
+                    Exit::Unseen
+                }
+            };
+            self.pids.remove(&host.pid);
+            exits.push((generation, exit));
+        }
+        let by_themselves = exits.iter().all(|(_, exit)| *exit == Exit::Code(0));
+        self.sweep(if by_themselves { 1 } else { CLEAN_PASSES });
+        exits
+    }
+
+    /// Ends every child that is no host; so many looks in a row must find none.
+    pub fn sweep(&self, clean_passes: u32) -> Swept {
+        match orphans::sweep(clean_passes, |pid| self.pids.contains(&pid)) {
+            Ok(swept) => {
+                if swept != Swept::default() {
+                    tracing::warn!(
+                        ended = swept.ended,
+                        left = swept.left,
+                        "orphans of dead hosts"
+                    );
+                }
+                swept
+            }
+            Err(error) => {
+                tracing::error!(%error, "children can not be listed: orphans may be left");
+                Swept::default()
+            }
+        }
+    }
+
+    /// Whether this process number is a live host's.
+    pub fn is_host(&self, pid: u32) -> bool {
+        self.pids.contains(&pid)
+    }
+
+    /// Whether this run has a live host.
+    pub fn is_live(&self, generation: Generation) -> bool {
+        self.live.contains_key(&generation)
+    }
+
+    /// Whether no host lives.
+    pub fn is_empty(&self) -> bool {
+        self.live.is_empty()
+    }
+}
+
+/// A command in its envelope, serialised in one pass.
+#[derive(serde::Serialize)]
+struct Notification<'a> {
+    jsonrpc: &'static str,
+    #[serde(flatten)]
+    command: &'a Command,
+}
+
+impl<'a> Notification<'a> {
+    fn of(command: &'a Command) -> Self {
+        Self {
+            jsonrpc: "2.0",
+            command,
+        }
+    }
+}
+
+/// The file that hosts print to.
+#[derive(Debug)]
+struct Log {
+    path: PathBuf,
+}
+
+impl Log {
+    fn open(&self) -> io::Result<File> {
+        let file = open_log(&self.path)?;
+        if file.metadata()?.len() < LOG_MAX {
+            return Ok(file);
+        }
+        let mut older = self.path.clone().into_os_string();
+        older.push(".1");
+        std::fs::rename(&self.path, older)?;
+        open_log(&self.path)
+    }
+}
+
+fn open_log(path: &Path) -> io::Result<File> {
+    use std::os::unix::fs::OpenOptionsExt;
+    File::options()
+        .append(true)
+        .create(true)
+        .mode(0o600)
+        .custom_flags(nix::libc::O_NOFOLLOW)
+        .open(path)
+}

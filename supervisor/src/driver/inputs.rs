@@ -1,0 +1,229 @@
+//! Facts: what hosts, clients and signals say, as inputs of the core.
+
+use std::time::Duration;
+
+use protocol::ids::{AttemptNo, Generation, TaskId};
+use protocol::report::Ask;
+use protocol::rpc::{self, ERROR_BAD_PARAMS, RpcError};
+use supervisor_core::effect::Answer;
+use supervisor_core::identity::Exit;
+use supervisor_core::input::{Input, OperatorCommand, StopStage, WireFault};
+use supervisor_core::reconcile::ResultFact;
+use tokio::sync::mpsc::Sender;
+
+use crate::control::peer;
+use crate::control::server::{Asked, refuse_agent};
+use crate::control::wire::Reply;
+use crate::driver::host_io::HostWord;
+use crate::driver::observer::Note;
+use crate::driver::operator::{self, Meaning, Waiter};
+use crate::driver::run::Driver;
+use crate::driver::run_files;
+use crate::store::RealDisk;
+use crate::store::inbox::{self, Waiting};
+
+impl Driver<'_> {
+    /// A host said something.
+    pub(super) fn heard(&mut self, generation: Generation, word: HostWord) {
+        let input = match word {
+            HostWord::Greeted => Input::HostGreeted { generation },
+            HostWord::Refused(error) => Input::HelloRefused {
+                generation,
+                error: error.into(),
+            },
+            HostWord::Reported(claimed, event) => Input::HostReported {
+                generation,
+                claimed,
+                event,
+            },
+            HostWord::Asked(id, ask) => return self.host_asked(generation, id, ask),
+            HostWord::Ponged(pong) => Input::HostPonged { generation, pong },
+            HostWord::Fault(fault) => Input::WireFault { generation, fault },
+            HostWord::Unanswerable(id, error) => return self.refuse_host(generation, id, &error),
+            HostWord::Ended => return self.gone.push(generation),
+        };
+        self.inputs.push_back(input);
+    }
+
+    fn host_asked(&mut self, generation: Generation, id: u64, ask: Ask) {
+        if ask.generation != generation {
+            let message = format!(
+                "this pipe is of run {generation}, not of {}",
+                ask.generation
+            );
+            let code = ERROR_BAD_PARAMS;
+            return self.refuse_host(generation, id, &RpcError { code, message });
+        }
+        let reply = self.desk.enlist(Waiter::Host { generation, id });
+        self.inputs.push_back(Input::HostAsked {
+            generation,
+            text: ask.text.into(),
+            options: ask.options.into_iter().map(Into::into).collect(),
+            reply,
+        });
+    }
+
+    /// A request that can not be met is answered, and counts as a fault of the wire.
+    fn refuse_host(&mut self, generation: Generation, id: u64, error: &RpcError) {
+        self.line(generation, rpc::refusal(id, error));
+        self.inputs.push_back(Input::WireFault {
+            generation,
+            fault: WireFault::Garbage,
+        });
+    }
+
+    /// Hosts that ended in this burst: collected, swept after, their files read.
+    pub(super) fn collect_gone(&mut self) {
+        if self.gone.is_empty() {
+            return;
+        }
+        let gone = std::mem::take(&mut self.gone);
+        for (generation, exit) in self.hosts.collect(&gone) {
+            let input = self.host_exited(generation, exit);
+            self.inputs.push_back(input);
+        }
+    }
+
+    fn host_exited(&self, generation: Generation, exit: Exit) -> Input {
+        let mut durable = None;
+        let mut injected = Vec::new();
+        if let Some((task, attempt)) = self.of_run(generation) {
+            tracing::debug!(%task, attempt = attempt.0, run = generation.0, ?exit, "host ended");
+            let run_dir = self.dir.run(task, attempt, generation);
+            let (result, in_result) = run_files::result(&run_dir, generation);
+            if let ResultFact::Durable(result) = result {
+                durable = Some(result);
+            }
+            injected = in_result;
+            // Without the file of the run, that of the task says what went in before it died.
+            match run_files::injected(&self.dir.task(task)) {
+                Ok(earlier) => injected.extend(earlier),
+                Err(error) => tracing::error!(%error, "which messages went in is not known"),
+            }
+            injected.sort_unstable();
+            injected.dedup();
+        }
+        Input::HostExited {
+            generation,
+            exit,
+            durable,
+            injected,
+        }
+    }
+
+    /// Whose run it is.
+    pub(super) fn of_run(&self, generation: Generation) -> Option<(&TaskId, AttemptNo)> {
+        let facts = self.facts()?;
+        let run = facts.runs.get(&generation)?;
+        let task = facts.tasks.get(usize::try_from(run.task.0).ok()?)?;
+        Some((&task.id, run.attempt))
+    }
+
+    /// A client of the control socket asks.
+    pub(super) fn asked(&mut self, asked: Asked) {
+        let Asked { pid, want, replies } = asked;
+        let hosts = &self.hosts;
+        if pid.is_some_and(|pid| peer::descends_from_host(pid, |pid| hosts.is_host(pid))) {
+            return hand(&replies, refuse_agent());
+        }
+        let Some(facts) = self.core.facts() else {
+            return;
+        };
+        match operator::understand(&mut self.names, facts, want) {
+            Err(refusal) => hand(&replies, refusal),
+            Ok(Meaning::Watch) => self.desk.watch(replies),
+            Ok(Meaning::Activity) => {
+                let now = self.clock.now();
+                hand(&replies, operator::activity(facts, self.core.live(), now));
+            }
+            Ok(Meaning::Command(command, wait)) => {
+                self.ordered(command, Waiter::Client { replies, wait });
+            }
+            Ok(Meaning::EndAll { grace }) => self.end_all(grace, replies),
+        }
+    }
+
+    /// Kills what runs; then nothing is left for the supervisor to do but to end.
+    fn end_all(&mut self, grace: Duration, replies: Sender<Reply>) {
+        let client = Waiter::Client {
+            replies,
+            wait: None,
+        };
+        let tasks = self.facts().map(operator::live_tasks).unwrap_or_default();
+        let stop = OperatorCommand::Stop(StopStage::Stop);
+        if tasks.is_empty() {
+            self.ordered(stop, client);
+        } else {
+            self.ordered(OperatorCommand::Kill { tasks, grace }, client);
+            self.ordered(stop, Waiter::Nobody);
+        }
+        self.note_stop(StopStage::Stop);
+    }
+
+    /// An operator's command.
+    pub(super) fn ordered(&mut self, command: OperatorCommand, waiter: Waiter) {
+        let reply = self.desk.enlist(waiter);
+        self.inputs.push_back(Input::Operator { reply, command });
+    }
+
+    /// A signal asks to stop.
+    pub(super) fn stop(&mut self, stage: StopStage) {
+        self.ordered(OperatorCommand::Stop(stage), Waiter::Nobody);
+        self.note_stop(stage);
+    }
+
+    fn note_stop(&mut self, stage: StopStage) {
+        self.stopping = self.stopping.max(Some(stage));
+        self.observer.noted(Note::Stopping(stage));
+    }
+
+    /// Requests that waited for a supervisor.
+    pub(super) fn take_inbox(&mut self, waiting: Vec<Waiting>) {
+        for waiting in waiting {
+            let Some(facts) = self.core.facts() else {
+                return;
+            };
+            let want = waiting.request.want.clone();
+            match operator::understand(&mut self.names, facts, want) {
+                Ok(Meaning::Command(command, _)) => {
+                    self.ordered(command, Waiter::Inbox { waiting });
+                }
+                // Meant for a supervisor that lived then.
+                Ok(Meaning::EndAll { .. } | Meaning::Activity | Meaning::Watch) => {
+                    self.forget_inbox(waiting, "it is too late for this request");
+                }
+                Err(Reply::Refused { text, .. }) => self.forget_inbox(waiting, &text),
+                Err(_) => self.forget_inbox(waiting, "refused"),
+            }
+        }
+    }
+
+    /// What a request from the inbox led to is durable.
+    pub(super) fn settle_inbox(&mut self, waiting: Waiting, answer: &Answer) {
+        let text = match operator::reply(answer) {
+            Reply::Done { lines } => lines.join("; "),
+            Reply::Messages { ids } => {
+                let ids: Vec<String> = ids.iter().map(|id| format!("{id} queued")).collect();
+                ids.join("; ")
+            }
+            Reply::Refused { text, .. } => text,
+            Reply::Moved { .. } | Reply::Activity { .. } | Reply::Changed { .. } => String::new(),
+        };
+        self.forget_inbox(waiting, &text);
+    }
+
+    fn forget_inbox(&mut self, waiting: Waiting, text: &str) {
+        tracing::info!(file = %waiting.file.display(), result = text, "a request that waited");
+        self.observer.noted(Note::Inbox(text));
+        if let Err(error) = inbox::remove(&RealDisk, &self.dir, &[waiting]) {
+            tracing::error!(%error, "a request was carried out but can not be removed");
+        }
+    }
+}
+
+/// Hands a client its only reply; one that is gone already needs none.
+fn hand(replies: &Sender<Reply>, reply: Reply) {
+    if replies.try_send(reply).is_err() {
+        tracing::debug!("a client went away before its reply");
+    }
+}

@@ -1,0 +1,303 @@
+//! The beginning and the end of a supervisor: from a locked state dir to a running loop, and back.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use protocol::version::BUILD;
+use supervisor_core::core::Core;
+use supervisor_core::effect::Ending;
+use supervisor_core::input::{Created, Input, OperatorCommand};
+use supervisor_core::outbox::Outbox;
+use tokio::sync::mpsc;
+use tokio::time::MissedTickBehavior;
+use tracing::Instrument;
+
+use crate::control::server::{self, Server};
+use crate::driver::alarm::Alarm;
+use crate::driver::clock::Clock;
+use crate::driver::commit::Committer;
+use crate::driver::error::DriverError;
+use crate::driver::host_io::WORDS_MAX;
+use crate::driver::hosts::Hosts;
+use crate::driver::journal::StateLog;
+use crate::driver::observer::{Note, Observer};
+use crate::driver::operator::{Desk, TaskNames, Waiter};
+use crate::driver::recover::{self, Patience, Scene};
+use crate::driver::run::{Checkpoints, Driver, Sources};
+use crate::driver::signals::Signals;
+use crate::driver::start::Starter;
+use crate::process::identity::Machine;
+use crate::process::spawn::Launcher;
+use crate::process::{limits, orphans, pidfd};
+use crate::store::{Disk, Loaded, Lock, RealDisk, StateDir, inbox, open_for_append};
+
+/// What a supervisor is started with.
+pub struct Options<'a> {
+    /// The batch's files.
+    pub dir: StateDir,
+    /// The lock of the state dir, held until the supervisor has ended.
+    pub lock: Lock,
+    /// Where the control socket is to be.
+    pub socket: PathBuf,
+    /// The other program of the pair, from [`host_program`].
+    pub host: PathBuf,
+    /// A new batch, or one to go on with.
+    pub mode: Mode,
+    /// What the command line wants done first (retry what failed, another concurrency ...).
+    pub commands: Vec<OperatorCommand>,
+    /// Shows the batch to whoever started it.
+    pub observer: &'a mut dyn Observer,
+}
+
+/// How a supervisor begins.
+#[derive(Debug)]
+pub enum Mode {
+    /// With a new batch; the state dir has no records.
+    Create(Box<Created>),
+    /// Where the state dir's records end.
+    Resume,
+}
+
+/// Where the other program of the pair is: named by `SUPERVISOR_AGENT_HOST`, else beside this one.
+///
+/// # Errors
+/// [`DriverError::HostMissing`] when there is no program at that place.
+pub fn host_program() -> Result<PathBuf, DriverError> {
+    let path = match std::env::var_os("SUPERVISOR_AGENT_HOST") {
+        Some(path) => std::path::absolute(path),
+        None => std::env::current_exe().map(|own| own.with_file_name("agent-host")),
+    };
+    let path = path.map_err(DriverError::system("find agent-host"))?;
+    let runnable = rustix::fs::access(&path, rustix::fs::Access::EXEC_OK).is_ok();
+    if runnable && path.is_file() {
+        Ok(path)
+    } else {
+        Err(DriverError::HostMissing { path })
+    }
+}
+
+/// Works on a batch until it is settled, needs a person, or is told to stop.
+///
+/// # Errors
+/// [`DriverError`]; the batch can be gone on with by another supervisor.
+pub fn run(options: Options<'_>) -> Result<Ending, DriverError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(DriverError::system("start the event loop"))?;
+    // The folder of a batch has its id as its name.
+    let batch = options.dir.path().file_name().unwrap_or_default();
+    let span = tracing::info_span!("batch", id = %batch.display());
+    runtime.block_on(supervise(options).instrument(span))
+}
+
+async fn supervise(options: Options<'_>) -> Result<Ending, DriverError> {
+    // First of all, so that a signal that comes from here on is answered and not died of.
+    let signals = Signals::listen().map_err(DriverError::system("listen for signals"))?;
+    orphans::adopt().map_err(DriverError::system("adopt orphans"))?;
+    limits::raise_open_files().map_err(DriverError::system("raise the limit of open files"))?;
+    let machine = Machine::here()?;
+    let opened = open(&options, &machine)?;
+    let facts = opened.core.facts();
+    let runs = match facts {
+        Some(facts) => {
+            let scene = Scene {
+                machine: &machine,
+                clock: &opened.clock,
+                dir: &options.dir,
+                facts,
+                patience: Patience::USUAL,
+            };
+            recover::reconcile(scene, options.observer)
+                .map_err(DriverError::system("look at the processes of this machine"))?
+        }
+        None => Vec::new(),
+    };
+    let us = std::process::id();
+    let supervisor = pidfd::open(us)
+        .and_then(|pidfd| machine.identify(us, pidfd))
+        .map_err(DriverError::system("identify ourselves"))?;
+    let recovered = Input::Recovered {
+        supervisor,
+        build: BUILD.into(),
+        runs,
+    };
+    begin(options, opened, machine, signals, recovered).await
+}
+
+/// A batch as its files tell it, its journal open for more.
+struct Opened {
+    core: Core,
+    clock: Clock,
+    log: StateLog,
+    loaded: Loaded,
+}
+
+fn open(options: &Options<'_>, machine: &Machine) -> Result<Opened, DriverError> {
+    let clock = Clock::new(machine.boot_id);
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+    let now = clock.now();
+    let (journal, mut loaded) = open_for_append(disk.clone(), &options.dir, now.wall)?;
+    let path = || options.dir.path().to_owned();
+    match (&options.mode, loaded.end.seq) {
+        (Mode::Create(_), 0) | (Mode::Resume, 1..) => {}
+        (Mode::Create(_), _) => return Err(DriverError::NotEmpty { dir: path() }),
+        (Mode::Resume, 0) => return Err(DriverError::Empty { dir: path() }),
+    }
+    let mut core = match loaded.checkpoint.take() {
+        Some(facts) => Core::restore(facts),
+        None => Core::new(),
+    };
+    for entry in std::mem::take(&mut loaded.entries) {
+        core.replay(&entry).map_err(|source| DriverError::Replay {
+            dir: path(),
+            source,
+        })?;
+    }
+    Ok(Opened {
+        core,
+        clock,
+        log: StateLog::new(journal, disk, options.dir.clone()),
+        loaded,
+    })
+}
+
+async fn begin(
+    options: Options<'_>,
+    opened: Opened,
+    machine: Machine,
+    signals: Signals,
+    recovered: Input,
+) -> Result<Ending, DriverError> {
+    let Options {
+        dir,
+        lock,
+        socket,
+        host,
+        mode,
+        commands,
+        observer,
+    } = options;
+    tell_damage(&opened.loaded, observer);
+    let batch = match (&mode, opened.core.facts()) {
+        (Mode::Create(created), _) => created.id.clone(),
+        (Mode::Resume, Some(facts)) => facts.batch.id.clone(),
+        (Mode::Resume, None) => {
+            let dir = dir.path().to_owned();
+            return Err(DriverError::Empty { dir });
+        }
+    };
+    let (words, heard) = mpsc::channel(WORDS_MAX);
+    let (asking, asked) = mpsc::channel(server::REQUESTS_MAX);
+    let launcher = Launcher::new(machine, &host, dir.path(), &batch);
+    let commit =
+        Committer::start(opened.log).map_err(DriverError::system("start the journal's thread"))?;
+    let listening = server::bind(&socket, &lock).map_err(DriverError::system(
+        "listen on the control socket: its folder is missing or its path is too long",
+    ))?;
+    let server = Server::start(listening, batch, asking);
+    let mut sources = Sources {
+        words: heard,
+        asked,
+        signals,
+        alarm: Alarm::new().map_err(DriverError::system("make timers"))?,
+        refresh: observer.refresh_every().map(|every| {
+            let mut interval = tokio::time::interval(every);
+            interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            interval
+        }),
+    };
+    let end = opened.loaded.end;
+    let mut driver = Driver {
+        core: opened.core,
+        clock: opened.clock,
+        hosts: Hosts::new(launcher, dir.hosts_log(), words),
+        dir,
+        starter: Starter::new(own_environment()),
+        desk: Desk::default(),
+        names: TaskNames::default(),
+        outbox: Outbox::new(end.seq),
+        commit,
+        checkpoints: Checkpoints {
+            journal_bytes_since: opened.loaded.tail_bytes,
+            last_bytes: opened.loaded.checkpoint_bytes,
+        },
+        durable: end,
+        inputs: first_inputs(mode, recovered),
+        gone: Vec::new(),
+        untold: VecDeque::new(),
+        observer,
+        linger: None,
+        disk_error: None,
+        stopping: None,
+        ending: None,
+    };
+    driver.settle()?;
+    driver.feed_waiting(commands)?;
+    let ended = driver.work(&mut sources).await;
+    driver.close(server, ended.is_ok()).await;
+    drop(lock);
+    ended
+}
+
+fn first_inputs(mode: Mode, recovered: Input) -> VecDeque<Input> {
+    let created = match mode {
+        Mode::Create(created) => Some(Input::Created(created)),
+        Mode::Resume => None,
+    };
+    created.into_iter().chain([recovered]).collect()
+}
+
+fn tell_damage(loaded: &Loaded, observer: &mut dyn Observer) {
+    if let Some(torn) = &loaded.torn {
+        let kept = torn.kept.as_ref().map(|kept| kept.display().to_string());
+        let text = format!(
+            "{}: cut {} bytes of an unfinished write at byte {} ({}), kept in {}",
+            torn.file.display(),
+            torn.bytes,
+            torn.offset,
+            torn.why,
+            kept.unwrap_or_default()
+        );
+        tracing::warn!("{text}");
+        observer.noted(Note::TornTail(&text));
+    }
+    if let Some(damage) = &loaded.checkpoint_damage {
+        tracing::warn!(%damage, "the checkpoint was not used");
+        observer.noted(Note::Trouble(&format!("checkpoint not used: {damage}")));
+    }
+}
+
+/// Variables that are not UTF-8 can not be told to a host in JSON, and are left out.
+fn own_environment() -> BTreeMap<String, String> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect()
+}
+
+impl Driver<'_> {
+    /// What waited for a supervisor; the tick after it lets the batch be closed if there is nothing
+    /// to do.
+    fn feed_waiting(&mut self, commands: Vec<OperatorCommand>) -> Result<(), DriverError> {
+        for command in commands {
+            self.ordered(command, Waiter::Nobody);
+        }
+        let waiting = inbox::waiting(&RealDisk, &self.dir)?;
+        self.take_inbox(waiting);
+        self.inputs.push_back(Input::Tick);
+        Ok(())
+    }
+
+    /// After the loop: what waits is told, what is durable is summed up, and the disk's thread ends.
+    async fn close(mut self, server: Server, well: bool) {
+        self.desk.close();
+        if well {
+            self.hosts.sweep(orphans::CLEAN_PASSES);
+            self.save_checkpoint();
+        }
+        drop(self.desk);
+        server.close().await;
+        self.commit.end();
+    }
+}

@@ -1,0 +1,485 @@
+//! Makes the command `start`: what the state says of a run, and what the batch file says of it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs;
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use protocol::command::{Adapter, Message, RunKind, Start, Text};
+use protocol::ids::{Generation, MessageId, TaskId};
+use supervisor_core::facts::{Attempt, Facts, Run, Task};
+use supervisor_core::plan::{AgentIx, RetryMode, SpecIx};
+
+use crate::batch_file::render::{DependencyResult, RenderContext, RenderError, Renderer};
+use crate::batch_file::work::{AgentWork, BatchWork, TaskWork};
+use crate::driver::run_files::{self, Unreadable};
+use crate::process::scan::{TOKEN_VARIABLE, token_text};
+use crate::store::StateDir;
+
+/// Time from `stop` or the end of stdin to the kill of the run's tree.
+const GRACE_MS: u64 = 10_000;
+/// A host ends by itself when it heard nothing for this long: four of the core's pings.
+const LEASE_MS: u64 = 120_000;
+/// Most bytes kept of each of a run's stdout and stderr.
+const LOG_MAX: u64 = 1 << 30;
+/// Longest text that travels in the line itself; a longer one goes through a file. A quarter of a
+/// line, because escapes can make it longer and other fields need room too.
+const INLINE_MAX: usize = 256 << 10;
+/// Most bytes of messages that travel in `start`; those that follow are delivered after it.
+const MESSAGES_MAX: usize = 128 << 10;
+/// Task specs kept parsed; the tasks of one `foreach` share one, so this is plenty.
+const SPECS_MAX: usize = 256;
+
+/// Why a run can not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The state does not hold what the run names.
+    #[error("the state has no {0} for this run")]
+    Missing(&'static str),
+    /// What the plan carries for the driver is not readable.
+    #[error("the plan's rules for {of} can not be read")]
+    Work {
+        /// Whose.
+        of: &'static str,
+        /// Why not.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// A template, or a text that does not fit.
+    #[error(transparent)]
+    Render(#[from] RenderError),
+    /// Which messages went in already is not known.
+    #[error(transparent)]
+    Injected(#[from] Unreadable),
+    /// A long text can not be put into its file.
+    #[error("{path} can not be written")]
+    File {
+        /// Which file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// A `start`, and the messages that did not fit into it.
+#[derive(Debug)]
+pub struct Prepared {
+    /// The command.
+    pub start: Start,
+    /// To be delivered right after it, in order.
+    pub rest: Vec<Message>,
+}
+
+/// Makes starts; keeps what it parsed and compiled.
+#[derive(Debug)]
+pub struct Starter {
+    renderer: Renderer,
+    own_env: BTreeMap<String, String>,
+    batch: Option<Rc<BatchWork>>,
+    agents: HashMap<AgentIx, Rc<AgentWork>>,
+    specs: HashMap<SpecIx, Rc<TaskWork>>,
+}
+
+impl Starter {
+    /// A starter for a supervisor with this environment.
+    pub fn new(own_env: BTreeMap<String, String>) -> Starter {
+        Starter {
+            renderer: Renderer::default(),
+            own_env,
+            batch: None,
+            agents: HashMap::new(),
+            specs: HashMap::new(),
+        }
+    }
+
+    /// Everything that this run's host is told, with these messages.
+    ///
+    /// # Errors
+    /// [`StartError`]; the run is over then.
+    pub fn prepare(
+        &mut self,
+        dir: &StateDir,
+        facts: &Facts,
+        generation: Generation,
+        messages: &[MessageId],
+    ) -> Result<Prepared, StartError> {
+        let of = Subject::find(facts, generation)?;
+        let batch = self.batch_work(facts)?;
+        let rendered = self.render(facts, &batch, &of)?;
+        let run_dir = dir.run(&of.task.id, of.run.attempt, generation);
+        let task_dir = dir.task(&of.task.id);
+        let (messages, rest) = split_messages(facts, messages);
+        let mut env = rendered.env;
+        env.insert(TOKEN_VARIABLE.to_owned(), token_text(of.run.token));
+        let start = Start {
+            generation,
+            batch: facts.batch.id.clone(),
+            task: of.task.id.clone(),
+            attempt: of.run.attempt,
+            kind: of.run.kind,
+            cwd: path_text(&batch.folder),
+            prompt: match rendered.prompt {
+                Some(prompt) => Some(fit(prompt, &run_dir, "prompt")?),
+                None => None,
+            },
+            env,
+            session: of.session(),
+            messages,
+            injected: run_files::injected(&task_dir)?,
+            log_max: LOG_MAX,
+            grace_ms: GRACE_MS,
+            lease_ms: LEASE_MS,
+            adapter: finish_adapter(rendered.adapter, &batch.folder, &run_dir)?,
+            run_dir: path_text(&run_dir),
+            task_dir: path_text(&task_dir),
+        };
+        Ok(Prepared { start, rest })
+    }
+
+    fn render(
+        &mut self,
+        facts: &Facts,
+        batch: &BatchWork,
+        of: &Subject<'_>,
+    ) -> Result<crate::batch_file::render::Rendered, StartError> {
+        let spec = facts
+            .specs
+            .get(index(of.task.spec.0))
+            .ok_or(StartError::Missing("rules"))?;
+        let agent = self.agent_work(facts, spec.agent)?;
+        let work = self.task_work(of.task.spec, &spec.work)?;
+        let deps = if work.reads_deps {
+            dependencies(facts, of.task)
+        } else {
+            BTreeMap::new()
+        };
+        let context = RenderContext {
+            batch: &facts.batch.id,
+            batch_name: &facts.batch.settings.name,
+            task: &of.task.id,
+            attempt: of.run.attempt,
+            item: of.task.item.as_deref(),
+            slot: of.attempt.slot,
+            deps: &deps,
+            own_env: &self.own_env,
+        };
+        Ok(match of.run.kind {
+            RunKind::Agent => self.renderer.start(batch, &agent, &work, context)?,
+            RunKind::Verify => self.renderer.verify(batch, &work, context)?,
+        })
+    }
+
+    fn batch_work(&mut self, facts: &Facts) -> Result<Rc<BatchWork>, StartError> {
+        if let Some(work) = &self.batch {
+            return Ok(work.clone());
+        }
+        let work: Rc<BatchWork> = Rc::new(parse("the batch", &facts.batch.settings.work)?);
+        self.batch = Some(work.clone());
+        Ok(work)
+    }
+
+    fn agent_work(&mut self, facts: &Facts, agent: AgentIx) -> Result<Rc<AgentWork>, StartError> {
+        if let Some(work) = self.agents.get(&agent) {
+            return Ok(work.clone());
+        }
+        let spec = facts
+            .agents
+            .get(index(agent.0))
+            .ok_or(StartError::Missing("agent"))?;
+        let work: Rc<AgentWork> = Rc::new(parse("its agent", &spec.work)?);
+        self.agents.insert(agent, work.clone());
+        Ok(work)
+    }
+
+    fn task_work(&mut self, spec: SpecIx, text: &str) -> Result<Rc<TaskWork>, StartError> {
+        if let Some(work) = self.specs.get(&spec) {
+            return Ok(work.clone());
+        }
+        let work: Rc<TaskWork> = Rc::new(parse("its task", text)?);
+        if self.specs.len() >= SPECS_MAX {
+            self.specs.clear();
+        }
+        self.specs.insert(spec, work.clone());
+        Ok(work)
+    }
+}
+
+/// What a run is about.
+struct Subject<'a> {
+    run: &'a Run,
+    task: &'a Task,
+    attempt: &'a Attempt,
+}
+
+impl<'a> Subject<'a> {
+    fn find(facts: &'a Facts, generation: Generation) -> Result<Self, StartError> {
+        let run = facts
+            .runs
+            .get(&generation)
+            .ok_or(StartError::Missing("run"))?;
+        let task = facts
+            .tasks
+            .get(index(run.task.0))
+            .ok_or(StartError::Missing("task"))?;
+        let attempt = task
+            .attempt
+            .as_ref()
+            .ok_or(StartError::Missing("attempt"))?;
+        Ok(Subject { run, task, attempt })
+    }
+
+    /// Only an agent that is to resume has a conversation to go on with.
+    fn session(&self) -> Option<String> {
+        let resumes = self.run.kind == RunKind::Agent && self.attempt.mode == RetryMode::Resume;
+        let session = self.task.session.as_ref().filter(|_| resumes)?;
+        Some(session.to_string())
+    }
+}
+
+fn index(number: u32) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}
+
+fn parse<T: serde::de::DeserializeOwned>(of: &'static str, text: &str) -> Result<T, StartError> {
+    serde_json::from_str(text).map_err(|source| StartError::Work { of, source })
+}
+
+fn dependencies(facts: &Facts, task: &Task) -> BTreeMap<TaskId, DependencyResult> {
+    let tasks = task
+        .depends_on
+        .iter()
+        .filter_map(|dependency| facts.tasks.get(index(dependency.task.0)));
+    tasks
+        .map(|task| {
+            let result = task.last.as_ref().map(|last| last.summary.to_string());
+            let result = DependencyResult {
+                result: result.unwrap_or_default(),
+            };
+            (task.id.clone(), result)
+        })
+        .collect()
+}
+
+/// The messages that go into `start`, and those for which it has no room.
+fn split_messages(facts: &Facts, ids: &[MessageId]) -> (Vec<Message>, Vec<Message>) {
+    let mut room = MESSAGES_MAX;
+    let mut all: Vec<Message> = ids
+        .iter()
+        .filter_map(|&id| {
+            let message = facts.messages.get(&id)?;
+            Some(Message {
+                id,
+                mode: message.mode,
+                text: message.text.to_string(),
+            })
+        })
+        .collect();
+    let fits = all
+        .iter()
+        .take_while(|message| {
+            let left = room.checked_sub(message.text.len());
+            room = left.unwrap_or(0);
+            left.is_some()
+        })
+        .count();
+    let rest = all.split_off(fits);
+    (all, rest)
+}
+
+fn finish_adapter(adapter: Adapter, folder: &Path, run_dir: &Path) -> Result<Adapter, StartError> {
+    Ok(match adapter {
+        Adapter::Command(mut command) => {
+            command.result_file = command
+                .result_file
+                .map(|path| path_text(&folder.join(path)));
+            Adapter::Command(command)
+        }
+        Adapter::Scripted(mut scripted) => {
+            if let Text::Inline(script) = scripted.script {
+                scripted.script = fit(script, run_dir, "script.json")?;
+            }
+            Adapter::Scripted(scripted)
+        }
+        Adapter::Verify(verify) => Adapter::Verify(verify),
+    })
+}
+
+/// A text for the line, or for a file in the run's folder when it is too long for the line.
+fn fit(text: String, run_dir: &Path, name: &str) -> Result<Text, StartError> {
+    if text.len() <= INLINE_MAX {
+        return Ok(Text::Inline(text));
+    }
+    let path = run_dir.join(name);
+    write_private(run_dir, &path, text.as_bytes()).map_err(|source| StartError::File {
+        path: path.clone(),
+        source,
+    })?;
+    Ok(Text::File(path_text(&path)))
+}
+
+/// The folder is the host's to make; only a long text needs it earlier.
+fn write_private(folder: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)?;
+    let mut file = fs::File::options()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .custom_flags(nix::libc::O_NOFOLLOW)
+        .open(path)?;
+    file.write_all(bytes)
+}
+
+/// Paths reach us as text (batch file, state dir), so nothing is lost here.
+fn path_text(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::driver::fixture;
+    use serde_json::{Value, json};
+    use supervisor_core::core::Core;
+    use supervisor_core::input::{Input, OperatorCommand, ReplyId};
+    use supervisor_core::plan::{AgentKind, TaskIx};
+
+    const RUN: Generation = Generation(1);
+
+    fn command(prompt: &str) -> Core {
+        let drive = json!({"command": {"argv": ["agent", "{{ task.id }}"], "prompt_by": "stdin",
+            "result_file": "out/result.json"}});
+        fixture::core(AgentKind::Command, &drive, &prompted(prompt))
+    }
+
+    fn prompted(prompt: &str) -> Value {
+        json!({"act": {"prompt": {"inline": prompt}}})
+    }
+
+    fn prepare(core: &Core, dir: &Path, messages: &[MessageId]) -> Result<Prepared, StartError> {
+        let own = BTreeMap::from([("PATH".to_owned(), "/bin".to_owned())]);
+        let facts = core.facts().unwrap();
+        Starter::new(own).prepare(&StateDir::at(dir), facts, RUN, messages)
+    }
+
+    #[test]
+    fn a_start_holds_everything_and_nothing_relative() {
+        let folder = tempfile::tempdir().unwrap();
+        let core = command("do {{ task.id }}");
+        let Prepared { start, rest } = prepare(&core, folder.path(), &[]).unwrap();
+        assert!(rest.is_empty());
+        assert_eq!(start.prompt, Some(Text::Inline("do first".to_owned())));
+        assert_eq!(start.cwd, "/work/folder");
+        for path in [&start.cwd, &start.run_dir, &start.task_dir] {
+            assert!(Path::new(path).is_absolute(), "{path}");
+        }
+        let Adapter::Command(command) = &start.adapter else {
+            panic!("{:?}", start.adapter);
+        };
+        assert_eq!(command.argv, ["agent", "first"]);
+        let result_file = command.result_file.as_deref();
+        assert_eq!(result_file, Some("/work/folder/out/result.json"));
+        let token = core.facts().unwrap().runs[&RUN].token;
+        assert_eq!(start.env[TOKEN_VARIABLE], token_text(token));
+        assert_eq!(start.env["PATH"], "/bin");
+        assert_eq!(start.session, None);
+    }
+
+    #[test]
+    fn a_long_prompt_goes_through_a_private_file() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let prompt = "x".repeat(INLINE_MAX + 1);
+        let core = command(&prompt);
+        for _again in 0..2 {
+            let start = prepare(&core, folder.path(), &[]).unwrap().start;
+            let Some(Text::File(path)) = start.prompt else {
+                panic!("the prompt is in the line");
+            };
+            assert!(path.starts_with(&start.run_dir));
+            assert_eq!(fs::read_to_string(&path).unwrap(), prompt);
+            let mode = fs::metadata(&path).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o600);
+        }
+    }
+
+    #[test]
+    fn messages_without_room_in_the_line_follow_it_in_order() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut core = command("go");
+        let long = MESSAGES_MAX / 2 - 1;
+        for length in [long, 3, long, 3] {
+            let steer = OperatorCommand::Steer {
+                tasks: vec![TaskIx(0)],
+                mode: protocol::command::SteerMode::After,
+                text: "m".repeat(length).into(),
+                expires: None,
+                wait: None,
+            };
+            let input = Input::Operator {
+                reply: ReplyId(1),
+                command: steer,
+            };
+            assert!(core.handle(fixture::now(), input).defects.is_empty());
+        }
+        let ids: Vec<MessageId> = (1..=4).map(MessageId).collect();
+        let Prepared { start, rest } = prepare(&core, folder.path(), &ids).unwrap();
+        let number = |messages: &[Message]| -> Vec<u64> {
+            messages.iter().map(|message| message.id.0).collect()
+        };
+        assert_eq!(number(&start.messages), [1, 2]);
+        assert_eq!(number(&rest), [3, 4]);
+    }
+
+    #[test]
+    fn what_went_in_before_is_told_and_must_be_readable() {
+        let folder = tempfile::tempdir().unwrap();
+        let core = command("go");
+        let task = StateDir::at(folder.path()).task(&"first".parse().unwrap());
+        fs::create_dir_all(&task).unwrap();
+        let injected = task.join(protocol::exit_file::INJECTED_FILE_NAME);
+        fs::write(&injected, "1\n3\n").unwrap();
+        let start = prepare(&core, folder.path(), &[]).unwrap().start;
+        assert_eq!(start.injected, [MessageId(1), MessageId(3)]);
+        fs::write(&injected, "?\n").unwrap();
+        let refused = prepare(&core, folder.path(), &[]);
+        assert!(
+            matches!(refused, Err(StartError::Injected(_))),
+            "{refused:?}"
+        );
+    }
+
+    #[test]
+    fn a_run_that_the_state_does_not_hold_is_not_started() {
+        let folder = tempfile::tempdir().unwrap();
+        let core = command("go");
+        let dir = StateDir::at(folder.path());
+        let facts = core.facts().unwrap();
+        let refused = Starter::new(BTreeMap::new()).prepare(&dir, facts, Generation(9), &[]);
+        assert!(
+            matches!(refused, Err(StartError::Missing("run"))),
+            "{refused:?}"
+        );
+    }
+
+    #[test]
+    fn work_that_does_not_fit_its_agent_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let drive = json!("run");
+        let core = fixture::core(AgentKind::Command, &drive, &prompted("go"));
+        let refused = prepare(&core, folder.path(), &[]);
+        assert!(matches!(refused, Err(StartError::Render(_))), "{refused:?}");
+        let core = fixture::core(AgentKind::Command, &drive, &json!({"no": "act"}));
+        let refused = prepare(&core, folder.path(), &[]);
+        assert!(
+            matches!(refused, Err(StartError::Work { .. })),
+            "{refused:?}"
+        );
+    }
+}

@@ -1,0 +1,176 @@
+//! What this machine says of a process: its number, and what proves that the number still means it.
+
+use std::fs;
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use supervisor_core::identity::Identity;
+use supervisor_core::time::BootId;
+
+/// `f_type` of a pidfd where the kernel gives each process an inode of its own (Linux 6.9 and
+/// later; `PID_FS_MAGIC` of `linux/magic.h`).
+const PID_FS_MAGIC: i64 = 0x5049_4446;
+
+/// A file of the kernel that is missing or says something else than documented.
+#[derive(Debug, thiserror::Error)]
+#[error("{path} can not be used")]
+pub struct KernelFile {
+    /// Which file.
+    pub path: PathBuf,
+    /// Why not.
+    #[source]
+    pub source: io::Error,
+}
+
+fn unusable(path: &Path, source: io::Error) -> KernelFile {
+    KernelFile {
+        path: path.to_owned(),
+        source,
+    }
+}
+
+fn malformed(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what.to_owned())
+}
+
+/// The parts of an identity that every process here shares; read once, at the start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Machine {
+    /// The machine id, or the host's name where there is none (containers).
+    pub node: Arc<str>,
+    /// Inode of our pid namespace.
+    pub pid_namespace: u64,
+    /// This boot.
+    pub boot_id: BootId,
+}
+
+impl Machine {
+    /// Reads what this machine says of itself.
+    ///
+    /// # Errors
+    /// [`KernelFile`] when procfs is not mounted or not as documented.
+    pub fn here() -> Result<Machine, KernelFile> {
+        let boot = Path::new("/proc/sys/kernel/random/boot_id");
+        let text = fs::read_to_string(boot).map_err(|e| unusable(boot, e))?;
+        let boot_id =
+            parse_boot_id(&text).ok_or_else(|| unusable(boot, malformed("not a uuid")))?;
+        let namespace = Path::new("/proc/self/ns/pid");
+        let pid_namespace = fs::metadata(namespace)
+            .map_err(|e| unusable(namespace, e))?
+            .ino();
+        Ok(Machine {
+            node: node()?,
+            pid_namespace,
+            boot_id,
+        })
+    }
+
+    /// The identity of the process that `pidfd` pins and that has the number `pid`.
+    ///
+    /// # Errors
+    /// When the process is gone, or procfs is not as documented.
+    pub fn identify(&self, pid: u32, pidfd: impl AsFd) -> io::Result<Identity> {
+        Ok(Identity {
+            node: self.node.clone(),
+            pid_namespace: self.pid_namespace,
+            boot_id: self.boot_id,
+            pid,
+            start_ticks: start_ticks(pid)?,
+            pidfs_inode: pidfs_inode(pidfd)?,
+        })
+    }
+}
+
+fn node() -> Result<Arc<str>, KernelFile> {
+    for path in ["/etc/machine-id", "/var/lib/dbus/machine-id"] {
+        if let Ok(text) = fs::read_to_string(path)
+            && !text.trim().is_empty()
+        {
+            return Ok(text.trim().into());
+        }
+    }
+    let path = Path::new("/proc/sys/kernel/hostname");
+    let text = fs::read_to_string(path).map_err(|e| unusable(path, e))?;
+    Ok(text.trim().into())
+}
+
+fn parse_boot_id(text: &str) -> Option<BootId> {
+    let digits: String = text.trim().chars().filter(|&c| c != '-').collect();
+    if digits.len() != 32 {
+        return None;
+    }
+    u128::from_str_radix(&digits, 16).ok().map(BootId)
+}
+
+/// Clock ticks since boot at the start of the process (field 22 of its `stat`).
+///
+/// # Errors
+/// When there is no such process.
+pub fn start_ticks(pid: u32) -> io::Result<u64> {
+    let stat = fs::read(format!("/proc/{pid}/stat"))?;
+    parse_start_ticks(&stat).ok_or_else(|| malformed("stat has no start time"))
+}
+
+/// The name of a program may hold anything, also spaces and brackets; the fields that follow its
+/// last closing bracket may not.
+fn parse_start_ticks(stat: &[u8]) -> Option<u64> {
+    const FIELDS_BEFORE: usize = 19; // field 3 is the first one after the bracket
+    let name_end = stat.iter().rposition(|&byte| byte == b')')?;
+    let rest = std::str::from_utf8(stat.get(name_end + 1..)?).ok()?;
+    rest.split_ascii_whitespace()
+        .nth(FIELDS_BEFORE)?
+        .parse()
+        .ok()
+}
+
+fn pidfs_inode(pidfd: impl AsFd) -> io::Result<Option<u64>> {
+    if rustix::fs::fstatfs(&pidfd)?.f_type as i64 != PID_FS_MAGIC {
+        return Ok(None);
+    }
+    Ok(Some(rustix::fs::fstat(&pidfd)?.st_ino))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_start_time_is_found_behind_any_program_name() {
+        let tail = "S 1 2 3 0 -1 4194560 103 0 0 0 0 0 0 0 20 0 1 0 987654 2621440 210";
+        for name in ["sleep", "a b", "evil) R 9 9", "((", ""] {
+            let stat = format!("42 ({name}) {tail}");
+            assert_eq!(
+                parse_start_ticks(stat.as_bytes()),
+                Some(987_654),
+                "{name:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_short_stat_has_no_start_time() {
+        assert_eq!(parse_start_ticks(b"42 (sleep) S 1 2 3"), None);
+        assert_eq!(parse_start_ticks(b""), None);
+    }
+
+    #[test]
+    fn a_boot_id_is_a_uuid_and_nothing_else() {
+        let id = parse_boot_id("01234567-89ab-cdef-0123-456789abcdef\n");
+        assert_eq!(id, Some(BootId(0x0123_4567_89ab_cdef_0123_4567_89ab_cdef)));
+        assert_eq!(parse_boot_id("0123"), None);
+        assert_eq!(parse_boot_id("zz234567-89ab-cdef-0123-456789abcdef"), None);
+    }
+
+    #[test]
+    fn we_can_name_ourselves_twice_the_same() {
+        let machine = Machine::here().unwrap();
+        let pid = std::process::id();
+        let pidfd = crate::process::pidfd::open(pid).unwrap();
+        let first = machine.identify(pid, &pidfd).unwrap();
+        assert_eq!(first, machine.identify(pid, &pidfd).unwrap());
+        assert!(first.start_ticks > 0);
+    }
+}

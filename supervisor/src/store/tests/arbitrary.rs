@@ -1,0 +1,298 @@
+//! Any record and any state, made from a list of bytes so that a failing case shrinks.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use protocol::class::Class;
+use protocol::command::{RunKind, SteerMode};
+use protocol::ids::{AttemptNo, BatchId, Generation, MessageId, QuestionId, TaskId};
+use protocol::report::{Capabilities, Receipt, ResultStatus, RunResult, SteerReach, Usage};
+
+use supervisor_core::facts::{
+    Account, Attempt, Batch, Facts, Message, Outcome, Question, Run, Task,
+};
+use supervisor_core::identity::{Exit, Identity};
+use supervisor_core::input::StopStage;
+use supervisor_core::machine::{
+    AccountState, AttemptState, BatchState, MessageState, QuestionState, RunState, TaskState,
+};
+use supervisor_core::plan::{
+    AccountIx, AccountSpec, AgentIx, AgentKind, AgentSpec, AutoResume, Condition, Dependency,
+    Limits, MaxFailures, OnFailure, OnQuestion, PlannedTask, RetryMode, RetryPolicy, Settings,
+    SpecIx, TaskIx, TaskSpec,
+};
+use supervisor_core::reason::{AccountReason, BatchLimit, BatchReason, TaskReason};
+use supervisor_core::reconcile::Letter;
+use supervisor_core::record::{
+    AttemptEnded, AttemptStarted, BatchCreated, Entry, Next, Record, StopReason,
+};
+use supervisor_core::time::{Boot, BootId, Deadline, Now, Wall};
+
+/// Choices, one byte each; all zero once they are used up.
+pub(super) struct Choices(std::vec::IntoIter<u8>);
+
+impl Choices {
+    pub(super) fn of(bytes: Vec<u8>) -> Self {
+        Self(bytes.into_iter())
+    }
+    fn byte(&mut self) -> u8 {
+        self.0.next().unwrap_or(0)
+    }
+    fn one_of<T: Clone>(&mut self, all: &[T]) -> T {
+        all[usize::from(self.byte()) % all.len()].clone()
+    }
+}
+
+pub(super) trait Any: Sized {
+    fn any(from: &mut Choices) -> Self;
+}
+
+macro_rules! any_number {
+    ($($number:ty),+) => {$(
+        impl Any for $number {
+            /// Small numbers, and the ends of the range.
+            fn any(from: &mut Choices) -> Self {
+                match from.byte() {
+                    254 => <$number>::MIN,
+                    255 => <$number>::MAX,
+                    small => small as $number,
+                }
+            }
+        }
+    )+};
+}
+any_number!(u8, u32, u64, u128, i32, i64);
+
+macro_rules! any_tuple {
+    ($($name:ident),+ $(,)?) => {$(
+        impl Any for $name {
+            fn any(from: &mut Choices) -> Self {
+                $name(Any::any(from))
+            }
+        }
+    )+};
+}
+any_tuple! {
+    AttemptNo, Generation, MessageId, QuestionId, TaskIx, SpecIx, AgentIx, AccountIx, Wall, Boot,
+    BootId,
+}
+
+macro_rules! any_struct {
+    ($($name:ident { $($field:ident),+ $(,)? })+) => {$(
+        impl Any for $name {
+            fn any(from: &mut Choices) -> Self {
+                $name { $($field: Any::any(from)),+ }
+            }
+        }
+    )+};
+}
+
+/// Each variant with how to make its content; `one_of` covers those listed.
+macro_rules! any_enum {
+    ($($name:ident { $($variant:ident $(($($one:ident),+))? $({ $($field:ident),+ })?),+ $(,)? })+) => {$(
+        impl Any for $name {
+            fn any(from: &mut Choices) -> Self {
+                let makers: &[fn(&mut Choices) -> Self] = &[$(
+                    |_from| $name::$variant $(($({ let $one = Any::any(_from); $one }),+))?
+                        $({ $($field: Any::any(_from)),+ })?
+                ),+];
+                from.one_of(makers)(from)
+            }
+        }
+    )+};
+}
+
+macro_rules! any_listed {
+    ($($name:ident),+ $(,)?) => {$(
+        impl Any for $name {
+            fn any(from: &mut Choices) -> Self {
+                from.one_of($name::ALL)
+            }
+        }
+    )+};
+}
+any_listed! {
+    Class, BatchState, TaskState, AttemptState, RunState, MessageState, QuestionState, AccountState,
+    StopReason, Letter,
+}
+
+impl Any for bool {
+    fn any(from: &mut Choices) -> Self {
+        from.byte() % 2 == 1
+    }
+}
+impl Any for String {
+    fn any(from: &mut Choices) -> Self {
+        const LETTERS: &[char] = &[
+            'a', ' ', '"', '\\', '\n', '\0', '\u{7f}', 'é', '\u{2028}', '𝄞', '{',
+        ];
+        let count = from.byte() % 12;
+        (0..count).map(|_| from.one_of(LETTERS)).collect()
+    }
+}
+impl Any for Arc<str> {
+    fn any(from: &mut Choices) -> Self {
+        String::any(from).into()
+    }
+}
+impl Any for Duration {
+    fn any(from: &mut Choices) -> Self {
+        match from.byte() {
+            0 => Duration::ZERO,
+            253 => Duration::MAX,
+            254 => Duration::from_secs(u64::MAX),
+            odd if odd % 2 == 1 => Duration::from_micros(u64::from(odd)),
+            even => Duration::from_millis(u64::from(even)),
+        }
+    }
+}
+impl Any for TaskId {
+    fn any(from: &mut Choices) -> Self {
+        format!("t{}", from.byte()).parse().unwrap()
+    }
+}
+impl Any for BatchId {
+    fn any(from: &mut Choices) -> Self {
+        format!("b-{}", from.byte()).parse().unwrap()
+    }
+}
+impl<T: Any> Any for Option<T> {
+    fn any(from: &mut Choices) -> Self {
+        bool::any(from).then(|| T::any(from))
+    }
+}
+impl<T: Any> Any for Vec<T> {
+    fn any(from: &mut Choices) -> Self {
+        let count = from.byte() % 4;
+        (0..count).map(|_| T::any(from)).collect()
+    }
+}
+impl<T: Any> Any for Box<[T]> {
+    fn any(from: &mut Choices) -> Self {
+        Vec::any(from).into()
+    }
+}
+impl Any for Arc<[Arc<str>]> {
+    fn any(from: &mut Choices) -> Self {
+        Vec::any(from).into()
+    }
+}
+impl<K: Any + Ord, T: Any> Any for BTreeMap<K, T> {
+    fn any(from: &mut Choices) -> Self {
+        Vec::<(K, T)>::any(from).into_iter().collect()
+    }
+}
+impl<A: Any, B: Any> Any for (A, B) {
+    fn any(from: &mut Choices) -> Self {
+        (A::any(from), B::any(from))
+    }
+}
+impl<T: Any> Any for Box<T> {
+    fn any(from: &mut Choices) -> Self {
+        Box::new(T::any(from))
+    }
+}
+impl Any for Arc<TaskSpec> {
+    fn any(from: &mut Choices) -> Self {
+        Arc::new(TaskSpec::any(from))
+    }
+}
+impl Any for Arc<RunResult> {
+    fn any(from: &mut Choices) -> Self {
+        Arc::new(RunResult::any(from))
+    }
+}
+
+any_struct! {
+    Now { wall, boot, boot_id }
+    Identity { node, pid_namespace, boot_id, pid, start_ticks, pidfs_inode }
+    Usage { turns, tokens, cost_micros }
+    Capabilities { steer, receipt, interrupt, resume, questions, usage, cost }
+    RunResult {
+        status, class, summary, exit_code, signal, reset_at_ms, session, usage, evidence,
+    }
+    Limits { turns, tokens, cost_micros, wall }
+    Settings {
+        name, concurrency, on_failure, max_failures, not_before, until, limits, lost_max, work,
+    }
+    AgentSpec { name, kind, account, concurrency, work }
+    AccountSpec { name, concurrency, auto_resume }
+    RetryPolicy { backoff_min, backoff_max, by_class }
+    TaskSpec {
+        agent, attempts, timeout, silence, no_progress, priority, verify, retry, limits,
+        not_before, on_question, question_timeout, work,
+    }
+    Dependency { task, condition }
+    PlannedTask { id, spec, item, touches, depends_on }
+    BatchCreated { id, seed, settings, agents, accounts }
+    AttemptStarted { task, attempt, slot, mode, generation, token, probe }
+    AttemptEnded { task, attempt, class, consumed, detail, next }
+    Entry { seq, term, now, record }
+    Facts { batch, agents, accounts, specs, tasks, runs, messages, questions }
+    Batch {
+        id, state, reason, created, now, term, supervisor, seq, seed, settings, plan_closed,
+        last_generation, last_message, last_question, usage, ran, running_since, spawn_failures,
+        stop_grade,
+    }
+    Task {
+        id, spec, item, touches, depends_on, state, reason, since, next_check, epoch, attempts,
+        consumed, attempts_max, lost, free_retries, attempt, mode, session, last, usage, hold,
+    }
+    Attempt {
+        no, state, slot, mode, run, deadline, result, probe, proofs, waiting_since,
+    }
+    Outcome { attempt, class, detail, summary }
+    Run {
+        task, attempt, kind, state, token, identity, capabilities, stop, result, usage,
+    }
+    Message { task, mode, text, expires, state, generation, rungs }
+    Question { task, generation, text, options, asked, deadline, state, answer }
+    Account { spec, state, reason, until, limited }
+}
+
+any_enum! {
+    Deadline { Boot(at), Wall(at) }
+    Exit { Code(code), Signal(number), Unseen }
+    StopStage { Drain, Stop, Kill }
+    SteerReach { None, Boundary, Interrupt }
+    Receipt { Injected, Seen }
+    ResultStatus { Ok, Failed }
+    RunKind { Agent, Verify }
+    SteerMode { Boundary, Interrupt, After, Restart }
+    OnFailure { SkipDependents, Stop, Continue }
+    MaxFailures { Count(most), Percent(most) }
+    AgentKind { Command, Scripted }
+    AutoResume { Always, Ask, Never }
+    OnQuestion { Wait, Default(text), WaitThenDefault(text), Fail }
+    RetryMode { Resume, NewSession, Fresh, Stop }
+    Condition { Done, Finished }
+    BatchLimit { Turns, Tokens, Cost, Wall }
+    BatchReason {
+        Working, Operator, Limit(limit), Disk, TaskFailed(task), TooManyFailures, NothingStarts,
+        Until, Drain, Stop, NeedsPerson, Settled,
+    }
+    TaskReason {
+        New, Dependencies, Touches(task), NotBefore, Lane, Backoff(class), AccountLimited,
+        AccountStopped, Working, Proving, Question(question), Operator, Killed, Interrupted,
+        Unresolved(letter), NeedsOperator(class), Proven,
+        AsDone, Failed(class), Quarantined, DependencyFailed(task), SkippedByOperator,
+        CancelledByOperator, BatchStopped, NotSelected, Removed, Reopened,
+    }
+    AccountReason { Class(class), Reset, ProbeWentWell, Operator }
+    Next { End { to, reason }, Retry { mode, at }, Hold { reason, mode } }
+    Record {
+        BatchCreated(created), PlanExtended { specs, tasks }, PlanClosed,
+        TaskRevised { task, spec }, SupervisorStarted { term, identity, build }, ClockGap { gap },
+        BatchMoved { to, reason }, TaskMoved { task, to, reason, next_check },
+        AttemptStarted(started), RunIntended { generation, task, kind, token },
+        RunSpawned { generation, identity }, RunStarted { generation, capabilities, session },
+        StopDecided { generation, reason, grace }, RunFinished { generation, result },
+        RunEnded { generation, exit, injected }, RunReconciled { generation, letter },
+        AttemptEnded(ended), TaskEnded { task, to, reason }, Reopened { task, mode, attempts },
+        MessageQueued { id, task, mode, text, expires }, MessageMoved { id, to, generation },
+        QuestionOpened { id, task, generation, text, options, deadline },
+        QuestionMoved { id, to, answer }, AccountMoved { account, to, reason, until },
+        UsageNoted { generation, usage }, ConcurrencySet { concurrency },
+    }
+}

@@ -1,0 +1,230 @@
+//! `ps`: the processes of batches, and what proves each of them ours.
+
+use std::io::{self, Write};
+
+use serde::Serialize;
+
+use crate::view::time::Span;
+
+/// What a process is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Decides for one batch.
+    Supervisor,
+    /// Carries out one run.
+    Host,
+    /// The agent's program: a direct child of a host.
+    Agent,
+    /// What the agent's program started.
+    Tool,
+}
+
+impl Role {
+    /// The word in text and JSON.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Supervisor => "supervisor",
+            Self::Host => "host",
+            Self::Agent => "agent",
+            Self::Tool => "tool",
+        }
+    }
+}
+
+/// Where a process stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProcessState {
+    /// It lives and has a living owner.
+    Live,
+    /// It lives, but no supervisor owns it.
+    Orphan,
+    /// Recorded on another machine, boot or pid namespace: unknown, not dead.
+    Foreign,
+    /// Recorded, but gone.
+    Stale,
+}
+
+impl ProcessState {
+    /// The word in text and JSON.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Live => "live",
+            Self::Orphan => "orphan",
+            Self::Foreign => "foreign",
+            Self::Stale => "stale",
+        }
+    }
+}
+
+/// One process.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ProcessRow {
+    /// Names it in `kill`: `PID-START_TICKS`.
+    pub id: String,
+    /// The machine.
+    pub node: String,
+    /// Its batch.
+    pub batch: String,
+    /// Its task.
+    pub task: Option<String>,
+    /// Its attempt.
+    pub attempt: Option<u32>,
+    /// Its run.
+    pub run: Option<u64>,
+    /// What it is for.
+    pub role: Role,
+    /// Its number.
+    pub pid: u32,
+    /// Clock ticks since boot at its start.
+    pub start_ticks: u64,
+    /// The boot that the ticks count from.
+    pub boot_id: String,
+    /// Who owns it: the pid of its supervisor or host.
+    pub owner_pid: Option<u32>,
+    /// Where it stands.
+    pub state: ProcessState,
+    /// What proves it ours.
+    pub why: String,
+    /// By which means its tree is held together.
+    pub containment: &'static str,
+    /// Seconds since its start.
+    pub age_s: Option<u64>,
+    /// Resident memory, bytes.
+    pub rss_bytes: Option<u64>,
+    /// CPU time so far, seconds.
+    pub cpu_s: Option<f64>,
+    /// Its command line, an excerpt.
+    pub command: String,
+}
+
+/// Writes `ps --json`.
+///
+/// # Errors
+/// When `out` can not be written.
+pub fn write_json(rows: &[ProcessRow], out: &mut dyn Write) -> io::Result<()> {
+    serde_json::to_writer(&mut *out, rows)?;
+    out.write_all(b"\n")
+}
+
+/// Writes the table: one block a batch, the tree by indent.
+///
+/// # Errors
+/// When `out` can not be written.
+pub fn write_text(rows: &[ProcessRow], out: &mut dyn Write) -> io::Result<()> {
+    if rows.is_empty() {
+        return writeln!(out, "no process of any batch of yours");
+    }
+    writeln!(
+        out,
+        "{:20} {:10} {:7} {:>8} {:>9} {:>8}  COMMAND",
+        "ID", "ROLE", "STATE", "AGE", "MEMORY", "CPU"
+    )?;
+    let mut batch = "";
+    for row in rows {
+        if row.batch != batch {
+            batch = &row.batch;
+            writeln!(out, "{batch}")?;
+        }
+        write_row(row, out)?;
+    }
+    Ok(())
+}
+
+fn write_row(row: &ProcessRow, out: &mut dyn Write) -> io::Result<()> {
+    let indent = match row.role {
+        Role::Supervisor => "",
+        Role::Host => " ",
+        Role::Agent => "  ",
+        Role::Tool => "   ",
+    };
+    let role = format!("{indent}{}", row.role.word());
+    let age = row.age_s.map_or_else(String::new, |seconds| {
+        Span(std::time::Duration::from_secs(seconds)).to_string()
+    });
+    let memory = row.rss_bytes.map_or_else(String::new, |bytes| {
+        format!("{} MiB", bytes.div_ceil(1024 * 1024))
+    });
+    let cpu = row
+        .cpu_s
+        .map_or_else(String::new, |seconds| format!("{seconds:.2}s"));
+    write!(
+        out,
+        "{:20} {role:10} {:7} {age:>8} {memory:>9} {cpu:>8}  ",
+        row.id,
+        row.state.word()
+    )?;
+    if let (Role::Host, Some(task), Some(attempt)) = (row.role, &row.task, row.attempt) {
+        write!(out, "[{task}@{attempt}] ")?;
+    }
+    writeln!(out, "{}", row.command)?;
+    match row.state {
+        ProcessState::Live => Ok(()),
+        ProcessState::Orphan | ProcessState::Foreign | ProcessState::Stale => {
+            writeln!(out, "{:20}   {}", "", row.why)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(role: Role, state: ProcessState) -> ProcessRow {
+        ProcessRow {
+            id: "41-900".to_owned(),
+            node: "n1".to_owned(),
+            batch: "b-1".to_owned(),
+            task: Some("lexer".to_owned()),
+            attempt: Some(2),
+            run: Some(7),
+            role,
+            pid: 41,
+            start_ticks: 900,
+            boot_id: "boot".to_owned(),
+            owner_pid: Some(40),
+            state,
+            why: "pid, start ticks and boot id are those of the journal".to_owned(),
+            containment: "process_tree",
+            age_s: Some(61),
+            rss_bytes: Some(3 * 1024 * 1024),
+            cpu_s: Some(0.25),
+            command: "agent-host".to_owned(),
+        }
+    }
+
+    #[test]
+    fn an_orphan_says_why_and_a_live_host_names_its_task() {
+        let rows = [
+            row(Role::Host, ProcessState::Live),
+            row(Role::Agent, ProcessState::Orphan),
+        ];
+        let mut out = Vec::new();
+        write_text(&rows, &mut out).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines[1], "b-1");
+        assert!(lines[2].ends_with("[lexer@2] agent-host"), "{text}");
+        assert!(lines[2].contains("1m 01s     3 MiB    0.25s"), "{text}");
+        assert!(lines[4].ends_with("are those of the journal"), "{text}");
+        assert_eq!(lines.len(), 5);
+    }
+
+    #[test]
+    fn the_keys_of_a_process_are_those_of_the_manual() {
+        let mut out = Vec::new();
+        write_json(&[row(Role::Tool, ProcessState::Stale)], &mut out).unwrap();
+        let rows: Vec<serde_json::Map<String, serde_json::Value>> =
+            serde_json::from_slice(&out).unwrap();
+        let mut keys: Vec<&str> = rows[0].keys().map(String::as_str).collect();
+        keys.sort_unstable();
+        assert_eq!(
+            keys.join(" "),
+            "age_s attempt batch boot_id command containment cpu_s id node owner_pid pid role \
+             rss_bytes run start_ticks state task why"
+        );
+        assert_eq!(rows[0]["state"], "stale");
+        assert_eq!(rows[0]["role"], "tool");
+    }
+}

@@ -1,0 +1,214 @@
+//! `status --json` and `list --json`: stable keys, streamed row by row.
+
+use std::io::{self, Write};
+
+use protocol::report::Usage;
+use serde::ser::SerializeSeq;
+use serde::{Serialize, Serializer};
+use supervisor_core::facts::Task;
+use supervisor_core::machine::TaskState;
+
+use crate::view::reason::{BatchWhy, TaskWhy, needs_person, outcome_word};
+use crate::view::time::Stamp;
+use crate::view::{Counts, Presence, View};
+
+/// Which tasks a reader wants to see.
+#[derive(Debug, Clone, Default)]
+pub struct Filter {
+    /// Only those that need a person.
+    pub needs_me: bool,
+    /// Only those in one of these states; empty: any.
+    pub states: Vec<TaskState>,
+    /// Only these ids; empty: any.
+    pub tasks: Vec<String>,
+}
+
+impl Filter {
+    /// Whether anything is left out on purpose.
+    pub fn is_open(&self) -> bool {
+        !self.needs_me && self.states.is_empty() && self.tasks.is_empty()
+    }
+
+    /// Whether the reader wants this task.
+    pub fn wants(&self, view: &View<'_>, task: &Task) -> bool {
+        let state = view.task_state(task);
+        (!self.needs_me || needs_person(task))
+            && (self.states.is_empty() || self.states.contains(&state))
+            && (self.tasks.is_empty() || self.tasks.iter().any(|id| id == task.id.as_str()))
+    }
+}
+
+/// Use as scripts read it.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct UsageRow {
+    turns: u64,
+    tokens: u64,
+    cost_usd: f64,
+}
+
+impl From<Usage> for UsageRow {
+    fn from(usage: Usage) -> Self {
+        // Exact up to 9 billion dollars: a double holds every integer below 2^53.
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "cost stays far below 2^53 micro-dollars"
+        )]
+        let cost_usd = usage.cost_micros as f64 / 1e6;
+        Self {
+            turns: usage.turns,
+            tokens: usage.tokens,
+            cost_usd,
+        }
+    }
+}
+
+/// The batch itself.
+#[derive(Debug, Serialize)]
+pub struct BatchRow<'a> {
+    id: &'a str,
+    name: &'a str,
+    state: &'static str,
+    reason: BatchWhy<'a>,
+    started: Stamp,
+    updated: Stamp,
+    dir: &'a str,
+    supervisor: Presence,
+    counts: Counts,
+    usage: UsageRow,
+}
+
+impl<'a> BatchRow<'a> {
+    /// The row of this batch.
+    pub fn new(view: &'a View<'a>) -> Self {
+        let batch = &view.facts.batch;
+        Self {
+            id: batch.id.as_str(),
+            name: &batch.settings.name,
+            state: view.batch_state().word(),
+            reason: BatchWhy { view },
+            started: Stamp(batch.created),
+            updated: Stamp(batch.now.wall),
+            dir: view.dir,
+            supervisor: view.presence,
+            counts: view.counts(),
+            usage: batch.usage.into(),
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct QuestionRow<'a> {
+    id: String,
+    text: &'a str,
+    options: Vec<&'a str>,
+    asked: Stamp,
+    deadline: Stamp,
+}
+
+/// One task.
+#[derive(Debug, Serialize)]
+pub struct TaskRow<'a> {
+    id: &'a str,
+    state: &'static str,
+    reason: TaskWhy<'a>,
+    since: Stamp,
+    next_check: Option<Stamp>,
+    attempt: Option<u32>,
+    attempts_max: u32,
+    agent: Option<&'a str>,
+    depends_on: Names<'a>,
+    worktree: Option<&'a str>,
+    branch: Option<&'a str>,
+    merge: &'static str,
+    outcome: Option<&'static str>,
+    question: Option<QuestionRow<'a>>,
+    usage: UsageRow,
+}
+
+impl<'a> TaskRow<'a> {
+    /// The row of this task. Without isolation there is no worktree, no branch and nothing to merge.
+    pub fn new(view: &'a View<'a>, task: &'a Task) -> Self {
+        Self {
+            id: task.id.as_str(),
+            state: view.task_state(task).word(),
+            reason: TaskWhy { view, task },
+            since: Stamp(task.since),
+            next_check: view.next_check(task).map(Stamp),
+            attempt: (task.attempts.0 > 0).then_some(task.attempts.0),
+            attempts_max: view.attempts_max(task),
+            agent: view.agent(task).map(|agent| &*agent.name),
+            depends_on: Names { view, task },
+            worktree: None,
+            branch: None,
+            merge: "none",
+            outcome: task.last.as_deref().map(outcome_word),
+            question: question(view, task),
+            usage: task.usage.into(),
+        }
+    }
+}
+
+/// The question that a waiting task asks. Only those are looked for: a batch has few of them.
+fn question<'a>(view: &'a View<'a>, task: &'a Task) -> Option<QuestionRow<'a>> {
+    let supervisor_core::reason::TaskReason::Question(id) = task.reason else {
+        return None;
+    };
+    let question = view.facts.questions.get(&id)?;
+    Some(QuestionRow {
+        id: id.to_string(),
+        text: &question.text,
+        options: question.options.iter().map(|option| &**option).collect(),
+        asked: Stamp(question.asked),
+        deadline: Stamp(view.shown(question.deadline)),
+    })
+}
+
+#[derive(Debug)]
+struct Names<'a> {
+    view: &'a View<'a>,
+    task: &'a Task,
+}
+
+impl Serialize for Names<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let tasks = self.task.depends_on.iter();
+        serializer.collect_seq(tasks.filter_map(|on| Some(self.view.task(on.task)?.id.as_str())))
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct Status<'a> {
+    batch: BatchRow<'a>,
+    tasks: Rows<'a>,
+}
+
+#[derive(Debug)]
+struct Rows<'a> {
+    view: &'a View<'a>,
+    filter: &'a Filter,
+}
+
+impl Serialize for Rows<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut rows = serializer.serialize_seq(None)?;
+        for task in &self.view.facts.tasks {
+            if self.filter.wants(self.view, task) {
+                rows.serialize_element(&TaskRow::new(self.view, task))?;
+            }
+        }
+        rows.end()
+    }
+}
+
+/// Writes `status --json`.
+///
+/// # Errors
+/// When `out` can not be written.
+pub fn write_json(view: &View<'_>, filter: &Filter, out: &mut dyn Write) -> io::Result<()> {
+    let status = Status {
+        batch: BatchRow::new(view),
+        tasks: Rows { view, filter },
+    };
+    serde_json::to_writer(&mut *out, &status)?;
+    out.write_all(b"\n")
+}

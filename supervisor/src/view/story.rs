@@ -1,0 +1,346 @@
+//! `explain`: one record of the journal as one line of a story.
+
+use protocol::ids::Generation;
+use protocol::report::RunResult;
+use supervisor_core::facts::Facts;
+use supervisor_core::identity::Exit;
+use supervisor_core::machine::AccountState;
+use supervisor_core::plan::{AccountIx, TaskIx};
+use supervisor_core::reason::{AccountReason, BatchReason, TaskReason};
+use supervisor_core::reconcile::Letter;
+use supervisor_core::record::{AttemptEnded, AttemptStarted, Entry, Next, Record};
+
+use crate::view::reason::first_line;
+use crate::view::time::Span;
+
+/// Whom a record is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum About {
+    /// The whole batch.
+    Batch,
+    /// One task.
+    Task(TaskIx),
+}
+
+/// One line of the story.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Line {
+    /// Whom it is about.
+    pub about: About,
+    /// The record's kind, for scripts.
+    pub record: &'static str,
+    /// The sentence.
+    pub text: String,
+}
+
+/// The line of one record; `before` is the state that it was applied to.
+pub fn line(before: Option<&Facts>, entry: &Entry) -> Line {
+    let past = Past { before };
+    Line {
+        about: past.about(&entry.record),
+        record: word(&entry.record),
+        text: past.text(&entry.record),
+    }
+}
+
+/// The word of a record's kind.
+fn word(record: &Record) -> &'static str {
+    match record {
+        Record::BatchCreated(_) => "batch_created",
+        Record::PlanExtended { .. } => "plan_extended",
+        Record::PlanClosed => "plan_closed",
+        Record::TaskRevised { .. } => "task_revised",
+        Record::SupervisorStarted { .. } => "supervisor_started",
+        Record::ClockGap { .. } => "clock_gap",
+        Record::BatchMoved { .. } => "batch_moved",
+        Record::TaskMoved { .. } => "task_moved",
+        Record::AttemptStarted(_) => "attempt_started",
+        Record::RunIntended { .. } => "run_intended",
+        Record::RunSpawned { .. } => "run_spawned",
+        Record::RunStarted { .. } => "run_started",
+        Record::StopDecided { .. } => "stop_decided",
+        Record::RunFinished { .. } => "run_finished",
+        Record::RunEnded { .. } => "run_ended",
+        Record::RunReconciled { .. } => "run_reconciled",
+        Record::AttemptEnded(_) => "attempt_ended",
+        Record::TaskEnded { .. } => "task_ended",
+        Record::Reopened { .. } => "reopened",
+        Record::MessageQueued { .. } => "message_queued",
+        Record::MessageMoved { .. } => "message_moved",
+        Record::QuestionOpened { .. } => "question_opened",
+        Record::QuestionMoved { .. } => "question_moved",
+        Record::AccountMoved { .. } => "account_moved",
+        Record::UsageNoted { .. } => "usage_noted",
+        Record::ConcurrencySet { .. } => "concurrency_set",
+    }
+}
+
+/// The state before the record: it still knows what the record ends.
+struct Past<'a> {
+    before: Option<&'a Facts>,
+}
+
+impl Past<'_> {
+    fn name(&self, ix: TaskIx) -> String {
+        let task = self.before.and_then(|facts| facts.tasks.get(ix.0 as usize));
+        task.map_or_else(|| format!("#{}", ix.0), |task| task.id.to_string())
+    }
+
+    fn about(&self, record: &Record) -> About {
+        let facts = self.before;
+        let task = match record {
+            Record::BatchCreated(_)
+            | Record::PlanExtended { .. }
+            | Record::PlanClosed
+            | Record::SupervisorStarted { .. }
+            | Record::ClockGap { .. }
+            | Record::BatchMoved { .. }
+            | Record::AccountMoved { .. }
+            | Record::ConcurrencySet { .. } => None,
+            Record::TaskRevised { task, .. }
+            | Record::TaskMoved { task, .. }
+            | Record::RunIntended { task, .. }
+            | Record::TaskEnded { task, .. }
+            | Record::Reopened { task, .. }
+            | Record::MessageQueued { task, .. }
+            | Record::QuestionOpened { task, .. } => Some(*task),
+            Record::AttemptStarted(started) => Some(started.task),
+            Record::AttemptEnded(ended) => Some(ended.task),
+            Record::RunSpawned { generation, .. }
+            | Record::RunStarted { generation, .. }
+            | Record::StopDecided { generation, .. }
+            | Record::RunFinished { generation, .. }
+            | Record::RunEnded { generation, .. }
+            | Record::RunReconciled { generation, .. }
+            | Record::UsageNoted { generation, .. } => {
+                let run = facts.and_then(|facts| facts.runs.get(generation));
+                run.map(|run| run.task)
+            }
+            Record::MessageMoved { id, .. } => {
+                let message = facts.and_then(|facts| facts.messages.get(id));
+                message.map(|message| message.task)
+            }
+            Record::QuestionMoved { id, .. } => {
+                let question = facts.and_then(|facts| facts.questions.get(id));
+                question.map(|question| question.task)
+            }
+        };
+        task.map_or(About::Batch, About::Task)
+    }
+
+    fn text(&self, record: &Record) -> String {
+        match record {
+            Record::BatchCreated(created) => format!("batch {} was created", created.id),
+            Record::PlanExtended { tasks, .. } => format!("{} tasks were planned", tasks.len()),
+            Record::PlanClosed => "the plan is whole".to_owned(),
+            Record::TaskRevised { .. } => "took the rules of the edited batch file".to_owned(),
+            Record::SupervisorStarted { term, identity, .. } => {
+                format!("supervisor pid {} took over (term {term})", identity.pid)
+            }
+            Record::ClockGap { gap } => format!("the supervisor was away for {}", Span(*gap)),
+            Record::BatchMoved { to, reason } => format!("{to}: {}", self.batch_phrase(*reason)),
+            Record::TaskMoved { to, reason, .. } | Record::TaskEnded { to, reason, .. } => {
+                format!("{to}: {}", self.phrase(*reason))
+            }
+            Record::AttemptStarted(started) => attempt_started(started),
+            Record::AttemptEnded(ended) => self.attempt_ended(ended),
+            Record::RunIntended {
+                generation: run,
+                kind,
+                ..
+            } => {
+                format!("{} run {run} was decided", kind.word())
+            }
+            Record::RunSpawned {
+                generation: run,
+                identity,
+            } => {
+                format!("run {run}: host pid {} waits to start", identity.pid)
+            }
+            Record::RunStarted {
+                generation: run, ..
+            } => {
+                format!("run {run}: the agent's program runs")
+            }
+            Record::StopDecided {
+                generation: run,
+                reason,
+                grace,
+            } => {
+                format!(
+                    "run {run}: told to end: {}, grace {}",
+                    reason.word(),
+                    Span(*grace)
+                )
+            }
+            Record::RunFinished { generation, result } => run_finished(*generation, result),
+            Record::RunEnded {
+                generation: run,
+                exit,
+                ..
+            } => {
+                format!("run {run}: its host is gone ({})", exit_words(*exit))
+            }
+            Record::RunReconciled {
+                generation: run,
+                letter,
+            } => {
+                format!(
+                    "run {run} after a crash, row {}: {}",
+                    letter.word(),
+                    ruling(*letter)
+                )
+            }
+            Record::UsageNoted {
+                generation: run,
+                usage,
+            } => {
+                format!("run {run}: {} tokens used so far", usage.tokens)
+            }
+            Record::Reopened { mode, .. } => format!("by the operator, to {}", mode.word()),
+            Record::MessageQueued { id, mode, text, .. } => {
+                sentence(&format!("message {id} queued ({})", mode.word()), text)
+            }
+            Record::MessageMoved { id, to, .. } => format!("message {id} {to}"),
+            Record::QuestionOpened { id, text, .. } => sentence(&format!("asks {id}"), text),
+            Record::QuestionMoved { id, to, answer } => {
+                let answer = answer.as_deref().unwrap_or("");
+                sentence(&format!("question {id} {to}"), answer)
+            }
+            Record::AccountMoved {
+                account,
+                to,
+                reason,
+                ..
+            } => self.account_moved(*account, *to, *reason),
+            Record::ConcurrencySet { concurrency } => format!("concurrency is now {concurrency}"),
+        }
+    }
+    fn batch_phrase(&self, reason: BatchReason) -> String {
+        match reason {
+            BatchReason::Working => "its supervisor works on it".to_owned(),
+            BatchReason::Operator => "the operator said so".to_owned(),
+            BatchReason::Limit(_) => "a limit of the batch was reached".to_owned(),
+            BatchReason::Disk => "the disk was full or could not be written".to_owned(),
+            BatchReason::TaskFailed(task) => format!("task {} failed", self.name(task)),
+            BatchReason::TooManyFailures => "more tasks failed than allowed".to_owned(),
+            BatchReason::NothingStarts => "no host could be started".to_owned(),
+            BatchReason::Until => "`until` had come".to_owned(),
+            BatchReason::Drain => "a signal said to drain".to_owned(),
+            BatchReason::Stop => "a signal or a command stopped what ran".to_owned(),
+            BatchReason::NeedsPerson => "what was left waited for the operator".to_owned(),
+            BatchReason::Settled => "every task was settled".to_owned(),
+        }
+    }
+
+    fn attempt_ended(&self, ended: &AttemptEnded) -> String {
+        let class = ended.class.map_or("done", |class| class.word());
+        let counts = match (ended.class, ended.consumed) {
+            (Some(_), true) => " (counts)",
+            (Some(_), false) => " (does not count)",
+            (None, _) => "",
+        };
+        let what = format!("attempt {} ended {class}{counts}", ended.attempt);
+        let mut text = sentence(&what, &ended.detail);
+        match &ended.next {
+            Next::End { .. } => {}
+            Next::Retry { mode, .. } => {
+                text.push_str("; another follows, to ");
+                text.push_str(mode.word());
+            }
+            Next::Hold { reason, .. } => {
+                text.push_str("; held: ");
+                text.push_str(&self.phrase(*reason));
+            }
+        }
+        text
+    }
+
+    fn account_moved(&self, ix: AccountIx, to: AccountState, reason: AccountReason) -> String {
+        let accounts = self.before.map_or(&[][..], |facts| &facts.accounts);
+        let name = accounts
+            .get(ix.0 as usize)
+            .map_or("?", |account| &account.spec.name);
+        let why = match reason {
+            AccountReason::Class(class) => class.word(),
+            AccountReason::Reset => "its wait is over",
+            AccountReason::ProbeWentWell => "the probe went well",
+            AccountReason::Operator => "the operator said so",
+        };
+        format!("account {name} {to}: {why}")
+    }
+
+    /// A task's reason at that moment, without advice: the story is about what was.
+    fn phrase(&self, reason: TaskReason) -> String {
+        match reason {
+            TaskReason::New => "not looked at yet".to_owned(),
+            TaskReason::Dependencies => "its dependencies come first".to_owned(),
+            TaskReason::Touches(task) => format!("{} touches the same files", self.name(task)),
+            TaskReason::NotBefore => "the batch file says not before its date".to_owned(),
+            TaskReason::Lane => "waits for a lane".to_owned(),
+            TaskReason::Backoff(class) => format!("waits after {class}"),
+            TaskReason::AccountLimited => "its account is limited".to_owned(),
+            TaskReason::AccountStopped => "its account is stopped".to_owned(),
+            TaskReason::Working => "its agent works".to_owned(),
+            TaskReason::Proving => "its proof is made".to_owned(),
+            TaskReason::Question(id) => format!("question {id} waits for the operator"),
+            TaskReason::Operator => "held by the operator".to_owned(),
+            TaskReason::Killed => "killed by the operator".to_owned(),
+            TaskReason::Interrupted => "its supervisor was stopped".to_owned(),
+            TaskReason::Unresolved(letter) => ruling(letter).to_owned(),
+            TaskReason::NeedsOperator(class) => format!("{class} needs the operator"),
+            TaskReason::Proven => "agent and proof say so".to_owned(),
+            TaskReason::AsDone => "the operator said that it is done".to_owned(),
+            TaskReason::Failed(class) => format!("{class}, and no other attempt follows"),
+            TaskReason::Quarantined => "lost again and again without progress".to_owned(),
+            TaskReason::DependencyFailed(task) => format!("{} was not done", self.name(task)),
+            TaskReason::SkippedByOperator => "the operator said so".to_owned(),
+            TaskReason::CancelledByOperator => "the operator said so".to_owned(),
+            TaskReason::BatchStopped => "the batch stopped before it was tried".to_owned(),
+            TaskReason::NotSelected => "`--only` did not name it".to_owned(),
+            TaskReason::Removed => "the batch file no longer has it".to_owned(),
+            TaskReason::Reopened => "reopened by the operator".to_owned(),
+        }
+    }
+}
+
+fn attempt_started(started: &AttemptStarted) -> String {
+    let (attempt, slot) = (started.attempt, started.slot);
+    let (mode, run) = (started.mode.word(), started.generation);
+    format!("attempt {attempt} began in lane {slot} ({mode}, run {run})")
+}
+
+fn run_finished(run: Generation, result: &RunResult) -> String {
+    let class = result.class.map_or("ok", |class| class.word());
+    sentence(&format!("run {run}: result {class}"), &result.summary)
+}
+
+fn exit_words(exit: Exit) -> String {
+    match exit {
+        Exit::Code(code) => format!("exit {code}"),
+        Exit::Signal(signal) => format!("signal {signal}"),
+        Exit::Unseen => "nobody watched".to_owned(),
+    }
+}
+
+/// What a row of the reconcile table means.
+pub fn ruling(letter: Letter) -> &'static str {
+    match letter {
+        Letter::A => "its durable result is taken over",
+        Letter::B => "its result is archived; it ends as it was stopped",
+        Letter::C => "lost before it began",
+        Letter::D => "lost: neither a host nor a result is left",
+        Letter::E => "it ends as it was stopped",
+        Letter::F => "refused: its result file can not be read",
+        Letter::G => "refused: its host still lives",
+        Letter::H => "refused: its host belongs to another machine or namespace",
+    }
+}
+
+/// A statement and, where there is one, the first line of what was said.
+fn sentence(what: &str, said: &str) -> String {
+    match first_line(said) {
+        "" => what.to_owned(),
+        said => format!("{what}: {said}"),
+    }
+}

@@ -1,0 +1,548 @@
+//! Renderings of a batch whose facts are set by hand: the texts are what a person reads, so they
+//! are written out in full.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use jiff::tz::TimeZone;
+use protocol::class::Class;
+use protocol::ids::{AttemptNo, Generation, QuestionId};
+use serde_json::Value;
+use supervisor_core::core::Core;
+use supervisor_core::facts::{Facts, Outcome, Question};
+use supervisor_core::identity::Identity;
+use supervisor_core::input::{Created, Input};
+use supervisor_core::machine::{AccountState, BatchState, QuestionState, TaskState};
+use supervisor_core::plan::TaskIx;
+use supervisor_core::reason::{AccountReason, BatchLimit, BatchReason, TaskReason};
+use supervisor_core::reconcile::Letter;
+use supervisor_core::record::{Entry, Record};
+use supervisor_core::time::{Boot, BootId, Deadline, Now, Wall};
+
+use super::reason::{AccountWhy, BatchWhy, TaskWhy, needs_person};
+use super::status::{Filter, write_json};
+use super::status_text::{write_ending, write_text};
+use super::story::{self, About};
+use super::time::LocalTime;
+use super::{HostFact, Presence, View};
+use crate::batch_file::{Request, Source, read};
+
+const NOON: i64 = 1_700_049_600_000;
+const FILE: &str = "version: 1
+name: nightly
+isolation: none
+concurrency: 1
+tasks:
+  - {id: lexer, run: make lexer}
+  - {id: parser, run: make parser, depends_on: [lexer], verify: [make check]}
+  - {id: docs, run: make docs, depends_on: [lexer, parser]}
+";
+
+fn now() -> Now {
+    Now {
+        wall: Wall(NOON),
+        boot: Boot(1_000_000),
+        boot_id: BootId(7),
+    }
+}
+
+fn identity(pid: u32) -> Identity {
+    Identity {
+        node: "node".into(),
+        pid_namespace: 1,
+        boot_id: BootId(7),
+        pid,
+        start_ticks: 5,
+        pidfs_inode: None,
+    }
+}
+
+/// The batch right after its supervisor started: `lexer` runs, the others wait for it.
+fn story() -> (Facts, Vec<Entry>) {
+    let request = Request {
+        source: Source::Text {
+            name: "batch.yml",
+            bytes: FILE.as_bytes(),
+        },
+        current_dir: Path::new("/"),
+        user_config: None,
+        set: &[],
+    };
+    let plan = read(&request).expect("the file is valid").plan;
+    let mut core = Core::new();
+    let created = Created {
+        id: "nightly-1".parse().unwrap(),
+        seed: 1,
+        plan,
+        only: Vec::new(),
+    };
+    let mut entries = core
+        .handle(now(), Input::Created(Box::new(created)))
+        .entries;
+    let recovered = Input::Recovered {
+        supervisor: identity(41),
+        build: "0".into(),
+        runs: Vec::new(),
+    };
+    entries.extend(core.handle(now(), recovered).entries);
+    (core.facts().unwrap().clone(), entries)
+}
+
+fn facts() -> Facts {
+    story().0
+}
+
+fn view(facts: &Facts, alive: bool) -> View<'_> {
+    View {
+        facts,
+        presence: Presence {
+            pid: Some(41),
+            alive,
+        },
+        hosts: BTreeMap::new(),
+        activity: BTreeMap::new(),
+        time: LocalTime {
+            now: Wall(NOON + 90_000),
+            zone: TimeZone::UTC,
+        },
+        dir: "/state/nightly-1",
+        file: "batch.yml",
+    }
+}
+
+fn set(facts: &mut Facts, task: usize, state: TaskState, reason: TaskReason) {
+    facts.tasks[task].state = state;
+    facts.tasks[task].reason = reason;
+}
+
+fn failed(facts: &mut Facts, task: usize, class: Class, detail: &str) {
+    facts.tasks[task].attempts = AttemptNo(2);
+    facts.tasks[task].consumed = 2;
+    facts.tasks[task].attempt = None;
+    facts.tasks[task].last = Some(Box::new(Outcome {
+        attempt: AttemptNo(2),
+        class: Some(class),
+        detail: detail.into(),
+        summary: "".into(),
+    }));
+}
+
+fn why(facts: &Facts, task: usize) -> String {
+    let view = view(facts, true);
+    let task = &facts.tasks[task];
+    TaskWhy { view: &view, task }.to_string()
+}
+
+#[test]
+fn a_live_batch_reads_as_one_picture() {
+    let facts = facts();
+    let mut out = Vec::new();
+    write_text(&view(&facts, true), &Filter::default(), false, &mut out).unwrap();
+    assert_eq!(
+        String::from_utf8(out).unwrap(),
+        "nightly-1  running  its supervisor works on it
+  0 of 3 settled: 1 running, 2 blocked
+  started 1m 30s ago, last record 1m 30s ago, supervisor pid 41
+  files /state/nightly-1
+
+TASK    STATE      ATTEMPT     SINCE  WHY
+lexer   running          1    1m 30s  attempt 1 (try 1 of 3) works
+parser  blocked          -    1m 30s  waits for lexer (running)
+docs    blocked          -    1m 30s  waits for lexer (running), parser (blocked)
+"
+    );
+}
+
+#[test]
+fn a_batch_whose_supervisor_is_gone_is_never_shown_as_moving() {
+    let facts = facts();
+    let view = view(&facts, false);
+    assert_eq!(facts.batch.state, BatchState::Running);
+    assert_eq!(view.batch_state(), BatchState::Interrupted);
+    assert_eq!(
+        BatchWhy { view: &view }.to_string(),
+        "its supervisor (pid 41) is gone; `supervisor run batch.yml` goes on"
+    );
+    assert_eq!(view.task_state(&facts.tasks[0]), TaskState::Ready);
+    assert_eq!(view.next_check(&facts.tasks[0]), None);
+    assert_eq!(view.counts().of(TaskState::Running), 0);
+    let task = &facts.tasks[0];
+    let why = TaskWhy { view: &view, task }.to_string();
+    assert!(why.starts_with("attempt 1 was cut off"), "{why}");
+}
+
+#[test]
+fn a_host_that_outlives_its_supervisor_still_runs() {
+    let facts = facts();
+    let run = facts.tasks[0].attempt.as_ref().unwrap().run;
+    let mut view = view(&facts, false);
+    view.hosts.insert(run, HostFact::Lives(77));
+    assert_eq!(view.task_state(&facts.tasks[0]), TaskState::Running);
+    let task = &facts.tasks[0];
+    let sentence = TaskWhy { view: &view, task }.to_string();
+    assert!(
+        sentence.contains("its host (pid 77) has no supervisor"),
+        "{sentence}"
+    );
+    view.hosts.insert(run, HostFact::Foreign);
+    let sentence = TaskWhy { view: &view, task }.to_string();
+    assert!(sentence.contains("unknown from here"), "{sentence}");
+}
+
+#[test]
+fn a_ready_task_waits_for_a_lane_or_for_a_supervisor() {
+    let mut facts = facts();
+    set(&mut facts, 0, TaskState::Ready, TaskReason::Lane);
+    assert_eq!(why(&facts, 0), "waits for a lane; the batch has 1");
+    let view = view(&facts, false);
+    let task = &facts.tasks[0];
+    assert_eq!(
+        TaskWhy { view: &view, task }.to_string(),
+        "waits for a supervisor: `supervisor run batch.yml` goes on with it"
+    );
+}
+
+#[test]
+fn a_failed_task_says_how_and_what_to_do() {
+    let mut facts = facts();
+    failed(
+        &mut facts,
+        0,
+        Class::VerifyFailed,
+        "make check exited with 2\nmore",
+    );
+    set(
+        &mut facts,
+        0,
+        TaskState::Failed,
+        TaskReason::Failed(Class::VerifyFailed),
+    );
+    set(
+        &mut facts,
+        1,
+        TaskState::Skipped,
+        TaskReason::DependencyFailed(TaskIx(0)),
+    );
+    assert_eq!(
+        why(&facts, 0),
+        "attempt 2 ended verify_failed (2 of 3 used): make check exited with 2; not tried again; \
+         `supervisor retry nightly-1/lexer` tries it again"
+    );
+    assert_eq!(
+        why(&facts, 1),
+        "its dependency lexer ended failed; `supervisor retry nightly-1/lexer` tries both again"
+    );
+    assert!(needs_person(&facts.tasks[0]) && !needs_person(&facts.tasks[1]));
+}
+
+#[test]
+fn a_backoff_names_the_time_of_the_next_attempt() {
+    let mut facts = facts();
+    failed(&mut facts, 0, Class::Crash, "signal 9");
+    set(
+        &mut facts,
+        0,
+        TaskState::Ready,
+        TaskReason::Backoff(Class::Crash),
+    );
+    // The boot-time clock of the last record stands at 1,000 s, noon by the wall.
+    facts.tasks[0].next_check = Some(Deadline::Boot(Boot(1_000_000 + 150_000)));
+    assert_eq!(
+        why(&facts, 0),
+        "attempt 2 ended crash (2 of 3 used): signal 9; attempt 3 follows in 1m 00s (12:02:30)"
+    );
+}
+
+#[test]
+fn a_question_shows_its_text_options_and_command() {
+    let mut facts = facts();
+    let id = QuestionId(4);
+    let question = Question {
+        task: TaskIx(0),
+        generation: Generation(1),
+        text: "which port?".into(),
+        options: vec!["80".into(), "8080".into()],
+        asked: Wall(NOON),
+        deadline: Deadline::Wall(Wall(NOON + 3_690_000)),
+        state: QuestionState::Open,
+        answer: None,
+    };
+    facts.questions.insert(id, question);
+    set(&mut facts, 0, TaskState::Waiting, TaskReason::Question(id));
+    assert_eq!(
+        why(&facts, 0),
+        "asks: which port? [80 | 8080]; `supervisor answer nightly-1/q4 TEXT`, expires in 1h 00m \
+         (13:01:30)"
+    );
+}
+
+#[test]
+fn an_account_says_when_or_by_whom_it_goes_on() {
+    let mut facts = facts();
+    let account = &mut facts.accounts[0];
+    account.spec.name = "main".into();
+    account.state = AccountState::Limited;
+    account.reason = Some(AccountReason::Class(Class::UsageLimit));
+    account.until = Some(Deadline::Wall(Wall(NOON + 690_000)));
+    let told = |facts: &Facts| {
+        let view = view(facts, true);
+        AccountWhy {
+            view: &view,
+            account: &facts.accounts[0],
+        }
+        .to_string()
+    };
+    assert_eq!(
+        told(&facts),
+        "account main is limited (usage_limit), tried again in 10m 00s (12:11:30)"
+    );
+    facts.accounts[0].state = AccountState::Stopped;
+    assert_eq!(
+        told(&facts),
+        "account main is stopped (usage_limit); put that right, then `supervisor resume nightly-1`"
+    );
+}
+
+#[test]
+fn every_reason_of_a_task_is_a_sentence_of_one_line() {
+    let mut facts = facts();
+    failed(&mut facts, 0, Class::Crash, "signal 9");
+    for reason in [
+        TaskReason::New,
+        TaskReason::Dependencies,
+        TaskReason::Touches(TaskIx(1)),
+        TaskReason::NotBefore,
+        TaskReason::Lane,
+        TaskReason::AccountLimited,
+        TaskReason::AccountStopped,
+        TaskReason::Working,
+        TaskReason::Proving,
+        TaskReason::Question(QuestionId(9)),
+        TaskReason::Operator,
+        TaskReason::Killed,
+        TaskReason::Interrupted,
+        TaskReason::Unresolved(Letter::G),
+        TaskReason::NeedsOperator(Class::Auth),
+        TaskReason::Proven,
+        TaskReason::AsDone,
+        TaskReason::Quarantined,
+        TaskReason::SkippedByOperator,
+        TaskReason::CancelledByOperator,
+        TaskReason::BatchStopped,
+        TaskReason::NotSelected,
+        TaskReason::Removed,
+        TaskReason::Reopened,
+    ] {
+        facts.tasks[0].reason = reason;
+        let sentence = why(&facts, 0);
+        assert!(
+            sentence.len() > 8 && !sentence.contains('\n'),
+            "{reason:?}: {sentence}"
+        );
+        assert_eq!(
+            sentence.matches('`').count() % 2,
+            0,
+            "{reason:?}: {sentence}"
+        );
+    }
+}
+
+#[test]
+fn a_paused_batch_says_what_lets_it_go_on() {
+    let mut facts = facts();
+    facts.batch.state = BatchState::Paused;
+    facts.batch.reason = BatchReason::Limit(BatchLimit::Cost);
+    let told = |alive| {
+        BatchWhy {
+            view: &view(&facts, alive),
+        }
+        .to_string()
+    };
+    assert_eq!(
+        told(true),
+        "`limits.cost_usd` of the batch file is reached; raise it, then \
+         `supervisor resume nightly-1`"
+    );
+    assert!(told(false).ends_with("no supervisor works on it: `supervisor run batch.yml` goes on"));
+}
+
+fn keys(value: &Value) -> String {
+    let mut keys: Vec<&str> = value
+        .as_object()
+        .unwrap()
+        .keys()
+        .map(String::as_str)
+        .collect();
+    keys.sort_unstable();
+    keys.join(" ")
+}
+
+#[test]
+fn the_keys_of_status_are_those_of_the_manual() {
+    let facts = facts();
+    let mut out = Vec::new();
+    write_json(&view(&facts, true), &Filter::default(), &mut out).unwrap();
+    let status: Value = serde_json::from_slice(&out).unwrap();
+    assert_eq!(keys(&status), "batch tasks");
+    assert_eq!(
+        keys(&status["batch"]),
+        "counts dir id name reason started state supervisor updated usage"
+    );
+    assert_eq!(keys(&status["batch"]["supervisor"]), "alive pid");
+    assert_eq!(
+        keys(&status["tasks"][0]),
+        "agent attempt attempts_max branch depends_on id merge next_check outcome question reason \
+         since state usage worktree"
+    );
+    assert_eq!(status["batch"]["started"], "2023-11-15T12:00:00.000Z");
+    assert_eq!(status["batch"]["counts"]["blocked"], 2);
+    assert_eq!(
+        status["tasks"][2]["depends_on"],
+        serde_json::json!(["lexer", "parser"])
+    );
+}
+
+#[test]
+fn a_filter_shows_only_what_was_asked_for() {
+    let mut facts = facts();
+    set(&mut facts, 1, TaskState::Paused, TaskReason::Operator);
+    let view = view(&facts, true);
+    let ids = |filter: &Filter| {
+        let wanted = facts.tasks.iter().filter(|task| filter.wants(&view, task));
+        wanted.map(|task| task.id.to_string()).collect::<Vec<_>>()
+    };
+    let needs_me = Filter {
+        needs_me: true,
+        ..Filter::default()
+    };
+    assert_eq!(ids(&needs_me), ["parser"]);
+    let blocked = Filter {
+        states: vec![TaskState::Blocked, TaskState::Running],
+        ..Filter::default()
+    };
+    assert_eq!(ids(&blocked), ["lexer", "docs"]);
+    assert_eq!(ids(&Filter::default()).len(), 3);
+}
+
+#[test]
+fn a_long_list_is_cut_behind_what_matters() {
+    let mut facts = facts();
+    let model = facts.tasks[2].clone();
+    for number in 0..100 {
+        let mut task = model.clone();
+        task.id = format!("more-{number}").parse().unwrap();
+        facts.tasks.push(task);
+    }
+    let shown = |all: bool| {
+        let mut out = Vec::new();
+        write_text(&view(&facts, true), &Filter::default(), all, &mut out).unwrap();
+        String::from_utf8(out).unwrap()
+    };
+    let short = shown(false);
+    assert!(
+        short.ends_with("... and 82 more; `--all` shows them\n"),
+        "{short}"
+    );
+    assert!(
+        short.lines().nth(6).unwrap().starts_with("lexer"),
+        "{short}"
+    );
+    assert_eq!(shown(true).lines().count(), 6 + 103);
+}
+
+#[test]
+fn the_end_of_a_run_names_failures_files_and_what_next() {
+    let mut facts = facts();
+    failed(&mut facts, 0, Class::AgentFailed, "make exited with 2");
+    set(
+        &mut facts,
+        0,
+        TaskState::Failed,
+        TaskReason::Failed(Class::AgentFailed),
+    );
+    for task in [1, 2] {
+        set(
+            &mut facts,
+            task,
+            TaskState::Skipped,
+            TaskReason::DependencyFailed(TaskIx(0)),
+        );
+    }
+    facts.batch.state = BatchState::Failed;
+    facts.batch.reason = BatchReason::Settled;
+    let mut out = Vec::new();
+    write_ending(&view(&facts, false), &mut out).unwrap();
+    let text = String::from_utf8(out).unwrap();
+    let lines: Vec<&str> = text.lines().skip(1).collect();
+    assert_eq!(
+        lines[0],
+        "nightly-1  failed  every task is settled: 2 skipped, 1 failed"
+    );
+    assert!(
+        lines[4].starts_with("  lexer failed: attempt 2 ended agent_failed"),
+        "{text}"
+    );
+    assert_eq!(
+        lines[5..],
+        [
+            "next:",
+            "  supervisor status nightly-1 --all",
+            "  supervisor logs nightly-1/lexer",
+            "  supervisor explain nightly-1/lexer",
+            "  supervisor run batch.yml --retry-failed",
+        ]
+    );
+}
+
+#[test]
+fn every_record_is_a_line_about_the_batch_or_its_task() {
+    let (_, entries) = story();
+    let mut core = Core::new();
+    let mut told = Vec::new();
+    for entry in &entries {
+        let line = story::line(core.facts(), entry);
+        let about = match line.about {
+            About::Batch => "batch".to_owned(),
+            About::Task(ix) => format!("task {}", ix.0),
+        };
+        told.push(format!("{about}: {}: {}", line.record, line.text));
+        core.replay(entry).unwrap();
+    }
+    assert_eq!(told[0], "batch: batch_created: batch nightly-1 was created");
+    assert_eq!(told[1], "batch: plan_extended: 3 tasks were planned");
+    assert!(
+        told.contains(
+            &"batch: supervisor_started: supervisor pid 41 took over (term 1)".to_owned()
+        )
+    );
+    assert!(
+        told.contains(
+            &"task 0: attempt_started: attempt 1 began in lane 0 (fresh, run 1)".to_owned()
+        )
+    );
+    let skipped = Entry {
+        record: Record::TaskEnded {
+            task: TaskIx(1),
+            to: TaskState::Skipped,
+            reason: TaskReason::DependencyFailed(TaskIx(0)),
+        },
+        ..entries[0].clone()
+    };
+    let line = story::line(core.facts(), &skipped);
+    assert_eq!(line.about, About::Task(TaskIx(1)));
+    assert_eq!(line.text, "skipped: lexer was not done");
+}
+
+#[test]
+fn texts_of_agents_are_cut_to_their_first_line() {
+    let mut facts = facts();
+    set(&mut facts, 0, TaskState::Done, TaskReason::Proven);
+    facts.tasks[0].last = Some(Box::new(Outcome {
+        attempt: AttemptNo(1),
+        class: None,
+        detail: "".into(),
+        summary: Arc::from("\n  it works\nreally"),
+    }));
+    assert_eq!(why(&facts, 0), "done by attempt 1: it works");
+}

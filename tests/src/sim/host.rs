@@ -1,0 +1,425 @@
+//! A host as the world knows it: a process with a script, which may be honest or not.
+
+use std::collections::VecDeque;
+
+use protocol::class::Class;
+use protocol::command::{Pong, RunKind};
+use protocol::ids::{Generation, MessageId, QuestionId};
+use protocol::report::{
+    Capabilities, Context, Event, Progress, RateLimited, Receipt, ResultStatus, RunResult, Said,
+    Started, SteerReach, Tool, Usage,
+};
+use supervisor_core::identity::Exit;
+use supervisor_core::input::WireFault;
+use supervisor_core::plan::TaskIx;
+
+use super::rng::Rng;
+use super::swarm::{Fault, Swarm};
+
+/// Names a process of the story; never used twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Pid(pub(super) u32);
+
+/// What a host does next.
+#[derive(Debug, Clone)]
+pub(super) enum Step {
+    /// Reports.
+    Say(Event),
+    /// Reports, naming another generation.
+    Claim(Generation, Event),
+    /// Says something that is not the protocol, so often.
+    Break(WireFault, u32),
+    /// Asks the operator and waits for the answer.
+    Ask,
+    /// Takes a message: makes it durable as injected, hands it to the agent, says so.
+    Inject(MessageId),
+    /// Makes its result durable.
+    Write(Box<RunResult>),
+    /// Does nothing any more and answers no ping.
+    FallSilent,
+    /// Does nothing new any more, but lives.
+    Stand,
+    /// Ends.
+    End(Exit),
+}
+
+/// How far a host answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pulse {
+    /// Works: each pong shows more output.
+    Works,
+    /// Each pong shows more CPU time, nothing else.
+    Burns,
+    /// No pong.
+    Silent,
+}
+
+/// One host.
+#[derive(Debug)]
+pub(super) struct Host {
+    pub(super) generation: Generation,
+    pub(super) task: TaskIx,
+    pub(super) kind: RunKind,
+    /// The supervisor at the other end of its pipes.
+    pub(super) owner: u64,
+    /// Its process exists.
+    pub(super) alive: bool,
+    /// `start` has come.
+    pub(super) started: bool,
+    /// Nothing but a kill ends it.
+    pub(super) deaf: bool,
+    /// It was told to stop.
+    pub(super) stopping: bool,
+    pub(super) pulse: Pulse,
+    pub(super) pong: Pong,
+    pub(super) usage: Usage,
+    /// What it will do, with the wait before each.
+    pub(super) script: VecDeque<(u64, Step)>,
+    /// A step is on its way.
+    pub(super) stepping: bool,
+    /// It waits for the answer to this question; `None` inside: for the question's id.
+    pub(super) asks: Option<Option<QuestionId>>,
+    /// When the last thing it said arrives: its pipe keeps the order.
+    pub(super) pipe: u64,
+}
+
+/// The result of an agent or of verify commands.
+pub(super) fn result(rng: &mut Rng, class: Option<Class>, wall: i64, usage: Usage) -> RunResult {
+    let limited = class == Some(Class::UsageLimit) && rng.chance(600);
+    let reset = wall + i64::try_from(rng.range(1000, 7_200_000)).unwrap_or(0);
+    RunResult {
+        status: if class.is_some() {
+            ResultStatus::Failed
+        } else {
+            ResultStatus::Ok
+        },
+        class,
+        summary: if rng.chance(300) {
+            "as asked".to_owned()
+        } else {
+            String::new()
+        },
+        exit_code: class.is_none().then_some(0),
+        signal: None,
+        reset_at_ms: limited.then_some(reset),
+        session: rng.chance(500).then(|| format!("s{}", rng.below(100))),
+        usage,
+        evidence: String::new(),
+    }
+}
+
+pub(super) fn started(rng: &mut Rng) -> Event {
+    Event::Started(Started {
+        capabilities: Capabilities {
+            steer: rng.pick(&[
+                SteerReach::None,
+                SteerReach::Boundary,
+                SteerReach::Interrupt,
+            ]),
+            receipt: rng.pick(&[Receipt::Injected, Receipt::Seen]),
+            interrupt: rng.chance(500),
+            resume: rng.chance(500),
+            questions: true,
+            usage: true,
+            cost: rng.chance(500),
+        },
+        session: rng.chance(600).then(|| format!("s{}", rng.below(100))),
+    })
+}
+
+fn said(text: &str) -> Said {
+    Said {
+        text: text.to_owned(),
+    }
+}
+
+/// Something that an agent reports while it works.
+pub(super) fn activity(rng: &mut Rng, usage: &mut Usage) -> Event {
+    let tool = Tool {
+        name: "edit".to_owned(),
+        detail: "src/a.rs".to_owned(),
+        ok: None,
+    };
+    match rng.below(16) {
+        0 | 1 => Event::AssistantMessage(said("thinking about it")),
+        2 | 3 => Event::ToolCall(tool),
+        4 => Event::ToolResult(Tool {
+            ok: Some(rng.chance(800)),
+            ..tool
+        }),
+        5..=7 => {
+            usage.turns += 1;
+            usage.tokens += rng.range(10, 2000);
+            usage.cost_micros += rng.range(0, 5000);
+            Event::Usage(*usage)
+        }
+        8 => Event::Context(Context {
+            used: rng.below(200_000),
+            window: 200_000,
+        }),
+        9 => Event::RateLimited(RateLimited {
+            reset_at_ms: None,
+            detail: "slow down".to_owned(),
+        }),
+        10 => Event::Retry(said("again")),
+        11 => Event::Compaction(said("compacting")),
+        12 => Event::Progress(Progress {
+            text: "half".to_owned(),
+            percent: Some(50),
+        }),
+        13 => Event::Escalation(said("look at this")),
+        14 => Event::Notice(said("odd")),
+        _ => Event::TurnEnded {},
+    }
+}
+
+/// Classes that an agent's result may name.
+const SAID: &[Class] = &[
+    Class::AgentFailed,
+    Class::AgentFailed,
+    Class::Crash,
+    Class::Oom,
+    Class::NoResult,
+    Class::Leftover,
+    Class::NoChange,
+    Class::Rejected,
+    Class::Overflow,
+    Class::UsageLimit,
+    Class::UsageLimit,
+    Class::Overload,
+    Class::Network,
+    Class::Auth,
+    Class::Billing,
+    Class::ModelMissing,
+    Class::Refused,
+    Class::SetupFailed,
+    Class::Environment,
+    Class::Disk,
+    // Not for an agent to say; what the operator alone does must not be believed of it.
+    Class::Cancelled,
+];
+
+/// Those of them that are the account's.
+const ACCOUNTS: &[Class] = &[
+    Class::UsageLimit,
+    Class::UsageLimit,
+    Class::Overload,
+    Class::Network,
+    Class::Auth,
+    Class::Billing,
+];
+
+/// What a run's script is drawn from.
+pub(super) struct Draw<'a> {
+    pub(super) rng: &'a mut Rng,
+    pub(super) swarm: &'a Swarm,
+    pub(super) wall: i64,
+    pub(super) generation: Generation,
+    pub(super) kind: RunKind,
+    /// Faults that the script holds.
+    pub(super) faults: Vec<Fault>,
+    usage: Usage,
+    script: VecDeque<(u64, Step)>,
+}
+
+impl<'a> Draw<'a> {
+    pub(super) fn new(
+        rng: &'a mut Rng,
+        swarm: &'a Swarm,
+        wall: i64,
+        generation: Generation,
+        kind: RunKind,
+    ) -> Draw<'a> {
+        let (faults, script) = (Vec::new(), VecDeque::new());
+        Draw {
+            rng,
+            swarm,
+            wall,
+            generation,
+            kind,
+            faults,
+            usage: Usage::default(),
+            script,
+        }
+    }
+
+    fn then(&mut self, step: Step) {
+        let wait = self.rng.skewed(self.swarm.pace * 4);
+        self.script.push_back((wait, step));
+    }
+
+    fn say(&mut self, event: Event) {
+        self.then(Step::Say(event));
+    }
+
+    fn fault(&mut self, fault: Fault) {
+        self.faults.push(fault);
+    }
+
+    /// The script of a run that was started with these messages.
+    pub(super) fn script(mut self, messages: &[MessageId]) -> (VecDeque<(u64, Step)>, Vec<Fault>) {
+        if !self.rng.chance(20) {
+            let started = started(self.rng);
+            self.say(started);
+        }
+        for id in messages {
+            self.message(*id);
+        }
+        if self.kind == RunKind::Agent {
+            self.say(Event::PromptSent {});
+        }
+        let chatty = if self.rng.chance(self.swarm.accounts) {
+            1
+        } else {
+            7
+        };
+        for _ in 0..self.rng.below(chatty) {
+            let event = activity(self.rng, &mut self.usage);
+            self.say(event);
+            self.maybe_lie();
+        }
+        if self.kind == RunKind::Agent && self.rng.chance(150) {
+            self.then(Step::Ask);
+        }
+        if self.rng.chance(self.swarm.bad_runs) {
+            self.bad_end()
+        } else {
+            self.good_end()
+        }
+        (self.script, self.faults)
+    }
+
+    fn message(&mut self, id: MessageId) {
+        if self.rng.chance(self.swarm.lies / 4) {
+            self.fault(Fault::MessageIgnored);
+            return;
+        }
+        self.then(Step::Inject(id));
+    }
+
+    fn maybe_lie(&mut self) {
+        if !self.rng.chance(self.swarm.lies / 3) {
+            return;
+        }
+        match self.rng.below(8) {
+            0..=2 => {
+                self.fault(Fault::OldGeneration);
+                let lie = result(self.rng, None, self.wall, self.usage);
+                let older = Generation(self.rng.below(self.generation.0));
+                self.then(Step::Claim(older, Event::Result(Box::new(lie))));
+            }
+            3 => {
+                self.fault(Fault::Garbage);
+                let times = self.times();
+                self.then(Step::Break(WireFault::Garbage, times));
+            }
+            4 => {
+                self.fault(Fault::Blank);
+                let times = self.times();
+                self.then(Step::Break(WireFault::Blank, times));
+            }
+            5 => {
+                self.fault(Fault::TooLong);
+                self.then(Step::Break(WireFault::TooLong, 1));
+            }
+            6 => {
+                let again = started(self.rng);
+                self.say(again);
+            }
+            _ => {
+                self.fault(Fault::SeenUnread);
+                let id = MessageId(self.rng.range(1, 20));
+                self.say(Event::MessageSeen { id });
+            }
+        }
+    }
+
+    /// Mostly below what a wire may be broken by, sometimes above.
+    fn times(&mut self) -> u32 {
+        u32::try_from(self.rng.skewed(200)).unwrap_or(1)
+    }
+
+    fn good_end(&mut self) {
+        let lies = self.rng.chance(self.swarm.lies / 3);
+        let done = result(self.rng, None, self.wall, self.usage);
+        self.write(done.clone());
+        self.say(Event::Result(Box::new(done)));
+        if lies {
+            self.fault(Fault::SecondResult);
+            let other = result(self.rng, Some(Class::AgentFailed), self.wall, self.usage);
+            self.say(Event::Result(Box::new(other)));
+        }
+        self.then(Step::End(Exit::Code(0)));
+    }
+
+    fn write(&mut self, result: RunResult) {
+        self.then(Step::Write(Box::new(result)));
+    }
+
+    fn failed_end(&mut self) {
+        let class = match self.kind {
+            RunKind::Agent if self.rng.chance(self.swarm.accounts) => self.rng.pick(ACCOUNTS),
+            RunKind::Agent => self.rng.pick(SAID),
+            RunKind::Verify => {
+                self.rng
+                    .pick(&[Class::VerifyFailed, Class::VerifyFailed, Class::Environment])
+            }
+        };
+        let failed = result(self.rng, Some(class), self.wall, self.usage);
+        self.write(failed.clone());
+        self.say(Event::Result(Box::new(failed)));
+        self.then(Step::End(Exit::Code(0)));
+    }
+
+    fn bad_end(&mut self) {
+        let accounts = self.rng.chance(self.swarm.accounts / 2);
+        match if accounts { 0 } else { self.rng.below(13) } {
+            0..=4 => self.failed_end(),
+            5 => self.end(Fault::EndsWithoutResult, Exit::Code(0)),
+            6 => {
+                let exit = self
+                    .rng
+                    .pick(&[Exit::Signal(11), Exit::Signal(15), Exit::Code(2)]);
+                self.end(Fault::Crashes, exit);
+            }
+            7 => self.end(Fault::KilledHost, Exit::Signal(9)),
+            8 => {
+                let done = result(self.rng, None, self.wall, self.usage);
+                self.write(done);
+                let exit = self.rng.pick(&[Exit::Signal(9), Exit::Code(0)]);
+                self.end(Fault::DiesBeforeReport, exit);
+            }
+            9 => {
+                self.fault(Fault::Silent);
+                self.then(Step::FallSilent);
+            }
+            10 => {
+                self.fault(Fault::Stands);
+                self.then(Step::Stand);
+            }
+            11 => {
+                let done = result(self.rng, None, self.wall, self.usage);
+                self.write(done.clone());
+                self.say(Event::Result(Box::new(done)));
+                self.end(Fault::Lingers, Exit::Code(0));
+                if let Some((wait, _)) = self.script.back_mut() {
+                    *wait += 600_000;
+                }
+            }
+            _ => {
+                self.fault(Fault::NeverEnds);
+                for _ in 0..200 {
+                    let event = activity(self.rng, &mut self.usage);
+                    let wait = self.rng.range(30_000, 60_000);
+                    self.script.push_back((wait, Step::Say(event)));
+                }
+                self.then(Step::FallSilent);
+            }
+        }
+    }
+
+    fn end(&mut self, fault: Fault, exit: Exit) {
+        self.fault(fault);
+        self.then(Step::End(exit));
+    }
+}

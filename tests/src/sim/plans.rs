@@ -1,0 +1,203 @@
+//! Random plans: small, with every rule that the core decides by.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use protocol::class::Class;
+use supervisor_core::plan::{
+    AccountIx, AccountSpec, AgentIx, AgentKind, AgentSpec, AutoResume, Condition, Dependency,
+    Limits, MaxFailures, OnFailure, OnQuestion, Plan, PlannedTask, RetryMode, RetryPolicy,
+    Settings, SpecIx, TaskIx, TaskSpec,
+};
+use supervisor_core::time::Wall;
+
+use super::rng::Rng;
+
+/// Most tasks of a plan: enough for every order, few enough for thousands of stories.
+const TASKS_MAX: u64 = 12;
+/// Folders that tasks touch; two globs overlap if and only if they name the same folder.
+const FOLDERS: [&str; 4] = ["src/**", "docs/*", "api/v1/**", "lib"];
+
+fn secs(rng: &mut Rng, low: u64, high: u64) -> Duration {
+    Duration::from_millis(rng.range(low * 1000, high * 1000))
+}
+
+fn sometimes<T>(rng: &mut Rng, permille: u64, make: impl FnOnce(&mut Rng) -> T) -> Option<T> {
+    rng.chance(permille).then(|| make(rng))
+}
+
+/// A plan, drawn from the seed; dates lie around `start`, within about `storm` ms.
+pub(super) fn draw(rng: &mut Rng, start: Wall, storm: u64) -> Plan {
+    let accounts: Vec<AccountSpec> = (0..rng.range(1, 2)).map(|it| account(rng, it)).collect();
+    let agents: Vec<AgentSpec> = (0..rng.range(1, 3))
+        .map(|it| agent(rng, it, accounts.len()))
+        .collect();
+    let specs: Vec<Arc<TaskSpec>> = (0..rng.range(1, 4))
+        .map(|_| Arc::new(spec(rng, agents.len(), start, storm)))
+        .collect();
+    let count = rng.range(1, TASKS_MAX);
+    // Dependencies may point anywhere: the order of the graph is not the order of the plan.
+    let mut order: Vec<usize> = (0..usize::try_from(count).unwrap_or(1)).collect();
+    for at in (1..order.len()).rev() {
+        order.swap(at, rng.index(at + 1));
+    }
+    let tasks = (0..order.len())
+        .map(|ix| task(rng, ix, &order, specs.len()))
+        .collect();
+    let settings = settings(rng, start, storm);
+    Plan {
+        settings,
+        agents,
+        accounts,
+        specs,
+        tasks,
+    }
+}
+
+fn settings(rng: &mut Rng, start: Wall, storm: u64) -> Settings {
+    let on_failure = rng.pick(&[
+        OnFailure::SkipDependents,
+        OnFailure::SkipDependents,
+        OnFailure::Stop,
+        OnFailure::Continue,
+    ]);
+    let limits = match sometimes(rng, 120, |rng| rng.below(2)) {
+        Some(0) => Limits {
+            tokens: Some(rng.range(500, 50_000)),
+            ..Limits::default()
+        },
+        Some(_) => Limits {
+            wall: Some(Duration::from_millis(rng.range(storm / 4 + 1, storm * 2))),
+            ..Limits::default()
+        },
+        None => Limits::default(),
+    };
+    Settings {
+        name: "sim".into(),
+        concurrency: u32::try_from(rng.range(1, 5)).unwrap_or(1),
+        on_failure,
+        max_failures: match rng.below(6) {
+            0 => Some(MaxFailures::Count(1)),
+            1 => Some(MaxFailures::Percent(20)),
+            _ => None,
+        },
+        not_before: sometimes(rng, 60, |rng| date(rng, start, storm)),
+        until: sometimes(rng, 60, |rng| date(rng, start, storm)),
+        limits,
+        lost_max: u32::try_from(rng.range(2, 25)).unwrap_or(25),
+        work: "{}".into(),
+    }
+}
+
+fn date(rng: &mut Rng, start: Wall, storm: u64) -> Wall {
+    start + Duration::from_millis(rng.range(1, storm))
+}
+
+fn account(rng: &mut Rng, number: u64) -> AccountSpec {
+    AccountSpec {
+        name: format!("account-{number}").into(),
+        concurrency: sometimes(rng, 300, |rng| u32::try_from(rng.range(1, 3)).unwrap_or(1)),
+        auto_resume: rng.pick(&[
+            AutoResume::Always,
+            AutoResume::Always,
+            AutoResume::Ask,
+            AutoResume::Never,
+        ]),
+    }
+}
+
+fn agent(rng: &mut Rng, number: u64, accounts: usize) -> AgentSpec {
+    AgentSpec {
+        name: format!("agent-{number}").into(),
+        kind: rng.pick(&[AgentKind::Command, AgentKind::Scripted, AgentKind::Scripted]),
+        account: AccountIx(u32::try_from(rng.index(accounts)).unwrap_or(0)),
+        concurrency: sometimes(rng, 300, |rng| u32::try_from(rng.range(1, 3)).unwrap_or(1)),
+        work: "{}".into(),
+    }
+}
+
+fn spec(rng: &mut Rng, agents: usize, start: Wall, storm: u64) -> TaskSpec {
+    let limits = match rng.below(8) {
+        0 => Limits {
+            tokens: Some(rng.range(200, 20_000)),
+            ..Limits::default()
+        },
+        1 => Limits {
+            turns: Some(rng.range(2, 60)),
+            ..Limits::default()
+        },
+        2 => Limits {
+            cost_micros: Some(rng.range(100, 90_000)),
+            ..Limits::default()
+        },
+        _ => Limits::default(),
+    };
+    TaskSpec {
+        agent: AgentIx(u32::try_from(rng.index(agents)).unwrap_or(0)),
+        attempts: u32::try_from(rng.range(1, 4)).unwrap_or(1),
+        timeout: secs(rng, 120, 7200),
+        silence: secs(rng, 60, 1200),
+        no_progress: secs(rng, 60, 3600),
+        priority: i32::try_from(rng.below(5)).unwrap_or(0) - 2,
+        verify: rng.chance(500),
+        retry: retry(rng),
+        limits,
+        not_before: sometimes(rng, 60, |rng| date(rng, start, storm)),
+        on_question: match rng.below(5) {
+            0 => OnQuestion::Default("yes".into()),
+            1 => OnQuestion::WaitThenDefault("no".into()),
+            2 => OnQuestion::Fail,
+            _ => OnQuestion::Wait,
+        },
+        question_timeout: secs(rng, 30, 14_400),
+        work: "{}".into(),
+    }
+}
+
+fn retry(rng: &mut Rng) -> RetryPolicy {
+    let backoff_min = secs(rng, 1, 60);
+    let mut by_class = BTreeMap::new();
+    for _ in 0..rng.below(4) {
+        let mode = rng.pick(&[
+            RetryMode::Resume,
+            RetryMode::NewSession,
+            RetryMode::Fresh,
+            RetryMode::Stop,
+        ]);
+        by_class.insert(rng.pick(Class::ALL), mode);
+    }
+    RetryPolicy {
+        backoff_min,
+        backoff_max: backoff_min * u32::try_from(rng.range(1, 20)).unwrap_or(1),
+        by_class,
+    }
+}
+
+fn task(rng: &mut Rng, ix: usize, order: &[usize], specs: usize) -> PlannedTask {
+    let rank = order[ix];
+    let mut depends_on: Vec<Dependency> = Vec::new();
+    for (other, other_rank) in order.iter().enumerate() {
+        if *other_rank < rank && rng.chance(250) {
+            let condition = rng.pick(&[Condition::Done, Condition::Done, Condition::Finished]);
+            depends_on.push(Dependency {
+                task: TaskIx(u32::try_from(other).unwrap_or(0)),
+                condition,
+            });
+        }
+    }
+    let touches: Vec<Arc<str>> = if rng.chance(400) {
+        vec![rng.pick(&FOLDERS).into()]
+    } else {
+        Vec::new()
+    };
+    #[expect(clippy::expect_used, reason = "a letter and digits are a task id")]
+    let id = format!("t{ix}").parse().expect("a task id");
+    PlannedTask {
+        id,
+        spec: SpecIx(u32::try_from(rng.index(specs)).unwrap_or(0)),
+        item: None,
+        touches: touches.into(),
+        depends_on: depends_on.into(),
+    }
+}
