@@ -75,9 +75,12 @@ text_id! {
     TaskId
 }
 
-const CHARACTER_RULE: &str = "letters, digits, `.`, `_`, `-`, starting with a letter or digit";
+const TASK_ID_RULE: &str =
+    "letters, digits, `.`, `_`, `-`, starting with a letter or digit, at most 64 characters";
+const BATCH_ID_RULE: &str =
+    "letters, digits, `.`, `_`, `-`, starting with a letter or digit, at most 96 characters";
 
-fn check_word(text: &str, kind: &'static str, max: usize, long: &'static str) -> Result<(), BadId> {
+fn check_word(text: &str, kind: &'static str, max: usize, rule: &'static str) -> Result<(), BadId> {
     let first_ok = text
         .as_bytes()
         .first()
@@ -85,11 +88,8 @@ fn check_word(text: &str, kind: &'static str, max: usize, long: &'static str) ->
     let rest_ok = text
         .bytes()
         .all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
-    if !first_ok || !rest_ok {
-        return Err(bad(text, kind, CHARACTER_RULE));
-    }
-    if text.len() > max {
-        return Err(bad(text, kind, long));
+    if !first_ok || !rest_ok || text.len() > max {
+        return Err(bad(text, kind, rule));
     }
     if text.contains("..") || text.ends_with('.') || text.ends_with(".lock") {
         return Err(bad(
@@ -104,7 +104,7 @@ fn check_word(text: &str, kind: &'static str, max: usize, long: &'static str) ->
 impl std::str::FromStr for TaskId {
     type Err = BadId;
     fn from_str(text: &str) -> Result<Self, BadId> {
-        check_word(text, "task id", TASK_ID_MAX, "at most 64 characters")?;
+        check_word(text, "task id", TASK_ID_MAX, TASK_ID_RULE)?;
         Ok(Self(text.into()))
     }
 }
@@ -115,7 +115,7 @@ pub const BATCH_ID_MAX: usize = 96;
 impl std::str::FromStr for BatchId {
     type Err = BadId;
     fn from_str(text: &str) -> Result<Self, BadId> {
-        check_word(text, "batch id", BATCH_ID_MAX, "at most 96 characters")?;
+        check_word(text, "batch id", BATCH_ID_MAX, BATCH_ID_RULE)?;
         Ok(Self(text.into()))
     }
 }

@@ -130,13 +130,21 @@ fn judge_journal(evidence: &mut Evidence, script: &Script, journal: &[Value]) {
         evidence.violation(format!("the journal plans {} tasks", ids.len()));
     }
     let mut ended: BTreeMap<&str, Vec<&str>> = ids.iter().map(|id| (*id, Vec::new())).collect();
-    for record in of("task_ended") {
+    // A task ends by a record of its own, or with its last attempt.
+    let by_attempt = of("attempt_ended").filter_map(|record| {
+        let end = record.get("next")?.get("end")?;
+        Some((record, end.get("to")))
+    });
+    let endings = of("task_ended").map(|record| (record, record.get("to")));
+    for (record, state) in endings.chain(by_attempt) {
         let index = record.get("task").and_then(Value::as_u64);
         let index = index.and_then(|index| usize::try_from(index).ok());
-        let state = record.get("to").and_then(Value::as_str);
-        match (index.and_then(|index| ids.get(index)), state) {
+        match (
+            index.and_then(|index| ids.get(index)),
+            state.and_then(Value::as_str),
+        ) {
             (Some(id), Some(state)) => ended.entry(id).or_default().push(state),
-            _ => evidence.violation(format!("a task_ended of nothing: {record}")),
+            _ => evidence.violation(format!("an end of nothing: {record}")),
         }
     }
     let good = ended.values().filter(|states| **states == ["done"]).count();
@@ -372,11 +380,12 @@ mod tests {
 
     fn good_journal() -> Vec<Value> {
         let ids = [json!({"id": task_id(0)}), json!({"id": task_id(1)})];
+        let end = json!({"end": {"to": "done"}});
         vec![
             json!({"record": {"plan_extended": {"tasks": ids}}}),
             json!({"record": {"attempt_ended": {"task": 0, "class": "lost", "consumed": false}}}),
             json!({"record": {"task_ended": {"task": 0, "to": "done"}}}),
-            json!({"record": {"task_ended": {"task": 1, "to": "done"}}}),
+            json!({"record": {"attempt_ended": {"task": 1, "consumed": false, "next": end}}}),
         ]
     }
 

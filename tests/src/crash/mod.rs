@@ -165,7 +165,7 @@ impl Moment {
         let ends = script.tasks * 9 * kill / (script.kills.max(1) * 10);
         Self {
             ends,
-            extra: Duration::from_micros(random.below(40_000)),
+            extra: Duration::from_micros(random.below(80_000)),
             limit: HANG,
         }
     }
