@@ -247,9 +247,20 @@ impl Desk<'_> {
         let (to, reason) = (BatchState::Paused, BatchReason::Operator);
         self.record(Record::BatchMoved { to, reason });
         if now {
-            self.stop_all(StopReason::Interrupted, GRACE);
+            self.stop_agents();
         }
         vec!["the batch is paused until `resume`".into()]
+    }
+
+    /// Ends agent runs only: a proof spends nothing, and would begin anew at once.
+    fn stop_agents(&mut self) {
+        let live: Vec<TaskIx> = self.index().live.keys().copied().collect();
+        for ix in live {
+            let judged = !matches!(self.task(ix).reason, TaskReason::Unresolved(_));
+            if let Some(generation) = self.agent_run(ix).filter(|_| judged) {
+                self.stop(generation, StopReason::Interrupted, GRACE);
+            }
+        }
     }
 
     fn pause_task(&mut self, ix: TaskIx, now: bool) -> &'static str {
