@@ -9,4 +9,5 @@
 mod harness;
 
 mod frontier;
+mod operator;
 mod reconcile;

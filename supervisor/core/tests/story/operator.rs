@@ -449,7 +449,10 @@ fn cancel_of_everything_names_what_was_not_over() {
     let mut world = working(batch().lanes(2).tasks(&["a", "b", "c"]));
     world.succeed("b");
     let lines = world.op_lines(OperatorCommand::Cancel { tasks: None });
-    assert_eq!(lines, ["a: stopping; then cancelled", "c: stopping; then cancelled"]);
+    assert_eq!(
+        lines,
+        ["a: stopping; then cancelled", "c: stopping; then cancelled"]
+    );
     world.spawned("c");
     obeys(&mut world, "a");
     obeys(&mut world, "c");
