@@ -11,3 +11,4 @@ mod harness;
 mod frontier;
 mod operator;
 mod reconcile;
+mod reopen;
