@@ -12,3 +12,4 @@ mod frontier;
 mod operator;
 mod reconcile;
 mod reopen;
+mod settle;
