@@ -11,5 +11,6 @@ mod harness;
 mod frontier;
 mod operator;
 mod reconcile;
+mod recover;
 mod reopen;
 mod settle;
