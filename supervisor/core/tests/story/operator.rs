@@ -504,3 +504,82 @@ fn tasks_that_do_not_exist_are_passed_over() {
     }
     assert_eq!(world.journal.len(), before);
 }
+
+// What is refused aloud.
+
+#[test]
+fn steer_says_why_not() {
+    let plan = batch()
+        .agent("plain", "main", |agent| agent.kind = AgentKind::Command)
+        .task("a")
+        .by("plain")
+        .task("b")
+        .task("over");
+    let mut world = working(plan);
+    world.succeed("over");
+    let steer = |world: &World, name: &str, mode, text: &str, wait| OperatorCommand::Steer {
+        tasks: world.ixs(&[name]),
+        mode,
+        text: text.into(),
+        expires: None,
+        wait,
+    };
+    let long = "x".repeat(64 * 1024 + 1);
+    let (soft, hard) = (SteerMode::Boundary, SteerMode::Interrupt);
+    let rows = [
+        (
+            steer(&world, "over", soft, "hi", None),
+            "over is done: nobody is there to read a message",
+        ),
+        (
+            steer(&world, "b", soft, "", None),
+            "a message has 1 to 65536 bytes, this one 0",
+        ),
+        (
+            steer(&world, "b", soft, &long, None),
+            "a message has 1 to 65536 bytes, this one 65537",
+        ),
+        (
+            steer(&world, "a", hard, "hi", None),
+            "a is a plain command, which can not be interrupted: use --mode after or restart",
+        ),
+        (
+            steer(&world, "a", soft, "hi", Some(Receipt::Seen)),
+            "a is a plain command: `injected` is the most that can be proven",
+        ),
+    ];
+    for (command, text) in rows {
+        assert_eq!(world.refused(command).to_string(), text);
+    }
+    for _ in 0..256 {
+        world.steer("b", soft, "hi");
+    }
+    let one_more = steer(&world, "b", soft, "hi", None);
+    assert_eq!(
+        world.refused(one_more).to_string(),
+        "b has 256 messages that it has not taken yet"
+    );
+}
+
+#[test]
+fn answer_says_why_not() {
+    let mut world = working(batch().task("a"));
+    let question = world.ask("a", "which one?");
+    let answer = |question, text: &str| OperatorCommand::Answer {
+        question,
+        text: text.into(),
+    };
+    let nobody = world.refused(answer(QuestionId(77), "yes")).to_string();
+    assert!(nobody.starts_with("there is no question "), "{nobody}");
+    let long = "x".repeat(64 * 1024 + 1);
+    assert_eq!(
+        world.refused(answer(question, &long)).to_string(),
+        "an answer has at most 65536 bytes"
+    );
+    let said = world.op_lines(answer(question, "yes"));
+    assert_eq!(said, [format!("{question}: answered")]);
+    assert_eq!(
+        world.refused(answer(question, "no")).to_string(),
+        format!("{question} is answered already")
+    );
+}

@@ -4,7 +4,6 @@ use super::harness::*;
 
 use std::collections::BTreeSet;
 
-use protocol::command::RunKind as Kind;
 use supervisor_core::reconcile::rule;
 
 const PROCESSES: [ProcessFact; 3] = [ProcessFact::Gone, ProcessFact::Living, ProcessFact::Foreign];
@@ -148,7 +147,7 @@ fn letter_a_of_an_agent_run_goes_on_to_the_proof() {
     assert_eq!(world.at("a"), (TaskState::Verifying, TaskReason::Proving));
     assert_eq!(world.attempt("a").no, AttemptNo(1));
     let run = world.run("a");
-    assert_eq!(world.facts().runs[&run].kind, Kind::Verify);
+    assert_eq!(world.facts().runs[&run].kind, RunKind::Verify);
     world.succeed("a");
     assert_eq!(world.ending(), Some(Ending::Done));
 }
@@ -239,7 +238,7 @@ fn letter_d_of_a_verify_run_proves_again() {
     assert_eq!(letters(&mut world), [Letter::D]);
     assert_eq!(world.attempt("a").no, AttemptNo(1));
     assert!(world.run("a") > before);
-    assert_eq!(world.facts().runs[&world.run("a")].kind, Kind::Verify);
+    assert_eq!(world.facts().runs[&world.run("a")].kind, RunKind::Verify);
     assert_eq!(world.state("a"), TaskState::Verifying);
 }
 
