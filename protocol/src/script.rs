@@ -267,28 +267,105 @@ impl Script {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
+    /// One of every step, as the first release wrote it: never edited, only added to.
+    const GOLDEN: &str = r#"[
+        {"say": "hello"},
+        {"write": {"path": "a", "text": "b"}},
+        {"append": {"path": "a", "text": "c"}},
+        {"run": {"argv": ["true"], "may_fail": true}},
+        {"sleep": 5000},
+        {"wait_message": {"timeout_ms": 10, "save_to": "m", "otherwise": "o"}},
+        {"ask": {"text": "which?", "options": ["x", "y"], "save_to": "a"}},
+        {"reply": "yes"},
+        {"escalate": "look"},
+        {"progress": {"text": "half", "percent": 50}},
+        {"usage": {"turns": 1, "tokens": 7, "cost_micros": 9}},
+        {"tool": {"name": "grep", "detail": "src"}},
+        {"result": {"status": "ok", "summary": "done"}},
+        {"fail": {"class": "usage_limit", "message": "full", "reset_in_ms": 1}},
+        {"exit": 3},
+        "crash",
+        "hang",
+        "freeze",
+        {"flood": {"to": "log", "lines": 2, "line_bytes": 3}},
+        {"garbage": 1},
+        {"blank_lines": 2},
+        {"long_line": 9},
+        "close_stdout",
+        "ignore_stop",
+        {"spawn_background": {"argv": ["sleep", "9"], "may_fail": true}},
+        {"on_attempt": {"1": ["crash"], "other": []}}
+    ]"#;
+
+    fn read(json: &str) -> Result<Script, serde_json::Error> {
+        serde_json::from_str(json)
+    }
+
     #[test]
-    fn every_step_survives_the_wire() {
-        let json = r#"[
-            {"say": "hello"}, {"write": {"path": "a", "text": "b"}},
-            {"append": {"path": "a", "text": "c"}}, {"run": {"argv": ["true"]}},
-            {"sleep": 5000}, {"wait_message": {"timeout_ms": 10, "save_to": "m"}},
-            {"ask": {"text": "which?", "options": ["x", "y"]}}, {"reply": "yes"},
-            {"escalate": "look"}, {"progress": {"text": "half", "percent": 50}},
-            {"usage": {"tokens": 7}}, {"tool": {"name": "grep"}},
-            {"result": {"status": "ok"}}, {"fail": {"class": "usage_limit", "reset_in_ms": 1}},
-            {"exit": 3}, "crash", "hang", {"freeze": null},
-            {"flood": {"to": "log", "lines": 2, "line_bytes": 3}}, {"garbage": 1},
-            {"blank_lines": 2}, {"long_line": 9}, "close_stdout", "ignore_stop",
-            {"spawn_background": {"argv": ["sleep", "9"]}},
-            {"on_attempt": {"1": ["crash"], "other": []}}
-        ]"#;
-        let script: Script = serde_json::from_str(json).unwrap();
-        assert_eq!(script.0.len(), 26);
-        let again: Script = serde_json::from_str(&serde_json::to_string(&script).unwrap()).unwrap();
-        assert_eq!(again, script);
+    fn every_step_is_written_as_the_first_release_wrote_it() {
+        let script = read(GOLDEN).unwrap();
+        let golden: serde_json::Value = serde_json::from_str(GOLDEN).unwrap();
+        assert_eq!(serde_json::to_value(&script).unwrap(), golden);
+    }
+
+    #[test]
+    fn what_may_be_left_out_has_its_quiet_value() {
+        let script = read(
+            r#"[{"run": {"argv": ["x"]}}, {"wait_message": {}}, {"ask": {"text": "?"}},
+                {"progress": {"text": "p"}}, {"usage": {}}, {"tool": {"name": "t"}},
+                {"result": {"status": "failed"}}, {"fail": {"class": "crash"}}, {"hang": null}]"#,
+        );
+        let expected = vec![
+            Step::Run(RunCommand {
+                argv: vec!["x".into()],
+                may_fail: false,
+            }),
+            Step::WaitMessage(WaitMessage::default()),
+            Step::Ask(AskStep {
+                text: "?".into(),
+                ..AskStep::default()
+            }),
+            Step::Progress(ProgressStep {
+                text: "p".into(),
+                percent: None,
+            }),
+            Step::Usage(UsageStep::default()),
+            Step::Tool(ToolStep {
+                name: "t".into(),
+                detail: String::new(),
+            }),
+            Step::Result(ResultStep {
+                status: ResultStatus::Failed,
+                summary: String::new(),
+            }),
+            Step::Fail(FailStep {
+                class: Class::Crash,
+                message: String::new(),
+                reset_in_ms: None,
+            }),
+            Step::Hang,
+        ];
+        assert_eq!(script.unwrap(), Script(expected));
+    }
+
+    #[test]
+    fn what_is_no_step_is_refused() {
+        for json in [
+            r#"{"say": "not a list"}"#,
+            r#"[{"sing": "la"}]"#,
+            r#"["say"]"#,
+            r#"[{"say": "a", "reply": "b"}]"#,
+            r#"[{"write": {"path": "a"}}]"#,
+            r#"[{"fail": {"class": "bad_luck"}}]"#,
+            r#"[{"sleep": -1}]"#,
+            r#"[{"on_attempt": {"0": []}}]"#,
+        ] {
+            assert!(read(json).is_err(), "{json}");
+        }
     }
 
     #[test]
@@ -300,14 +377,73 @@ mod tests {
         assert_eq!(Script::guarded(&groups, 2), [Step::Crash]);
         assert_eq!(Script::guarded(&groups, 1), [Step::Hang]);
         assert_eq!(Script::guarded(&BTreeMap::new(), 1), []);
+        let first = BTreeMap::from([(AttemptGuard::Number(1), vec![Step::Crash])]);
+        assert_eq!(
+            Script::guarded(&first, 2),
+            [],
+            "without `other` the rest is left out"
+        );
     }
 
     #[test]
-    fn guards_that_name_no_attempt_are_refused() {
-        for bad in ["0", "-1", "first", "", "1.5"] {
-            assert!(bad.parse::<AttemptGuard>().is_err(), "{bad}");
+    fn guards_that_name_no_attempt_are_refused_with_the_rule() {
+        for bad in ["0", "-1", "first", "", "1.5", "4294967296"] {
+            let error = bad.parse::<AttemptGuard>().unwrap_err();
+            assert!(error.to_string().contains("`other`"), "{bad}: {error}");
         }
-        let json = r#"[{"on_attempt": {"0": []}}]"#;
-        assert!(serde_json::from_str::<Script>(json).is_err());
+        let long = "x".repeat(1000).parse::<AttemptGuard>().unwrap_err();
+        assert_eq!(long.0.len(), 80, "a refused word is cut");
+    }
+
+    /// Any step, guards included.
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let leaf = prop_oneof![
+            any::<String>().prop_map(Step::Say),
+            (any::<String>(), any::<String>())
+                .prop_map(|(path, text)| Step::Append(FileText { path, text })),
+            (prop::collection::vec(any::<String>(), 1..4), any::<bool>())
+                .prop_map(|(argv, may_fail)| Step::Run(RunCommand { argv, may_fail })),
+            any::<u64>().prop_map(Step::Sleep),
+            (any::<Option<u64>>(), any::<Option<String>>()).prop_map(|(timeout_ms, save_to)| {
+                Step::WaitMessage(WaitMessage {
+                    timeout_ms,
+                    save_to,
+                    otherwise: None,
+                })
+            }),
+            any::<i32>().prop_map(Step::Exit),
+            Just(Step::Crash),
+            Just(Step::CloseStdout),
+            prop::sample::select(Class::ALL).prop_map(|class| {
+                Step::Fail(FailStep {
+                    class,
+                    message: String::new(),
+                    reset_in_ms: None,
+                })
+            }),
+        ];
+        let step = leaf.prop_recursive(3, 24, 4, |inner| {
+            let guard = prop_oneof![
+                Just(AttemptGuard::Other),
+                (1u32..).prop_map(AttemptGuard::Number),
+            ];
+            prop::collection::btree_map(guard, prop::collection::vec(inner, 0..4), 0..3)
+                .prop_map(Step::OnAttempt)
+        });
+        prop::collection::vec(step, 0..6)
+    }
+
+    proptest! {
+        #[test]
+        fn a_script_survives_the_wire(steps in steps()) {
+            let script = Script(steps);
+            let json = serde_json::to_string(&script).unwrap();
+            prop_assert_eq!(read(&json).unwrap(), script);
+        }
+
+        #[test]
+        fn no_text_panics(text in ".{0,200}") {
+            drop(read(&text));
+        }
     }
 }

@@ -1,7 +1,5 @@
 //! Large and hostile batch files: what they cost, and where they are refused.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use std::fmt::Write as _;
 use std::path::Path;
 

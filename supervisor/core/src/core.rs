@@ -151,7 +151,7 @@ impl Core {
         let Some(state) = &mut self.state else {
             return turn;
         };
-        let mut desk = Desk::new(state, &mut self.live, now, turn);
+        let mut desk = Desk::new(state, &mut self.live, now, turn, !self.tick_owed);
         if let Some(gap) = gap {
             desk.clock_gap(gap);
         }

@@ -14,7 +14,7 @@ use super::layers::Layers;
 use super::low::AgentKeys;
 use super::names;
 use super::parse::parse;
-use super::scalars::{CommandLine, Named, Text, Word};
+use super::scalars::{Named, Text, Word};
 use super::script::{ScriptLow, ScriptSource, read_script};
 use super::tree::shown;
 use super::words::{AutoResumeWord, KindWord, PromptWord};
@@ -289,7 +289,29 @@ fn command(keys: &At<AgentKeys>, texts: &mut Vec<Text>, sink: &mut Sink) -> Opti
             help,
         );
     }
-    let argv = match (&agent.command, &agent.program) {
+    let argv = argv(keys, texts, sink)?;
+    let prompt_by = match agent.prompt_by.as_ref().map(|word| word.value) {
+        Some(PromptWord::Argument) | None => PromptBy::Argument,
+        Some(PromptWord::Stdin) => PromptBy::Stdin,
+        Some(PromptWord::File) => PromptBy::File,
+        Some(PromptWord::None) => PromptBy::None,
+    };
+    texts.extend(agent.result_file.as_ref().map(|path| path.value.clone()));
+    let result_file = agent
+        .result_file
+        .as_ref()
+        .map(|path| path.value.text.clone());
+    Some(Drive::Command(CommandDrive {
+        argv,
+        prompt_by,
+        result_file,
+    }))
+}
+
+/// Program and arguments of a `kind: command`, from `command` or from `program` and `args`.
+fn argv(keys: &At<AgentKeys>, texts: &mut Vec<Text>, sink: &mut Sink) -> Option<Vec<String>> {
+    let agent = &keys.value;
+    let argv: Vec<String> = match (&agent.command, &agent.program) {
         (Some(command), None) => {
             if let Some(args) = &agent.args {
                 let help = "write program and arguments into `command`";
@@ -321,31 +343,14 @@ fn command(keys: &At<AgentKeys>, texts: &mut Vec<Text>, sink: &mut Sink) -> Opti
             return None;
         }
     };
-    if let Some(CommandLine::Argv(_)) = agent.command.as_ref().map(|command| &command.value)
-        && argv.first().is_some_and(|program| program.is_empty())
-    {
+    if argv.first().is_some_and(String::is_empty) {
         sink.report(
             keys.key,
             "the program's name is empty",
             "name the program to start",
         );
     }
-    let prompt_by = match agent.prompt_by.as_ref().map(|word| word.value) {
-        Some(PromptWord::Argument) | None => PromptBy::Argument,
-        Some(PromptWord::Stdin) => PromptBy::Stdin,
-        Some(PromptWord::File) => PromptBy::File,
-        Some(PromptWord::None) => PromptBy::None,
-    };
-    texts.extend(agent.result_file.as_ref().map(|path| path.value.clone()));
-    let result_file = agent
-        .result_file
-        .as_ref()
-        .map(|path| path.value.text.clone());
-    Some(Drive::Command(CommandDrive {
-        argv,
-        prompt_by,
-        result_file,
-    }))
+    Some(argv)
 }
 
 fn script(

@@ -333,7 +333,10 @@ impl JsonSchema for DependsOn {
     }
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         let list = generator.subschema_for::<List<Text>>();
-        let map = generator.subschema_for::<Named<ConditionKeys>>();
+        let condition = generator.subschema_for::<ConditionKeys>();
+        let line = json_schema!({"anyOf": [condition, {"const": null}]});
+        let map =
+            json_schema!({"type": "object", "minProperties": 1, "additionalProperties": line});
         json_schema!({"anyOf": [list, map]})
     }
 }
@@ -358,6 +361,10 @@ impl FromNode for DependsOn {
             });
             return Some(Self(lines.collect()));
         };
+        if entries.is_empty() {
+            let help = "name at least one task, or remove the key";
+            sink.report(node.place, "the map of dependencies is empty", help);
+        }
         let mut lines = Vec::with_capacity(entries.len());
         for entry in entries {
             let keys = match entry.value.view() {

@@ -85,7 +85,7 @@ fn read_all(request: &Request<'_>, files: &mut Files, sink: &mut Sink) -> Option
         vars: &vars,
         top,
     };
-    let plan = reading.plan(request, tasks, layers, files, sink)?;
+    let plan = reading.plan(request, tasks, layers, files, sink);
     Some((
         plan,
         Identity {
@@ -96,8 +96,12 @@ fn read_all(request: &Request<'_>, files: &mut Files, sink: &mut Sink) -> Option
 }
 
 fn read_user_file(path: Option<&Path>, files: &mut Files, sink: &mut Sink) -> Option<FileText> {
-    let path = path.filter(|path| path.exists())?;
-    files.read_top(path, sink)
+    let path = path?;
+    match path.try_exists() {
+        Ok(false) => None,
+        // What can not be looked at is not the same as absent: reading it says why.
+        Ok(true) | Err(_) => files.read_top(path, sink),
+    }
 }
 
 /// The folder that tasks work in: absolute, links resolved.
@@ -213,11 +217,11 @@ impl Reading<'_> {
         mut layers: Layers,
         files: &mut Files,
         sink: &mut Sink,
-    ) -> Option<Plan> {
-        let mut texts = Vec::new();
-        let env = environment(self.keys.env.as_ref(), &mut texts, sink);
+    ) -> Plan {
+        let mut env_texts = Vec::new();
+        let env = environment(self.keys.env.as_ref(), &mut env_texts, sink);
         let env_from = names::env_names(self.keys.env_from.as_ref(), sink);
-        texts.retain(|text| is_template(&text.text));
+        env_texts.retain(|text| is_template(&text.text));
         let mut agents = Agents::read(&layers, files, sink);
         let mut preview = Preview::new(self.name, self.vars);
         let defaults = std::mem::take(&mut layers.defaults).over(&self.questions());
@@ -234,47 +238,32 @@ impl Reading<'_> {
             mut ids,
             specs,
             tasks,
-            texts: shared,
+            texts,
             ..
         } = reader;
         let edges = resolve(&specs, &tasks, &mut ids, sink);
         let place_of = |task: u32| cycle_place(task, &specs, &tasks);
         refuse_cycles(&edges, &ids, &place_of, sink);
-        check_templates(&texts, &specs, &tasks, &edges, &agents, &mut preview, sink);
+        check_templates(
+            &env_texts,
+            &specs,
+            &tasks,
+            &edges,
+            &agents,
+            &mut preview,
+            sink,
+        );
         self.check_limits(agents.used(), sink);
-        let file = match request.source {
-            Source::File(path) => path.display().to_string(),
-            Source::Text { name, .. } => name.to_owned(),
-        };
         let work = BatchWork {
-            file,
+            file: file_name(request.source),
             folder: self.folder.to_owned(),
             env,
             env_from,
             vars: self.vars.clone(),
-            texts: shared,
+            texts,
         };
         let settings = self.settings(&work, layers.ceiling, sink);
-        let (agents, accounts) = agents.into_specs();
-        let tasks = tasks
-            .into_iter()
-            .zip(edges)
-            .map(|(task, depends_on)| PlannedTask {
-                id: task.id,
-                spec: SpecIx(task.spec),
-                item: task.item,
-                touches: task.touches,
-                depends_on,
-            });
-        let tasks = tasks.collect();
-        let specs = specs.into_iter().map(|draft| draft.spec).collect();
-        Some(Plan {
-            settings,
-            agents,
-            accounts,
-            specs,
-            tasks,
-        })
+        assemble(settings, agents, specs, tasks, edges)
     }
 
     /// What the batch itself says of questions, as the lowest layer of the defaults.
@@ -375,6 +364,42 @@ impl Reading<'_> {
             let help = "add `enforce: best_effort` to the limits, or remove this one";
             sink.report(place, message, help);
         }
+    }
+}
+
+fn file_name(source: Source<'_>) -> String {
+    match source {
+        Source::File(path) => path.display().to_string(),
+        Source::Text { name, .. } => name.to_owned(),
+    }
+}
+
+fn assemble(
+    settings: Settings,
+    agents: Agents,
+    specs: Vec<SpecDraft>,
+    tasks: Vec<TaskDraft>,
+    edges: Vec<Box<[Dependency]>>,
+) -> Plan {
+    let (agents, accounts) = agents.into_specs();
+    let tasks = tasks
+        .into_iter()
+        .zip(edges)
+        .map(|(task, depends_on)| PlannedTask {
+            id: task.id,
+            spec: SpecIx(task.spec),
+            item: task.item,
+            touches: task.touches,
+            depends_on,
+        });
+    let tasks = tasks.collect();
+    let specs = specs.into_iter().map(|draft| draft.spec).collect();
+    Plan {
+        settings,
+        agents,
+        accounts,
+        specs,
+        tasks,
     }
 }
 

@@ -220,7 +220,7 @@ impl FromNode for Length {
     }
 }
 
-/// Reads `90s 20m 2h 3d 500ms`, at most [`LENGTH_MAX`].
+/// Reads `500ms 90s 20m 2h 3d`; at most ten years.
 pub fn parse_length(text: &str) -> Option<Duration> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at_checked(digits)?;

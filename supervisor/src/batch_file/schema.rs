@@ -1,7 +1,7 @@
 //! The JSON Schema of the batch file, from the same types that read it.
 
 use schemars::generate::SchemaSettings;
-use serde_json::{Value as Json, json};
+use serde_json::{Map, Value as Json, json};
 
 use super::low::BatchSchema;
 
@@ -18,10 +18,21 @@ pub fn schema() -> String {
         root.insert("title".to_owned(), json!("batch.yml"));
         root.insert("description".to_owned(), json!(ABOUT));
         root.insert("required".to_owned(), json!(["version", "tasks"]));
+        require(root, "TaskLow", &["id"]);
+        require(root, "AgentKeys", &["kind"]);
     }
     let mut text = format!("{schema:#}");
     text.push('\n');
     text
+}
+
+/// What a map can not do without; the readers say so with a sentence of their own.
+fn require(root: &mut Map<String, Json>, definition: &str, keys: &[&str]) {
+    let definitions = root.get_mut("$defs").and_then(Json::as_object_mut);
+    let definition = definitions.and_then(|map| map.get_mut(definition));
+    if let Some(Json::Object(definition)) = definition {
+        definition.insert("required".to_owned(), json!(keys));
+    }
 }
 
 /// A key that may be absent may not be written empty: schemars says `null` where we mean absent.

@@ -15,7 +15,7 @@ use super::error::{Place, Sink, SourceId};
 use super::files::Files;
 use super::foreach;
 use super::graph::Ids;
-use super::low::{Common, DependencyLow, DependsOn, TaskLow};
+use super::low::{Common, DependencyLow, DependsOn, ForeachKeys, TaskLow};
 use super::names;
 use super::preview::{Preview, Sight};
 use super::scalars::{Any, Named, Text};
@@ -137,21 +137,8 @@ impl<'r> TaskReader<'r> {
                 .report(node.place, "a task without `id`", "add `id: some-name`");
             return;
         };
-        let items = match &task.own.foreach {
-            None => vec![None],
-            Some(foreach) => {
-                if !is_template(&id.value.text) {
-                    let help = "write a template that tells items apart: \"x-{{ item | slug }}\"";
-                    self.sink
-                        .report(id.place, "one id for all items of a `foreach`", help);
-                    return;
-                }
-                let items = foreach::items(foreach, self.folder, self.files, self.sink);
-                let Some(items) = items else {
-                    return;
-                };
-                items.into_iter().map(Some).collect()
-            }
+        let Some(items) = self.items(task.own.foreach.as_ref(), &id) else {
+            return;
         };
         let entry = Entry {
             id: &id.value,
@@ -176,6 +163,25 @@ impl<'r> TaskReader<'r> {
             vars,
             tasks: range,
         });
+    }
+
+    /// What the entry is repeated for: its items, or once for nothing.
+    fn items(
+        &mut self,
+        foreach: Option<&At<ForeachKeys>>,
+        id: &At<Text>,
+    ) -> Option<Vec<Option<Json>>> {
+        let Some(foreach) = foreach else {
+            return Some(vec![None]);
+        };
+        if !is_template(&id.value.text) {
+            let help = "write a template that tells items apart: \"x-{{ item | slug }}\"";
+            let message = "one id for all items of a `foreach`";
+            self.sink.report(id.place, message, help);
+            return None;
+        }
+        let items = foreach::items(foreach, self.folder, self.files, self.sink)?;
+        Some(items.into_iter().map(Some).collect())
     }
 
     fn depends(

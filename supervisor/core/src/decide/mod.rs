@@ -47,14 +47,20 @@ pub(crate) struct Desk<'a> {
 }
 
 impl<'a> Desk<'a> {
-    pub(crate) fn new(state: &'a mut State, live: &'a mut LiveRuns, now: Now, turn: Turn) -> Self {
+    pub(crate) fn new(
+        state: &'a mut State,
+        live: &'a mut LiveRuns,
+        now: Now,
+        turn: Turn,
+        may_settle: bool,
+    ) -> Self {
         Self {
             state,
             live,
             now,
             turn,
             seen_changes: 0,
-            may_settle: true,
+            may_settle,
         }
     }
 
