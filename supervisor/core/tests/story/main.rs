@@ -10,3 +10,4 @@ mod harness;
 
 mod frontier;
 mod mail;
+mod questions;
