@@ -8,6 +8,7 @@
 
 mod harness;
 
+mod accounts;
 mod frontier;
 mod mail;
 mod questions;
