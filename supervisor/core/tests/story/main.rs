@@ -12,3 +12,4 @@ mod accounts;
 mod frontier;
 mod mail;
 mod questions;
+mod usage;
