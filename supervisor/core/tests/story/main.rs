@@ -11,5 +11,6 @@ mod harness;
 mod accounts;
 mod frontier;
 mod mail;
+mod mail_refusals;
 mod questions;
 mod usage;
