@@ -18,7 +18,7 @@ use crate::reason::{BatchReason, TaskReason};
 use crate::record::{Entry, Record};
 use crate::state::State;
 
-pub(crate) use run::sum;
+pub(crate) use run::{larger, sum};
 
 /// One record on its way into the state.
 pub(crate) struct Apply<'a> {

@@ -118,6 +118,8 @@ impl<'a> Desk<'a> {
                 injected,
             } => {
                 self.run_over(generation, exit, durable, injected);
+                // Some agents say only in their result what they used.
+                self.pause_if_spent();
             }
             Input::Tick => self.fire_timers(),
             Input::Operator { reply, command } => self.operator(reply, command),
