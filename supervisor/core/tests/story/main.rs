@@ -1,0 +1,11 @@
+//! The core's stories: inputs in, records and effects out, by entity. Each test names the rule that
+//! it guards; what must hold after every single input is in `harness::check`.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a story that can not go on must fail at that line"
+)]
+
+mod harness;
+
+mod frontier;
