@@ -323,16 +323,6 @@ fn count_down<K: Ord>(counts: &mut BTreeMap<K, u32>, key: K) {
     }
 }
 
-/// Counts down, and forgets what has come to nothing: equal facts have equal indexes.
-fn one_less<K: Ord>(counts: &mut BTreeMap<K, u32>, key: K) {
-    if let Some(count) = counts.get_mut(&key) {
-        *count -= 1;
-        if *count == 0 {
-            counts.remove(&key);
-        }
-    }
-}
-
 /// Tasks with their positions.
 pub(crate) fn each(tasks: &[Task]) -> impl Iterator<Item = (TaskIx, &Task)> {
     tasks
