@@ -8,4 +8,8 @@
 
 mod harness;
 
+mod clocks;
+mod edges;
 mod frontier;
+mod journals;
+mod retries;

@@ -7,7 +7,7 @@ mod world;
 
 pub(crate) use plan::{PlanBuilder, batch};
 pub(crate) use verbs::{caps, failed, ok, said, used};
-pub(crate) use world::World;
+pub(crate) use world::{Pulse, World};
 
 pub(crate) use std::time::Duration;
 
