@@ -24,3 +24,8 @@ mod mail;
 mod mail_refusals;
 mod questions;
 mod usage;
+mod clocks;
+mod edges;
+mod frontier;
+mod journals;
+mod retries;
