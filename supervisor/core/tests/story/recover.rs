@@ -268,8 +268,8 @@ fn a_clock_gap_moves_deadlines_and_fires_nothing() {
     world.news();
 
     let due = world.core.next_deadline().boot.expect("a ping");
-    let gap = hours(5);
-    world.skip(left(&world, due) + gap);
+    let gap = left(&world, due) + hours(5);
+    world.skip(gap);
     world.tick();
     assert_eq!(world.decided(), [Record::ClockGap { gap }]);
     assert_eq!(world.attempt("a").deadline, deadline + gap);
