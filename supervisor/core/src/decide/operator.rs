@@ -59,9 +59,14 @@ impl Desk<'_> {
                 mode,
                 attempts,
                 note,
-            } => self.each_task(tasks, |desk, ix| {
-                desk.retry_task(ix, mode, attempts, note.as_ref())
-            }),
+            } => {
+                if let Err(refusal) = note.as_deref().map_or(Ok(()), check_length) {
+                    return self.refuse(reply, refusal);
+                }
+                self.each_task(tasks, |desk, ix| {
+                    desk.retry_task(ix, mode, attempts, note.as_ref())
+                })
+            }
             OperatorCommand::Skip { tasks, as_done } => {
                 self.each_task(tasks, |desk, ix| desk.skip_task(ix, as_done))
             }
@@ -155,13 +160,7 @@ impl Desk<'_> {
             let text = format!("{id} is {}: nobody is there to read a message", task.state);
             return Err(Refusal::WrongState(text.into()));
         }
-        if text.is_empty() || text.len() > TEXT_MAX {
-            let text = format!(
-                "a message has 1 to {TEXT_MAX} bytes, this one {}",
-                text.len()
-            );
-            return Err(Refusal::Limit(text.into()));
-        }
+        check_length(text)?;
         if self
             .index()
             .mail
@@ -461,7 +460,7 @@ impl Desk<'_> {
                 "is tried again"
             }
         };
-        if let Some(text) = note.filter(|text| !text.is_empty() && text.len() <= TEXT_MAX) {
+        if let Some(text) = note {
             let id = self.facts().batch.last_message.next();
             let (mode, text) = (SteerMode::Boundary, (*text).clone());
             self.record(Record::MessageQueued {
@@ -530,4 +529,16 @@ impl Desk<'_> {
             }
         }
     }
+}
+
+/// Whether a text can be a message.
+fn check_length(text: &str) -> Result<(), Refusal> {
+    if text.is_empty() || text.len() > TEXT_MAX {
+        let text = format!(
+            "a message has 1 to {TEXT_MAX} bytes, this one {}",
+            text.len()
+        );
+        return Err(Refusal::Limit(text.into()));
+    }
+    Ok(())
 }

@@ -212,18 +212,36 @@ fn retry_hands_its_note_to_the_next_attempt() {
     assert!(starts, "{news:?}");
 }
 
-/// A note to a task that is not tried again has no reader, an empty one nothing to say.
+/// A note to a task that is not tried again has no reader.
 #[test]
 fn retry_queues_no_note_that_nobody_would_read() {
-    let mut world = working(batch().tasks(&["a", "b"]).every(|spec| spec.attempts = 1));
+    let mut world = working(batch().task("a"));
     let note = Some("too early");
     assert_eq!(
         retry_with(&mut world, "a", RetryMode::Fresh, None, note),
         "a: runs already"
     );
-    world.ends("a", failed(Class::AgentFailed));
-    retry_with(&mut world, "a", RetryMode::Fresh, None, Some(""));
     assert!(world.texts().is_empty());
+}
+
+/// A note that can not be a message is refused aloud, and the task is not opened without it.
+#[test]
+fn retry_refuses_a_note_that_is_no_message() {
+    let mut world = working(batch().task("a").spec(|spec| spec.attempts = 1));
+    world.ends("a", failed(Class::AgentFailed));
+    for length in [0, 64 * 1024 + 1] {
+        let command = OperatorCommand::Retry {
+            tasks: world.ixs(&["a"]),
+            mode: RetryMode::Fresh,
+            attempts: None,
+            note: Some("x".repeat(length).into()),
+        };
+        assert_eq!(
+            world.refused(command).to_string(),
+            format!("a message has 1 to 65536 bytes, this one {length}")
+        );
+    }
+    assert_eq!(world.state("a"), TaskState::Failed);
 }
 
 /// Tasks that the batch never tried because it stopped come back with the first that is reopened.
