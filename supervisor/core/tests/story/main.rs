@@ -12,4 +12,5 @@ mod clocks;
 mod edges;
 mod frontier;
 mod journals;
+mod random;
 mod retries;
