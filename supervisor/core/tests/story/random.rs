@@ -399,7 +399,7 @@ fn wind_up(world: &mut World) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn any_inputs_keep_every_promise(outline in outlines(), steps in vec(steps(), 1..60)) {
@@ -434,4 +434,27 @@ proptest! {
         }
         prop_assert!(world.journal.is_empty() && world.effects.is_empty());
     }
+}
+
+/// Found by these inputs: nothing is said to, or believed of, a run that nobody of this term holds.
+#[test]
+fn an_unresolved_run_neither_hears_nor_speaks() {
+    let mut world = World::start(batch().task("a"));
+    world.begin("a");
+    let run = world.run("a");
+    world.crash_and_recover(ProcessFact::Living, ResultFact::Absent);
+    world.news();
+    let id = world.steer("a", SteerMode::Boundary, "hello");
+    assert_eq!(world.facts().messages[&id].state, MessageState::Queued);
+    world.exited_run(run, Exit::Code(0), Some(ok()));
+    assert_eq!(world.reason("a"), TaskReason::Unresolved(Letter::G));
+}
+
+/// A host begins only behind its durable identity: a result before it is none of this run's.
+#[test]
+fn a_result_before_the_spawn_is_not_believed() {
+    let mut world = World::start(batch().task("a"));
+    let run = world.run("a");
+    world.exited_run(run, Exit::Code(0), Some(ok()));
+    assert_ne!(world.state("a"), TaskState::Done);
 }
