@@ -132,7 +132,9 @@ impl Desk<'_> {
                 expires,
             });
             ids.push(id);
-            let Some(generation) = self.agent_run(*ix) else {
+            // A run that could not be judged has no wire: the message waits for the next one.
+            let wired = self.agent_run(*ix);
+            let Some(generation) = wired.filter(|run| !self.is_unresolved(*run)) else {
                 continue;
             };
             if mode == SteerMode::Restart {

@@ -528,7 +528,7 @@ fn a_late_start_takes_no_messages() {
 /// The note of `retry` is a message to the next attempt; an empty one is none.
 #[test]
 fn a_note_goes_with_the_retry() {
-    for (note, count) in [("mind the tests", 1), ("", 0)] {
+    for (note, count) in [(Some("mind the tests"), 1), (None, 0)] {
         let plan = batch().task("a").spec(|spec| spec.attempts = 1);
         let mut world = World::start(plan);
         world.fail("a", Class::AgentFailed);
@@ -537,7 +537,7 @@ fn a_note_goes_with_the_retry() {
             tasks,
             mode: RetryMode::Fresh,
             attempts: None,
-            note: Some(note.into()),
+            note: note.map(Into::into),
         });
         world.news();
         world.begin("a");

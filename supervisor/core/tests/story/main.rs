@@ -20,6 +20,7 @@ mod mail;
 mod mail_refusals;
 mod operator;
 mod questions;
+mod random;
 mod reconcile;
 mod recover;
 mod reopen;
