@@ -48,7 +48,7 @@ pub(crate) fn core(kind: AgentKind, drive: &Value, task: &Value) -> Core {
     let mut core = Core::new();
     let created = Input::Created(Box::new(Created {
         id: "some-batch".parse().unwrap(),
-        seed: 7,
+        seed: unique_seed(),
         plan: plan(kind, drive, task),
         only: Vec::new(),
     }));
@@ -130,4 +130,12 @@ fn spec(task: &Value) -> TaskSpec {
         question_timeout: Duration::from_secs(600),
         work: task.to_string().into(),
     }
+}
+
+/// Stories run side by side, and recovery looks at every process of the machine: no two may expect
+/// the same spawn tokens.
+fn unique_seed() -> u64 {
+    static NEXT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+    let nth = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    (u64::from(std::process::id()) << 32) | u64::from(nth)
 }
