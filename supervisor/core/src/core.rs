@@ -158,13 +158,14 @@ impl Core {
         desk.handle(input)
     }
 
-    /// How long the supervisor was away, if it was.
+    /// How long the supervisor was away, if it was: since its last input. When in between the sleep
+    /// began is not known, and what would have been due by then must not fire either.
     fn gap(&self, now: Now) -> Option<Duration> {
         let last = self.last.filter(|last| last.boot_id == now.boot_id)?;
         let due = self.next_deadline().boot?.max(last.boot);
-        let late = Duration::from_millis(now.boot.0.saturating_sub(due.0));
-        let away = late > GAP_MIN && !mutation::on(Mutation::WrongClockOverSuspend);
-        away.then_some(late)
+        let since = |at: Boot| Duration::from_millis(now.boot.0.saturating_sub(at.0));
+        let away = since(due) > GAP_MIN && !mutation::on(Mutation::WrongClockOverSuspend);
+        away.then(|| since(last.boot))
     }
 
     /// When to call next with a tick if nothing else happens.

@@ -61,6 +61,7 @@ impl Apply<'_> {
             Next::Hold { .. } => TaskState::Paused,
         };
         self.check_task(ended.task, target)?;
+        self.check_attempt_edge(ended.task, AttemptState::Ended)?;
         self.close_attempt(ended)?;
         self.count_spawn(ended.class);
         let lane = || ended.class.map_or(TaskReason::Lane, TaskReason::Backoff);

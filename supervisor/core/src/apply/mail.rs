@@ -94,6 +94,7 @@ impl Apply<'_> {
             return Err(self.unknown("new question"));
         }
         self.run(*generation)?;
+        self.task(*task)?;
         self.state.facts.batch.last_question = *id;
         let question = Question {
             task: *task,

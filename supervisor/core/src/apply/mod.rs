@@ -12,13 +12,13 @@ use protocol::report::Usage;
 use crate::core::{Change, ReplayError};
 use crate::facts::{Batch, Facts, Run, Task};
 use crate::identity::Identity;
-use crate::machine::{BatchState, IllegalEdge, TaskState};
+use crate::machine::{AttemptState, BatchState, IllegalEdge, TaskState};
 use crate::plan::TaskIx;
 use crate::reason::{BatchReason, TaskReason};
 use crate::record::{Entry, Record};
 use crate::state::State;
 
-pub(crate) use run::sum;
+pub(crate) use run::{larger, sum};
 
 /// One record on its way into the state.
 pub(crate) struct Apply<'a> {
@@ -234,6 +234,21 @@ impl Apply<'_> {
             return Err(self.unknown("new generation"));
         }
         Ok(())
+    }
+
+    /// Checks a step of the open attempt, where there is one, before anything is changed.
+    fn check_attempt_edge(&self, ix: TaskIx, to: AttemptState) -> Result<(), ReplayError> {
+        let task = self.state.facts.tasks.get(ix.0 as usize);
+        let open = task.and_then(|task| task.attempt.as_ref());
+        let Some(mut state) = open.map(|attempt| attempt.state) else {
+            return Ok(());
+        };
+        // One proof may follow another.
+        if state == to && to == AttemptState::Proving {
+            return Ok(());
+        }
+        let step = state.become_(to);
+        step.map(|_| ()).map_err(|edge| self.illegal(edge))
     }
 
     fn check_attempt(&self, ix: TaskIx, no: AttemptNo) -> Result<(), ReplayError> {

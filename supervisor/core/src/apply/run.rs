@@ -27,6 +27,7 @@ impl Apply<'_> {
     ) -> Result<(), ReplayError> {
         self.check_new_generation(generation)?;
         self.check_task(ix, TaskState::Verifying)?;
+        self.check_attempt_edge(ix, AttemptState::Proving)?;
         let (seq, now) = (self.entry.seq, self.entry.now.boot);
         let task = self.task(ix)?;
         let Some(attempt) = &mut task.attempt else {

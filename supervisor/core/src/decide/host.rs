@@ -16,7 +16,8 @@ use crate::record::{Record, StopReason};
 
 impl Desk<'_> {
     pub(super) fn host_spawned(&mut self, generation: Generation, identity: Identity) {
-        let Some(run) = self.run(generation) else {
+        let wanted = self.run(generation);
+        let Some(run) = wanted.filter(|_| !self.is_unresolved(generation)) else {
             // Nobody wants it any more; it waits behind the gate and has done nothing.
             self.effect(Effect::KillHost { generation });
             return;
@@ -47,6 +48,7 @@ impl Desk<'_> {
         if self
             .run(generation)
             .is_none_or(|run| run.identity.is_some())
+            || self.is_unresolved(generation)
         {
             return;
         }

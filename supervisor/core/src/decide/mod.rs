@@ -27,6 +27,7 @@ use crate::live::{LiveRuns, LiveTimer};
 use crate::machine::RunState;
 use crate::mutation::{self, Mutation};
 use crate::plan::{TaskIx, TaskSpec};
+use crate::reason::TaskReason;
 use crate::record::{Entry, Record, StopReason};
 use crate::state::{State, apply};
 use crate::time::Now;
@@ -117,7 +118,11 @@ impl<'a> Desk<'a> {
                 durable,
                 injected,
             } => {
-                self.run_over(generation, exit, durable, injected);
+                if !self.is_unresolved(generation) {
+                    self.run_over(generation, exit, durable, injected);
+                }
+                // Some agents say only in their result what they used.
+                self.pause_if_spent();
             }
             Input::Tick => self.fire_timers(),
             Input::Operator { reply, command } => self.operator(reply, command),
@@ -181,6 +186,15 @@ impl<'a> Desk<'a> {
 
     fn run(&self, generation: Generation) -> Option<&Run> {
         self.state.facts.runs.get(&generation)
+    }
+
+    /// A run of an earlier term that could not be judged: only the next take-over may rule on it,
+    /// no word of a host of this term.
+    fn is_unresolved(&self, generation: Generation) -> bool {
+        self.live.get(generation).is_none()
+            && self
+                .run(generation)
+                .is_some_and(|run| matches!(self.task(run.task).reason, TaskReason::Unresolved(_)))
     }
 
     fn next_generation(&self) -> Generation {

@@ -59,9 +59,14 @@ impl Desk<'_> {
                 mode,
                 attempts,
                 note,
-            } => self.each_task(tasks, |desk, ix| {
-                desk.retry_task(ix, mode, attempts, note.as_ref())
-            }),
+            } => {
+                if let Err(refusal) = note.as_deref().map_or(Ok(()), check_length) {
+                    return self.refuse(reply, refusal);
+                }
+                self.each_task(tasks, |desk, ix| {
+                    desk.retry_task(ix, mode, attempts, note.as_ref())
+                })
+            }
             OperatorCommand::Skip { tasks, as_done } => {
                 self.each_task(tasks, |desk, ix| desk.skip_task(ix, as_done))
             }
@@ -127,7 +132,9 @@ impl Desk<'_> {
                 expires,
             });
             ids.push(id);
-            let Some(generation) = self.agent_run(*ix) else {
+            // A run that could not be judged has no wire: the message waits for the next one.
+            let wired = self.agent_run(*ix);
+            let Some(generation) = wired.filter(|run| !self.is_unresolved(*run)) else {
                 continue;
             };
             if mode == SteerMode::Restart {
@@ -155,13 +162,7 @@ impl Desk<'_> {
             let text = format!("{id} is {}: nobody is there to read a message", task.state);
             return Err(Refusal::WrongState(text.into()));
         }
-        if text.is_empty() || text.len() > TEXT_MAX {
-            let text = format!(
-                "a message has 1 to {TEXT_MAX} bytes, this one {}",
-                text.len()
-            );
-            return Err(Refusal::Limit(text.into()));
-        }
+        check_length(text)?;
         if self
             .index()
             .mail
@@ -247,9 +248,20 @@ impl Desk<'_> {
         let (to, reason) = (BatchState::Paused, BatchReason::Operator);
         self.record(Record::BatchMoved { to, reason });
         if now {
-            self.stop_all(StopReason::Interrupted, GRACE);
+            self.stop_agents();
         }
         vec!["the batch is paused until `resume`".into()]
+    }
+
+    /// Ends agent runs only: a proof spends nothing, and would begin anew at once.
+    fn stop_agents(&mut self) {
+        let live: Vec<TaskIx> = self.index().live.keys().copied().collect();
+        for ix in live {
+            let judged = !matches!(self.task(ix).reason, TaskReason::Unresolved(_));
+            if let Some(generation) = self.agent_run(ix).filter(|_| judged) {
+                self.stop(generation, StopReason::Interrupted, GRACE);
+            }
+        }
     }
 
     fn pause_task(&mut self, ix: TaskIx, now: bool) -> &'static str {
@@ -450,7 +462,7 @@ impl Desk<'_> {
                 "is tried again"
             }
         };
-        if let Some(text) = note.filter(|text| !text.is_empty() && text.len() <= TEXT_MAX) {
+        if let Some(text) = note {
             let id = self.facts().batch.last_message.next();
             let (mode, text) = (SteerMode::Boundary, (*text).clone());
             self.record(Record::MessageQueued {
@@ -519,4 +531,16 @@ impl Desk<'_> {
             }
         }
     }
+}
+
+/// Whether a text can be a message.
+fn check_length(text: &str) -> Result<(), Refusal> {
+    if text.is_empty() || text.len() > TEXT_MAX {
+        let text = format!(
+            "a message has 1 to {TEXT_MAX} bytes, this one {}",
+            text.len()
+        );
+        return Err(Refusal::Limit(text.into()));
+    }
+    Ok(())
 }

@@ -9,6 +9,7 @@ use protocol::report::{Event, RunResult, Started, Usage, excerpt};
 
 use super::{Desk, GRACE};
 use crate::effect::{Answer, Effect, Refusal};
+use crate::facts::Facts;
 use crate::input::{ReplyId, WireFault};
 use crate::live::{Gate, LINGER_MAX, LiveTimer};
 use crate::machine::{AccountState, BatchState, MessageState, QuestionState, RunState};
@@ -219,8 +220,18 @@ impl Desk<'_> {
         if reached(spec.limits, spent).is_some() {
             self.stop(generation, StopReason::Budget, GRACE);
         }
-        let batch = &self.facts().batch;
-        let live = self.facts().runs.values().map(|run| run.usage);
+        self.pause_if_spent();
+    }
+
+    /// Looks at what ended runs used and at what live ones say that they used, noted or not.
+    pub(super) fn pause_if_spent(&mut self) {
+        let Facts { batch, runs, .. } = self.facts();
+        let live = runs.iter().map(|(generation, run)| {
+            let said = self.live.get(*generation);
+            said.map_or(run.usage, |live| {
+                crate::apply::larger(run.usage, live.usage)
+            })
+        });
         let all = live.fold(batch.usage, crate::apply::sum);
         if let Some(limit) = reached(batch.settings.limits, all) {
             self.pause_for_limit(limit);
@@ -234,7 +245,21 @@ impl Desk<'_> {
         }
         let (to, reason) = (BatchState::Paused, BatchReason::Limit(limit));
         self.record(Record::BatchMoved { to, reason });
-        self.stop_all(StopReason::Interrupted, GRACE);
+        if limit == BatchLimit::Wall {
+            self.stop_all(StopReason::Interrupted, GRACE);
+            return;
+        }
+        // A proof under way spends nothing: it may show that the work is done.
+        let runs = self.facts().runs.iter();
+        let agents: Vec<Generation> = runs
+            .filter(|(_, run)| run.kind == RunKind::Agent)
+            .map(|(generation, _)| *generation)
+            .collect();
+        for generation in agents {
+            if self.live.get(generation).is_some() || self.is_intended(generation) {
+                self.stop(generation, StopReason::Interrupted, GRACE);
+            }
+        }
     }
 
     /// A probing attempt works: its account's limit is over.

@@ -12,7 +12,7 @@ use super::Desk;
 use super::failure::{Failure, failed, fault_text, reported, vanished};
 use crate::identity::Exit;
 use crate::live::Live;
-use crate::machine::{AccountState, BatchState, MessageState, TaskState};
+use crate::machine::{AccountState, BatchState, MessageState, RunState, TaskState};
 use crate::mutation::{self, Mutation};
 use crate::plan::{AutoResume, MaxFailures, OnFailure, RetryMode, TaskIx};
 use crate::reason::{AccountReason, BatchReason, TaskReason};
@@ -41,8 +41,11 @@ impl Desk<'_> {
         };
         let (ix, kind, noted) = (run.task, run.kind, run.usage);
         let stop = run.stop.map(|(reason, _)| reason);
-        let counts = stop.is_none_or(StopReason::late_result_counts)
-            || mutation::on(Mutation::LateResultAfterCancel);
+        // Its identity is durable before its gate opens: a result without one is not of this run.
+        let begun = run.state != RunState::Intended;
+        let counts = begun
+            && (stop.is_none_or(StopReason::late_result_counts)
+                || mutation::on(Mutation::LateResultAfterCancel));
         if let (None, true, Some(result)) = (&run.result, counts, durable) {
             self.record(Record::RunFinished {
                 generation,

@@ -8,11 +8,14 @@ use crate::machine::{AccountState, BatchState, TaskState};
 use crate::plan::{AgentIx, RetryMode, TaskIx};
 use crate::reason::TaskReason;
 use crate::record::{AttemptStarted, Record};
+use crate::time::Deadline;
+use crate::timers::Timer;
 
 impl Desk<'_> {
     /// Goes on with open attempts, then fills free lanes.
     pub(super) fn schedule(&mut self) {
         self.continue_idle();
+        self.wait_for_date();
         while let Some(ix) = self.next_to_start() {
             if self.index().unmet[ix.0 as usize] > 0 {
                 self.wait_for_dependency(ix);
@@ -76,6 +79,18 @@ impl Desk<'_> {
             self.continue_attempt(ix);
         }
         self.bury_mail();
+    }
+
+    /// The wall clock may have been set back over a date that had come: it comes again.
+    fn wait_for_date(&mut self) {
+        let batch = &self.facts().batch;
+        let running = batch.state == BatchState::Running;
+        let date = batch.settings.not_before;
+        let date = date.filter(|at| running && *at > self.now.wall);
+        if let Some(at) = date {
+            let timers = &mut self.state.index.timers;
+            timers.arm(Timer::NotBefore, Some(Deadline::Wall(at)));
+        }
     }
 
     fn next_to_start(&self) -> Option<TaskIx> {

@@ -94,8 +94,9 @@ impl Desk<'_> {
         let generation = attempt.run;
         // A result that is in counts; only its proof or its host's end is missing, and both have
         // limits of their own.
+        let worked = attempt.result.is_some();
         let finished = self.run(generation).is_none_or(|run| run.result.is_some());
-        if !finished {
+        if !worked && !finished {
             self.stop(generation, StopReason::Timeout, GRACE);
         }
     }

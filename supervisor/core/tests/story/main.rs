@@ -9,6 +9,21 @@
 mod harness;
 
 mod account;
+mod accounts;
 mod classes;
+mod clocks;
+mod edges;
 mod frontier;
+mod journals;
 mod lost;
+mod mail;
+mod mail_refusals;
+mod operator;
+mod questions;
+mod random;
+mod reconcile;
+mod recover;
+mod reopen;
+mod retries;
+mod settle;
+mod usage;

@@ -7,7 +7,7 @@ mod world;
 
 pub(crate) use plan::{PlanBuilder, batch};
 pub(crate) use verbs::{caps, failed, ok, said, used};
-pub(crate) use world::World;
+pub(crate) use world::{Pulse, World};
 
 pub(crate) use std::time::Duration;
 
@@ -28,7 +28,7 @@ pub(crate) use supervisor_core::plan::{
 pub(crate) use supervisor_core::reason::{AccountReason, BatchLimit, BatchReason, TaskReason};
 pub(crate) use supervisor_core::reconcile::{Letter, ProcessFact, ResultFact, RunFacts};
 pub(crate) use supervisor_core::record::{Entry, Next, Record, StopReason};
-pub(crate) use supervisor_core::time::{Boot, BootId, Deadline, Now, Wall};
+pub(crate) use supervisor_core::time::{Boot, Deadline, Wall};
 
 /// That many seconds.
 pub(crate) const fn secs(seconds: u64) -> Duration {
