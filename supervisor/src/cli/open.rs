@@ -11,16 +11,22 @@ use supervisor_core::plan::TaskIx;
 use supervisor_core::time::BootId;
 
 use crate::cli::error::{CliError, Code};
+use crate::cli::pace;
 use crate::cli::target::{self, Candidate, Target};
 use crate::control::wire::RunActivity;
 use crate::driver::clock::Clock;
-use crate::process::identity::Machine;
+use crate::process::identity::{Machine, start_ticks};
 use crate::process::recorded::{Field, Proven, Refused};
 use crate::store::index::{self, IndexEntry};
 use crate::store::lock::{self, Holder, LockState};
 use crate::store::{Check, RealDisk, StateDir, StateRoot, StoreError, load};
 use crate::view::time::LocalTime;
 use crate::view::{HostFact, Presence, View};
+
+/// Looks at a lock whose holder is gone (two seconds; it takes a millisecond): a child of a killed
+/// supervisor shares its lock until it begins its own program. Nobody holds the batch then, and to
+/// say so is wrong in both directions: `run` would be refused, `status` would show a dead one alive.
+const LEAVING_LOOKS_MAX: u32 = 10;
 
 impl From<StoreError> for CliError {
     fn from(error: StoreError) -> Self {
@@ -231,7 +237,15 @@ impl Found {
     /// # Errors
     /// When the lock can not be looked at (10).
     pub fn lock(&self) -> Result<LockState, CliError> {
-        Ok(lock::state(&self.dir)?)
+        let mut state = lock::state(&self.dir)?;
+        for _ in 0..LEAVING_LOOKS_MAX {
+            if !is_leaving(&state) {
+                break;
+            }
+            pace::before_next_look();
+            state = lock::state(&self.dir)?;
+        }
+        Ok(state)
     }
 
     /// The live supervisor, where there is one that has written itself down.
@@ -407,6 +421,16 @@ pub fn local_time() -> LocalTime {
     }
 }
 
+/// Whether the process that wrote itself into the lock is no more.
+fn is_leaving(lock: &LockState) -> bool {
+    match lock {
+        LockState::Held(Some(holder)) => {
+            holder.start_ticks != 0 && start_ticks(holder.pid).ok() != Some(holder.start_ticks)
+        }
+        LockState::Held(None) | LockState::Free => false,
+    }
+}
+
 fn presence(lock: &LockState, facts: &Facts) -> Presence {
     let last = facts.batch.supervisor.as_ref().map(|identity| identity.pid);
     match lock {
@@ -454,4 +478,32 @@ pub fn shown(path: &Path) -> String {
         .ok()
         .and_then(|here| path.strip_prefix(here).ok().map(Path::to_owned));
     relative.as_deref().unwrap_or(path).display().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_whose_holder_is_gone_is_being_left() {
+        let us = std::process::id();
+        let ours = start_ticks(us).unwrap();
+        let held = |pid, start_ticks| {
+            let socket = PathBuf::new();
+            LockState::Held(Some(Holder {
+                pid,
+                start_ticks,
+                socket,
+            }))
+        };
+        assert!(!is_leaving(&held(us, ours)), "it lives");
+        assert!(
+            is_leaving(&held(us, ours + 1)),
+            "its number is another's now"
+        );
+        assert!(is_leaving(&held(u32::MAX, 1)), "there is no such process");
+        assert!(!is_leaving(&held(us, 0)), "without procfs nothing is known");
+        assert!(!is_leaving(&LockState::Held(None)));
+        assert!(!is_leaving(&LockState::Free));
+    }
 }

@@ -13,7 +13,7 @@ use crate::cli::open::{Found, Opened};
 use crate::process::identity::{Machine, start_ticks};
 use crate::process::recorded::{Field, Proven, Refused};
 use crate::process::scan;
-use crate::store::{LockState, lock};
+use crate::store::LockState;
 use crate::view::processes::{ProcessRow, ProcessState, Role};
 
 /// Longest command line shown, bytes.
@@ -107,7 +107,7 @@ impl Census {
             task: None,
             run: None,
         };
-        Ok(match lock::state(&batch.dir)? {
+        Ok(match batch.lock()? {
             LockState::Held(Some(holder)) => {
                 let why = "it holds the lock of the batch's folder and wrote itself down in it";
                 let mut row =

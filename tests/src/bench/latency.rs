@@ -136,13 +136,17 @@ pub fn steer() -> Vec<Row> {
     let sync = floor::fdatasync(&world.path("state"));
     let echo = floor::pipe_echo();
     let plain = |what: &str, value| Row::plain("steer", what.to_owned(), value, "ms");
-    let shown: Vec<&str> = rungs.split_whitespace().collect();
+    let ladder = ["queued", "sent", "injected", "seen"];
+    let shown: Vec<&str> = rungs
+        .split_whitespace()
+        .filter(|word| ladder.contains(word))
+        .collect();
     vec![
         plain("pipe echo, median", echo),
         plain("append and fdatasync, median", sync),
         plain("start of the command line, median", start),
         plain(
-            &format!("steer --wait seen ({})", shown.join(" ")),
+            &format!("steer --wait seen ({})", shown.join(", ")),
             median(times),
         )
         .limited(10.0 * echo + 3.0 * sync + start),

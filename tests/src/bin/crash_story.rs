@@ -1,21 +1,30 @@
 //! Kills the supervisor again and again and judges what it left: `crash_story [KILLS]`. As
-//! `crash_story task RECORD LOCKS ID` it is one task of that batch.
+//! `crash_story task RECORD LOCKS PERMITS ID` it is one task of that batch.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use supervisor_tests::clock::wall_ns;
-use supervisor_tests::crash::{Script, play, record::play_task};
+use supervisor_tests::crash::{
+    Script, play,
+    record::{Part, play_task},
+};
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     match args.as_slice() {
-        [_, "task", record, locks, id] => {
-            match play_task(Path::new(record), Path::new(locks), id) {
+        [_, "task", record, locks, permits, task] => {
+            let [record, locks, permits] = [record, locks, permits].map(Path::new);
+            match play_task(Part {
+                record,
+                locks,
+                permits,
+                task,
+            }) {
                 Ok(()) => ExitCode::SUCCESS,
-                Err(error) => say(&format!("{id}: {error}\n"), ExitCode::FAILURE),
+                Err(error) => say(&format!("{task}: {error}\n"), ExitCode::FAILURE),
             }
         }
         [_] => story(200),

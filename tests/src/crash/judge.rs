@@ -165,6 +165,14 @@ fn judge_journal(evidence: &mut Evidence, script: &Script, journal: &[Value]) {
         .filter(|record| class(record).as_deref() == Some("lost"))
         .collect();
     evidence.count("attempts that ended `lost`", lost.len());
+    let mut losses: BTreeMap<Option<u64>, usize> = BTreeMap::new();
+    for record in &lost {
+        *losses
+            .entry(record.get("task").and_then(Value::as_u64))
+            .or_default() += 1;
+    }
+    let most = losses.into_values().max().unwrap_or_default();
+    evidence.count("most of them of one task", most);
     let consumed = |record: &&&Value| record.get("consumed") != Some(&Value::Bool(false));
     let consuming = lost
         .iter()

@@ -9,6 +9,7 @@ pub mod judge;
 pub mod observe;
 pub mod record;
 
+use std::fs::OpenOptions;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -37,7 +38,7 @@ pub struct Script {
     pub concurrency: usize,
     /// What makes the moments repeatable, as far as a real machine allows.
     pub seed: u64,
-    /// The program that plays a task: `PROGRAM task RECORD LOCKS ID`.
+    /// The program that plays a task: `PROGRAM task RECORD LOCKS PERMITS ID`.
     pub task_program: PathBuf,
 }
 
@@ -75,6 +76,7 @@ pub fn play(script: &Script) -> Evidence {
     std::fs::create_dir(world.path("locks")).expect("a folder for the tasks' locks");
     world.write("crash.yml", &batch_file(&world, script));
     let observer = Observer::start(&world);
+    permit(&world, 0);
     let (lives, trouble) = live_and_die(&world, script, &record);
     let observations = observer.stop();
     judge::judge(&world, script, &lives, trouble, observations)
@@ -86,18 +88,26 @@ fn live_and_die(world: &World, script: &Script, record: &Record) -> (Vec<Life>, 
     let mut random = Random::new(script.seed);
     let mut lives = Vec::new();
     let mut trouble = Vec::new();
-    for kill in 0..script.kills {
+    for kill in 0..=script.kills {
         let moment = Moment::draw(&mut random, kill, script);
+        permit(world, moment.permits);
         let started = wall_ns();
         let mut supervisor = world.start("run", &["run", "crash.yml"]);
         let pid = supervisor.pid();
-        if !moment.wait(record, &mut supervisor) {
+        let mut alive_until = started;
+        if moment.wait(record, &mut supervisor) {
+            alive_until = wall_ns();
+            supervisor.kill();
+            if kill == script.kills {
+                trouble.push(format!("the last run was not over after {HANG:?}"));
+            }
+        } else {
+            // It ended by itself, who knows when.
             let code = supervisor.end(world);
-            trouble.push(early_end(world, kill, code));
-            return (lives, trouble);
+            if kill < script.kills || code != Some(0) {
+                trouble.push(early_end(world, kill, code));
+            }
         }
-        let alive_until = wall_ns();
-        supervisor.kill();
         let ended = wall_ns();
         lives.push(Life {
             pid,
@@ -105,33 +115,23 @@ fn live_and_die(world: &World, script: &Script, record: &Record) -> (Vec<Life>, 
             alive_until,
             ended,
         });
-    }
-    let last = Moment {
-        ends: usize::MAX,
-        extra: Duration::ZERO,
-        limit: HANG,
-    };
-    let started = wall_ns();
-    let mut supervisor = world.start("run", &["run", "crash.yml"]);
-    let pid = supervisor.pid();
-    if last.wait(record, &mut supervisor) {
-        trouble.push(format!("the last run was not over after {HANG:?}"));
-        supervisor.kill();
-    } else {
-        let code = supervisor.end(world);
-        if code != Some(0) {
-            trouble.push(early_end(world, script.kills, code));
+        if !trouble.is_empty() {
+            break;
         }
     }
-    let ended = wall_ns();
-    lives.push(Life {
-        pid,
-        started,
-        // It ended by itself, who knows when.
-        alive_until: started,
-        ended,
-    });
     (lives, trouble)
+}
+
+/// Lets so many tasks come to their end, all in all.
+fn permit(world: &World, ends: usize) {
+    let permits = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(world.path("permits"));
+    let length = u64::try_from(ends).unwrap_or(u64::MAX);
+    let longer = permits.and_then(|file| file.set_len(length));
+    longer.expect("permits can be given");
 }
 
 fn early_end(world: &World, kills: usize, code: Option<i32>) -> String {
@@ -142,6 +142,8 @@ fn early_end(world: &World, kills: usize, code: Option<i32>) -> String {
 /// When to kill.
 #[derive(Debug)]
 struct Moment {
+    /// So many tasks may have ended by then.
+    permits: usize,
     /// Not before this many ends of tasks are recorded,
     ends: usize,
     /// and then after this;
@@ -151,22 +153,46 @@ struct Moment {
 }
 
 impl Moment {
-    /// Two of three kills are spread over the batch's progress, the third falls into the start.
+    /// Every few kills as many tasks may end as there are lanes, and the kill falls behind their ends
+    /// or among them. Between that nothing gets done: lives are cut at any moment, most of them while
+    /// they find out what the one before left. So each task is lost several times, but not nearly as
+    /// often in a row as a quarantine takes.
     fn draw(random: &mut Random, kill: usize, script: &Script) -> Self {
-        if random.below(3) == 0 {
-            let limit = Duration::from_micros(random.below(60_000));
+        let step = (script.concurrency * script.kills / script.tasks.max(1)).max(1);
+        let due = |kill: usize| {
+            let ends = (kill / step + 1) * step * script.tasks / script.kills.max(1);
+            // The last life has something left to do.
+            ends.min(script.tasks.saturating_sub(1))
+        };
+        if kill == script.kills {
             return Self {
+                // An end whose result was not durable comes twice.
+                permits: script.tasks * 100,
                 ends: usize::MAX,
                 extra: Duration::ZERO,
-                limit,
+                limit: HANG,
             };
         }
-        // The last tenth of the tasks is left for the last life.
-        let ends = script.tasks * 9 * kill / (script.kills.max(1) * 10);
+        let permits = due(kill);
+        let new = permits - kill.checked_sub(step).map_or(0, due);
+        if kill.is_multiple_of(step) && new > 0 {
+            let missing = match random.below(4) {
+                0 => random.below(u64::try_from(new).unwrap_or(1)),
+                _ => 0,
+            };
+            return Self {
+                permits,
+                ends: permits - usize::try_from(missing).unwrap_or_default(),
+                extra: Duration::from_micros(random.below(10_000)),
+                limit: HANG,
+            };
+        }
+        let longest = if random.below(5) < 3 { 30_000 } else { 150_000 };
         Self {
-            ends,
-            extra: Duration::from_micros(random.below(80_000)),
-            limit: HANG,
+            permits,
+            ends: usize::MAX,
+            extra: Duration::ZERO,
+            limit: Duration::from_micros(random.below(longest)),
         }
     }
 
@@ -200,6 +226,7 @@ fn batch_file(world: &World, script: &Script) -> String {
             "task".as_ref(),
             &world.path("record"),
             &world.path("locks"),
+            &world.path("permits"),
             id.as_ref(),
         ]
         .map(|part| format!("{:?}", part.display().to_string()));

@@ -10,6 +10,11 @@ use std::time::Duration;
 use crate::clock::{pause, wall_ns};
 use crate::random::Random;
 
+/// Longest work of a task, microseconds.
+const WORK_MAX_US: u64 = 20_000;
+/// Between two looks for a permit.
+const PERMIT_EVERY: Duration = Duration::from_millis(3);
+
 /// What a line says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum What {
@@ -96,15 +101,28 @@ fn parse(line: &str) -> Option<Line> {
     })
 }
 
-/// What a task does: locks, records its start, works for a random time, records its end. Half of
-/// them are short and the others up to 100 ms long, so that a task is seldom lost many times in a
-/// row however often the supervisor dies.
+/// What one task is told on its command line.
+#[derive(Debug, Clone, Copy)]
+pub struct Part<'a> {
+    /// The file in which all tasks record.
+    pub record: &'a Path,
+    /// The folder of locks, one file a task.
+    pub locks: &'a Path,
+    /// Each byte of this file lets one task come to its end.
+    pub permits: &'a Path,
+    /// The task.
+    pub task: &'a str,
+}
+
+/// What a task does: locks, records its start, works for a random time, waits until one more task
+/// may end, records its end. So the story, not the machine, says how far the batch is at each kill.
 ///
 /// # Errors
 /// When its files can not be opened, locked or written.
-pub fn play_task(record: &Path, locks: &Path, task: &str) -> std::io::Result<()> {
-    let mut record = OpenOptions::new().append(true).open(record)?;
-    let lock = File::create(locks.join(task))?;
+pub fn play_task(part: Part<'_>) -> std::io::Result<()> {
+    let Part { task, .. } = part;
+    let mut record = OpenOptions::new().append(true).open(part.record)?;
+    let lock = File::create(part.locks.join(task))?;
     match lock.try_lock() {
         Ok(()) => write(&mut record, "start", task)?,
         Err(TryLockError::WouldBlock) => {
@@ -114,9 +132,11 @@ pub fn play_task(record: &Path, locks: &Path, task: &str) -> std::io::Result<()>
         Err(TryLockError::Error(error)) => return Err(error),
     }
     let seed = u64::from(std::process::id()) ^ u64::try_from(wall_ns()).unwrap_or_default();
-    let mut random = Random::new(seed);
-    let longest = if random.below(2) == 0 { 5_000 } else { 100_000 };
-    pause(Duration::from_micros(random.below(longest)));
+    pause(Duration::from_micros(Random::new(seed).below(WORK_MAX_US)));
+    let ended = Record::read(part.record);
+    while u64::try_from(ended.ends()).unwrap_or(u64::MAX) >= part.permits.metadata()?.len() {
+        pause(PERMIT_EVERY);
+    }
     write(&mut record, "end", task)
 }
 
@@ -130,30 +150,51 @@ fn write(record: &mut File, what: &str, task: &str) -> std::io::Result<()> {
 mod tests {
     use super::*;
 
+    /// A folder with an empty record and one permit.
+    struct Stage {
+        folder: tempfile::TempDir,
+        record: Record,
+    }
+
+    impl Stage {
+        fn new() -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let record = Record::new(&folder.path().join("record"));
+            std::fs::write(folder.path().join("permits"), ".").unwrap();
+            Self { folder, record }
+        }
+
+        fn play(&self) -> std::io::Result<()> {
+            let folder = self.folder.path();
+            play_task(Part {
+                record: &folder.join("record"),
+                locks: folder,
+                permits: &folder.join("permits"),
+                task: "t-1",
+            })
+        }
+    }
+
     #[test]
     fn a_task_records_its_start_and_its_end() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("record");
-        let record = Record::new(&path);
-        play_task(&path, folder.path(), "t-1").unwrap();
-        let lines = record.lines();
+        let stage = Stage::new();
+        stage.play().unwrap();
+        let lines = stage.record.lines();
         assert_eq!([lines[0].what, lines[1].what], [What::Start, What::End]);
         assert!(lines.iter().all(|line| line.task == "t-1"));
         assert!(lines[0].at <= lines[1].at);
-        assert_eq!(record.ends(), 1);
+        assert_eq!(stage.record.ends(), 1);
     }
 
     #[test]
     fn a_second_copy_records_that_it_met_the_first() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("record");
-        let record = Record::new(&path);
-        let first = File::create(folder.path().join("t-1")).unwrap();
+        let stage = Stage::new();
+        let first = File::create(stage.folder.path().join("t-1")).unwrap();
         first.lock().unwrap();
-        assert!(play_task(&path, folder.path(), "t-1").is_err());
-        assert_eq!(record.lines()[0].what, What::Overlap);
+        assert!(stage.play().is_err());
+        assert_eq!(stage.record.lines()[0].what, What::Overlap);
         drop(first);
-        play_task(&path, folder.path(), "t-1").unwrap();
-        assert_eq!(record.lines()[1].what, What::Start);
+        stage.play().unwrap();
+        assert_eq!(stage.record.lines()[1].what, What::Start);
     }
 }
