@@ -10,6 +10,7 @@ mod harness;
 
 mod account;
 mod accounts;
+mod batch;
 mod classes;
 mod clocks;
 mod edges;
@@ -24,6 +25,7 @@ mod random;
 mod reconcile;
 mod recover;
 mod reopen;
+mod results;
 mod retries;
 mod settle;
 mod usage;
