@@ -6,4 +6,6 @@ pub mod crash;
 pub mod random;
 pub mod sim;
 pub mod source;
+pub mod sweep;
 pub mod world;
+pub mod zoo;
