@@ -84,15 +84,13 @@ impl Outside {
         self.folder.join("precious")
     }
 
-    #[track_caller]
-    fn assert_untouched(&self) {
-        let text = std::fs::read_to_string(self.precious()).unwrap();
-        assert_eq!(text, "untouched\n");
-        let names: Vec<_> = std::fs::read_dir(&self.folder)
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name())
-            .collect();
-        assert_eq!(names, ["precious"], "the product followed a link");
+    /// What something did to it.
+    fn touched(&self) -> Option<String> {
+        let text = std::fs::read_to_string(self.precious()).unwrap_or_default();
+        let entries = std::fs::read_dir(&self.folder).unwrap();
+        let names: Vec<_> = entries.map(|entry| entry.unwrap().file_name()).collect();
+        let same = text == "untouched\n" && names == ["precious"];
+        (!same).then(|| format!("{names:?}, {text:?}"))
     }
 }
 
@@ -135,6 +133,7 @@ const PLANTS: [(&str, &str); 8] = [
 
 #[test]
 fn a_link_that_an_agent_plants_is_not_followed() {
+    let mut followed = Vec::new();
     for (what, plant) in PLANTS {
         let world = World::new();
         let outside = Outside::new(&world);
@@ -172,8 +171,14 @@ fn a_link_that_an_agent_plants_is_not_followed() {
             steered.stderr
         );
         println!("{what}: run {:?}, again {:?}", ran.code, again.code);
-        outside.assert_untouched();
+        if outside.touched().is_some() {
+            followed.push(what);
+        }
     }
+    assert!(
+        followed.is_empty(),
+        "links that were followed: {followed:?}"
+    );
 }
 
 #[test]
@@ -187,5 +192,5 @@ fn a_link_in_the_working_folder_is_not_followed() {
     );
     let ran = world.supervisor(&["run", "zoo.yml"]);
     assert!(ran.code.is_some_and(|code| code != 70), "{}", ran.stderr);
-    outside.assert_untouched();
+    assert_eq!(outside.touched(), None);
 }

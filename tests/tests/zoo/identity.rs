@@ -184,9 +184,7 @@ fn edit_journal(edit: impl Fn(&str, i32, u32) -> String) -> Edited {
 
 /// Whether a line of the journal holds the identity of a host.
 fn names_host(line: &serde_json::Value) -> bool {
-    line["record"].get("run_identified").is_some()
-        || line["record"].get("host_spawned").is_some()
-        || line.to_string().contains("\"start_ticks\"") && line.to_string().contains("\"run\"")
+    line["record"].get("run_spawned").is_some()
 }
 
 /// A line with the checksum that its edited text needs: the CRC-32 of all bytes but its digits.
