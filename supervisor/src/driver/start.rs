@@ -15,7 +15,7 @@ use supervisor_core::plan::{AgentIx, RetryMode, SpecIx};
 use crate::batch_file::render::{DependencyResult, RenderContext, RenderError, Renderer};
 use crate::batch_file::work::{AgentWork, BatchWork, TaskWork};
 use crate::driver::run_files::{self, Unreadable};
-use crate::process::scan::{TOKEN_VARIABLE, token_text};
+use crate::process::tag::{TOKEN_VARIABLE, token_text};
 use crate::store::StateDir;
 
 /// Time from `stop` or the end of stdin to the kill of the run's tree.
