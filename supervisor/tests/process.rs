@@ -325,18 +325,14 @@ fn a_host_that_ended_well_is_believed_and_costs_no_search() {
     assert_eq!(ends, [(Exit::Code(0), Cleared::CLEAN)]);
 }
 
-/// Needs a cgroup of ours; says so and passes where there is none.
+/// Whether runs can have cgroups here; says so where they can not.
 fn has_cgroups() -> bool {
-    match launcher("/bin/true").cgroup() {
-        Ok(parent) => {
-            parent.remove();
-            true
-        }
-        Err(missing) => {
-            println!("not tested here: {missing}");
-            false
-        }
+    let launcher = launcher("/bin/true");
+    let parent = launcher.cgroup();
+    if let Err(missing) = &parent {
+        writeln!(std::io::stderr(), "not tested here: {missing}").unwrap();
     }
+    parent.is_ok()
 }
 
 #[test]
