@@ -254,7 +254,7 @@ impl Desk<'_> {
     }
 
     /// Ends agent runs only: a proof spends nothing, and would begin anew at once.
-    fn stop_agents(&mut self) {
+    pub(super) fn stop_agents(&mut self) {
         let live: Vec<TaskIx> = self.index().live.keys().copied().collect();
         for ix in live {
             let judged = !matches!(self.task(ix).reason, TaskReason::Unresolved(_));

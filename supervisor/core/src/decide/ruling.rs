@@ -145,12 +145,25 @@ impl Desk<'_> {
         }
     }
 
-    /// Whether verify runs may start: they spend nothing, so only a stop or a bad disk forbids.
+    /// Whether verify runs may start: they are no agent's work, so a pause by the operator or by a
+    /// limit does not hold them; a stop does, and a disk that takes no records.
     pub(super) fn may_prove(&self) -> bool {
         let batch = &self.facts().batch;
         match batch.state {
             BatchState::Running => true,
-            BatchState::Paused => batch.reason == BatchReason::Operator,
+            BatchState::Paused => match batch.reason {
+                BatchReason::Operator | BatchReason::Limit(_) => true,
+                BatchReason::Working
+                | BatchReason::NeedsPerson
+                | BatchReason::Disk
+                | BatchReason::TaskFailed(_)
+                | BatchReason::TooManyFailures
+                | BatchReason::NothingStarts
+                | BatchReason::Until
+                | BatchReason::Drain
+                | BatchReason::Stop
+                | BatchReason::Settled => false,
+            },
             BatchState::Stopping => batch.reason != BatchReason::Stop,
             BatchState::Done | BatchState::Failed | BatchState::Interrupted => false,
         }

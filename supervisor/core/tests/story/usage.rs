@@ -397,3 +397,93 @@ fn a_limit_lets_proofs_under_way_finish() {
     );
     assert_eq!(world.ending(), Some(Ending::NeedsPerson));
 }
+
+/// The agent was done in time, and only its host's end comes after the limit: the proof is made.
+#[test]
+fn a_limit_lets_a_proof_begin_whose_result_is_there() {
+    let plan = batch()
+        .set(|settings| settings.limits = tokens(100))
+        .task("a")
+        .verified()
+        .task("b");
+    let mut world = World::start(plan);
+    world.begin("a");
+    world.begin("b");
+    let (a, b) = (world.run("a"), world.run("b"));
+    world.result("a", ok());
+    uses(&mut world, "b", used(100));
+    let reason = BatchReason::Limit(BatchLimit::Tokens);
+    assert_eq!(world.batch_at(), (BatchState::Paused, reason));
+    assert_eq!(world.stops_of(a), 0, "it has handed over its result");
+    assert_eq!(world.stops_of(b), 1);
+    world.exited_run(a, Exit::Code(0), None);
+    world.exited_run(b, Exit::Code(0), None);
+    assert_eq!(world.state("a"), TaskState::Verifying);
+    assert_eq!(world.ending(), None, "its proof is being made");
+    world.succeed("a");
+    assert_eq!(world.state("a"), TaskState::Done);
+    assert_eq!(world.ending(), Some(Ending::NeedsPerson));
+}
+
+/// The same for a proof that no supervisor was there for, whichever limit it is.
+#[test]
+fn the_next_supervisor_proves_what_is_done_although_a_limit_is_reached() {
+    let all = Limits {
+        turns: Some(10),
+        tokens: Some(100),
+        cost_micros: Some(1_000),
+        wall: Some(hours(1)),
+    };
+    let table = [
+        (use_of(10, 0, 0), BatchLimit::Turns),
+        (use_of(0, 100, 0), BatchLimit::Tokens),
+        (use_of(0, 0, 1_000), BatchLimit::Cost),
+        (use_of(0, 0, 0), BatchLimit::Wall),
+    ];
+    for (usage, limit) in table {
+        let plan = batch()
+            .set(|settings| settings.limits = all)
+            .task("a")
+            .verified()
+            .task("b")
+            .after(&["a"]);
+        let mut world = World::start(plan);
+        world.pulse = Pulse::Printing;
+        world.begin("a");
+        world.ends("a", ended_with(ok(), usage));
+        world.pass(hours(1));
+        let reached = (BatchState::Paused, BatchReason::Limit(limit));
+        assert_eq!(world.batch_at(), reached);
+        world.stop(supervisor_core::input::StopStage::Stop);
+        world.exited("a", Exit::Code(0));
+        assert_eq!(world.ending(), Some(Ending::Interrupted));
+        world.crash_and_lose();
+        assert_eq!(world.batch_at(), reached);
+        assert_eq!(world.state("a"), TaskState::Verifying);
+        assert_eq!(world.ending(), None, "its proof is being made");
+        world.succeed("a");
+        assert_eq!(
+            world.states(&["a", "b"]),
+            [TaskState::Done, TaskState::Ready],
+            "{limit:?}"
+        );
+        assert_eq!(world.ending(), Some(Ending::NeedsPerson));
+    }
+}
+
+/// Only a bad disk holds a proof back: nothing of it could be written down.
+#[test]
+fn a_proof_waits_for_the_disk() {
+    let mut world = World::start(batch().task("a").verified());
+    world.begin("a");
+    world.result("a", ok());
+    world.handle(Input::DiskFailed);
+    world.exited("a", Exit::Code(0));
+    let before = world.journal.len();
+    world.tick();
+    assert_eq!(world.journal.len(), before);
+    world.handle(Input::DiskRecovered);
+    assert_eq!(world.state("a"), TaskState::Verifying);
+    world.succeed("a");
+    assert_eq!(world.state("a"), TaskState::Done);
+}
