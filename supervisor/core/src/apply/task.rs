@@ -99,6 +99,7 @@ impl Apply<'_> {
         }
         task.epoch += 1;
         task.consumed = 0;
+        task.usage_before = task.usage;
         task.lost = 0;
         task.free_retries = 0;
         task.attempts_max = attempts;

@@ -216,7 +216,7 @@ impl Desk<'_> {
             self.record(Record::UsageNoted { generation, usage });
         }
         let spec = self.spec(ix);
-        let spent = crate::apply::sum(self.task(ix).usage, usage);
+        let spent = crate::apply::sum(self.task(ix).spent(), usage);
         if reached(spec.limits, spent).is_some() {
             self.stop(generation, StopReason::Budget, GRACE);
         }
