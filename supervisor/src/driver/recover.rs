@@ -34,8 +34,8 @@ pub struct Patience {
 }
 
 impl Patience {
-    /// A host's grace, and some time to kill its tree; then longer than the kernel takes to end
-    /// anything that it can end.
+    /// A host kills its tree at once when its stdin ends; this is many times what a large tree on a
+    /// busy machine takes. Then longer than the kernel takes to end anything that it can end.
     pub const USUAL: Patience = Patience {
         ending: Duration::from_secs(15),
         killing: Duration::from_secs(5),
