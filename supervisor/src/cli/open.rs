@@ -181,7 +181,7 @@ impl Shelf {
     }
 
     fn unnamed(&self) -> Result<usize, CliError> {
-        let here = here()?;
+        let here = here(self.entries.iter().map(|entry| entry.repository.as_path()))?;
         let is_here = |entry: &IndexEntry| here.contains(&entry.repository);
         let alone = self.entries.iter().filter(|entry| is_here(entry)).count() == 1;
         let mut candidates = Vec::with_capacity(self.entries.len());
@@ -208,11 +208,14 @@ impl From<&IndexEntry> for Found {
 }
 
 /// What makes a batch one of "this repository": the root of the repository around the working
-/// folder, else that folder itself.
-fn here() -> Result<Vec<PathBuf>, CliError> {
+/// folder, else that folder itself. That root is only looked for when a batch lies above the
+/// working folder: it could be no other's, and most commands are given where the batch is.
+fn here<'a>(mut known: impl Iterator<Item = &'a Path>) -> Result<Vec<PathBuf>, CliError> {
     let folder = current_dir()?;
     let mut roots = vec![folder.clone()];
-    if let Ok(repository) = git2::Repository::discover(&folder) {
+    if known.any(|batch| batch != folder && folder.starts_with(batch))
+        && let Ok(repository) = git2::Repository::discover(&folder)
+    {
         let root = repository.workdir().unwrap_or_else(|| repository.path());
         roots.extend(root.canonicalize().ok());
     }

@@ -444,7 +444,7 @@ mod tests {
         fs::write(&injected, "1\n3\n").unwrap();
         let start = prepare(&core, folder.path(), &[]).unwrap().start;
         assert_eq!(start.injected, [MessageId(1), MessageId(3)]);
-        fs::write(&injected, "?\n").unwrap();
+        fs::write(&injected, "what\n").unwrap();
         let refused = prepare(&core, folder.path(), &[]);
         assert!(
             matches!(refused, Err(StartError::Injected(_))),
