@@ -138,7 +138,7 @@ fn answer(mut replies: Replies, io: &mut Io<'_>) -> Result<Code, CliError> {
                     io.line(line)?;
                 }
             }
-            Reply::Messages { ids } => queued(&ids, io)?,
+            Reply::Messages { ids, at_ms } => queued(&ids, Wall(at_ms), io)?,
             Reply::Refused { code, text } => return Err(refused(code, text)),
             Reply::Moved { .. } | Reply::Activity { .. } | Reply::Changed { .. } => {}
         }
@@ -146,9 +146,9 @@ fn answer(mut replies: Replies, io: &mut Io<'_>) -> Result<Code, CliError> {
     Ok(Code::Ok)
 }
 
-fn queued(ids: &[MessageId], io: &mut Io<'_>) -> Result<(), CliError> {
+fn queued(ids: &[MessageId], at: Wall, io: &mut Io<'_>) -> Result<(), CliError> {
     for id in ids {
-        io.line(format_args!("{id} queued {}", Stamp(now())))?;
+        io.line(format_args!("{id} queued {}", Stamp(at)))?;
     }
     io.out.flush().map_err(CliError::output)
 }
@@ -172,7 +172,7 @@ fn follow(
             Err(error) => return Err(error.into()),
         };
         match reply {
-            Some(Reply::Messages { ids }) => queued(&ids, io)?,
+            Some(Reply::Messages { ids, at_ms }) => queued(&ids, Wall(at_ms), io)?,
             Some(Reply::Moved { id, state, at_ms }) => {
                 if has_left(&state) {
                     code = Code::Failed;

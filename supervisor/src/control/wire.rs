@@ -121,6 +121,9 @@ pub enum Reply {
     Messages {
         /// Their ids.
         ids: Vec<MessageId>,
+        /// When they were queued, by the supervisor's clock, as every later rung: milliseconds
+        /// since the epoch.
+        at_ms: i64,
     },
     /// A message moved (only after `Messages`, and only where a wait was asked for).
     Moved {

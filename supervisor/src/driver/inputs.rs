@@ -200,9 +200,9 @@ impl Driver<'_> {
 
     /// What a request from the inbox led to is durable.
     pub(super) fn settle_inbox(&mut self, waiting: Waiting, answer: &Answer) {
-        let text = match operator::reply(answer) {
+        let text = match operator::reply(answer, self.clock.now().wall) {
             Reply::Done { lines } => lines.join("; "),
-            Reply::Messages { ids } => {
+            Reply::Messages { ids, at_ms: _ } => {
                 let ids: Vec<String> = ids.iter().map(|id| format!("{id} queued")).collect();
                 ids.join("; ")
             }
