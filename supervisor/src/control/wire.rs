@@ -90,6 +90,8 @@ pub enum Want {
     },
     /// What each live run does now.
     Activity,
+    /// Look into the inbox again: a request was put there that may have come after the last look.
+    Inbox,
     /// Replies `Changed` lines until the supervisor ends.
     Watch,
 }

@@ -1,6 +1,7 @@
 //! Operators' requests: words of the control socket to commands of the core, and answers back.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use protocol::ids::{Generation, MessageId, TaskId};
@@ -66,6 +67,8 @@ pub enum Meaning {
     },
     /// Say what live runs do.
     Activity,
+    /// Read the inbox again.
+    Inbox,
     /// Tell every step from now on.
     Watch,
 }
@@ -93,6 +96,7 @@ pub fn understand(names: &mut TaskNames, facts: &Facts, want: Want) -> Result<Me
             return Ok(Meaning::Command(command, wait));
         }
         Want::Activity => return Ok(Meaning::Activity),
+        Want::Inbox => return Ok(Meaning::Inbox),
         Want::Watch => return Ok(Meaning::Watch),
         Want::Kill {
             tasks: None,
@@ -222,6 +226,8 @@ pub struct Desk {
     waiting: HashMap<ReplyId, Waiter>,
     follows: Vec<Follow>,
     watchers: Vec<Sender<Reply>>,
+    /// Files of the inbox whose requests are being carried out.
+    taken: HashSet<PathBuf>,
 }
 
 impl Desk {
@@ -246,6 +252,17 @@ impl Desk {
     /// Whether somebody waits to be told of steps.
     pub fn is_watched(&self) -> bool {
         !self.watchers.is_empty() || !self.follows.is_empty()
+    }
+
+    /// Notes that a request of the inbox is being carried out; `false` when it is already. At most
+    /// as many as may wait there ([`WAITING_MAX`](crate::store::inbox::WAITING_MAX)).
+    pub fn take_file(&mut self, file: &Path) -> bool {
+        self.taken.insert(file.to_owned())
+    }
+
+    /// A request of the inbox was carried out and its file is gone.
+    pub fn forget_file(&mut self, file: &Path) {
+        self.taken.remove(file);
     }
 
     /// Hands a client the core's answer; one that waits for a rung is told of every move after.
