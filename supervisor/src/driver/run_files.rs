@@ -65,7 +65,9 @@ fn judge(
     if head.generation != generation {
         return Err("it belongs to another run");
     }
-    let file: ExitFile = serde_json::from_str(json.get()).map_err(|_| "its fields do not fit")?;
+    let mut file: ExitFile =
+        serde_json::from_str(json.get()).map_err(|_| "its fields do not fit")?;
+    file.result.keep_bounded();
     Ok((ResultFact::Durable(Box::new(file.result)), file.injected))
 }
 

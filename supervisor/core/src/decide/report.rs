@@ -11,7 +11,7 @@ use super::{Desk, GRACE};
 use crate::effect::{Answer, Effect, Refusal};
 use crate::facts::Facts;
 use crate::input::{ReplyId, WireFault};
-use crate::live::{Gate, LINGER_MAX, LiveTimer};
+use crate::live::{Gate, LINGER_MAX, LiveTimer, QUESTIONS_MAX};
 use crate::machine::{AccountState, BatchState, MessageState, QuestionState, RunState};
 use crate::mutation::{self, Mutation};
 use crate::plan::{OnQuestion, TaskIx};
@@ -301,6 +301,13 @@ impl Desk<'_> {
         let spec = self.spec(task);
         if let Some(live) = self.live.get_mut(generation) {
             live.alive = self.now.boot;
+            if live.asked >= QUESTIONS_MAX {
+                let text = format!("a run may ask {QUESTIONS_MAX} questions").into();
+                self.refuse(reply, Refusal::WrongState(text));
+                self.wire_fault(generation, WireFault::Garbage);
+                return;
+            }
+            live.asked += 1;
             live.progressed = self.now.boot;
         }
         let id = self.facts().batch.last_question.next();
