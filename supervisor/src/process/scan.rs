@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::io::{self, Read};
+use std::io;
 use std::os::fd::OwnedFd;
 
 use supervisor_core::containment::Layer;
@@ -14,12 +14,12 @@ use supervisor_core::identity::Identity;
 
 use crate::process::identity::{Machine, session_of, start_ticks};
 use crate::process::recorded::Proven;
-use crate::process::{pidfd, tag};
+use crate::process::{pidfd, procfs, tag};
 
 /// Most bytes read of one environment: what the kernel allows a process to be started with.
-const ENVIRON_MAX: u64 = 2 * 1024 * 1024;
+const ENVIRON_MAX: usize = 2 * 1024 * 1024;
 /// Most bytes read of `limits`: sixteen short lines.
-const LIMITS_MAX: u64 = 16 * 1024;
+const LIMITS_MAX: usize = 16 * 1024;
 
 /// What the processes of one run are known by.
 #[derive(Debug, Clone)]
@@ -122,11 +122,16 @@ pub struct Look {
 /// The token in the environment of a process; `None` when it has none, is gone, or is another
 /// user's.
 pub fn token_of(pid: u32) -> Option<u128> {
-    let file = fs::File::open(format!("/proc/{pid}/environ")).ok()?;
-    let mut environ = Vec::new();
-    // A process that ends while it is read gives what was read so far, or an error: no token.
-    file.take(ENVIRON_MAX).read_to_end(&mut environ).ok()?;
-    tag::token_in(&environ)
+    tag::token_in(&environ_of(pid).ok()?)
+}
+
+/// The environment that a process was started with, each variable ended by a zero byte.
+///
+/// # Errors
+/// When the process is gone or another user's. One that ends while it is read gives what was read
+/// so far.
+pub fn environ_of(pid: u32) -> io::Result<Vec<u8>> {
+    procfs::read(format!("/proc/{pid}/environ"), ENVIRON_MAX)
 }
 
 /// The hard limit of file locks of a process; `None` when it is unlimited or can not be read.
@@ -144,9 +149,7 @@ pub fn hard_limit_of(pid: u32) -> Option<u64> {
         return (limit.rlim_max != libc::RLIM_INFINITY).then_some(limit.rlim_max);
     }
     // Another user's: everybody may read the file.
-    let mut text = Vec::new();
-    let file = fs::File::open(format!("/proc/{pid}/limits")).ok()?;
-    file.take(LIMITS_MAX).read_to_end(&mut text).ok()?;
+    let text = procfs::read(format!("/proc/{pid}/limits"), LIMITS_MAX).ok()?;
     hard_limit_in(std::str::from_utf8(&text).ok()?)
 }
 
