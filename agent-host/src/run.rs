@@ -21,8 +21,6 @@ use crate::mailbox::{Delivered, Mailbox, Moment};
 use crate::run_dir::{FileError, RunDir, refuse_links};
 use crate::scratch::Scratch;
 
-/// Longest question, bytes: it must fit in one line with its options.
-const QUESTION_MAX: usize = 16 * 1024;
 /// Largest prompt or script file (16 MiB: far beyond any context window).
 const TEXT_FILE_MAX: u64 = 16 << 20;
 
@@ -147,13 +145,10 @@ impl Run {
         self.next_request += 1;
         let ask = Ask {
             generation: self.start.generation,
-            text: excerpt(text, QUESTION_MAX),
-            options: options
-                .iter()
-                .map(|option| excerpt(option, EXCERPT_MAX))
-                .collect(),
+            text: text.to_owned(),
+            options: options.to_vec(),
         };
-        self.send(rpc::request(id, "ask", &ask));
+        self.send(rpc::request(id, "ask", ask.bounded()));
         id
     }
 
@@ -256,6 +251,13 @@ impl Run {
         self.report(Event::Result(Box::new(result)));
         self.close();
         written
+    }
+
+    /// Says where the next supervisor looks that nothing of the run's tree lives.
+    pub(crate) fn mark_cleared(&self) {
+        if let Some(Err(error)) = self.dir.as_ref().map(RunDir::mark_cleared) {
+            complain(self.start.generation.0, &error.text());
+        }
     }
 
     /// Closes the run's files without a result.

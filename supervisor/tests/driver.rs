@@ -16,8 +16,10 @@ use protocol::ids::{QuestionId, TaskId};
 use supervisor::control::client;
 use supervisor::control::wire::{CONTROL_VERSION, Reply, Request, Rung, Want};
 use supervisor::driver::{self, DriverError, Mode, Note, Observer, Options, Picture};
+use supervisor::process::identity::Machine;
+use supervisor::process::scan::{self, Found, Trace, Traces};
 use supervisor::store::lock::lock;
-use supervisor::store::{Check, Holder, RealDisk, StateDir, load};
+use supervisor::store::{Check, Holder, RealDisk, StateDir, inbox, load};
 use supervisor_core::core::{Change, Core};
 use supervisor_core::effect::Ending;
 use supervisor_core::facts::{Facts, Task};
@@ -27,6 +29,8 @@ use supervisor_core::plan::{
     AccountIx, AccountSpec, AgentIx, AgentKind, AgentSpec, AutoResume, Limits, OnFailure,
     OnQuestion, Plan, PlannedTask, RetryPolicy, Settings, SpecIx, TaskSpec,
 };
+use supervisor_core::record::Record;
+use supervisor_core::time::Wall;
 
 const BATCH: &str = "some-batch";
 /// Tells the child process of the crash story which state dir to work on.
@@ -310,6 +314,7 @@ fn spec(act: &str) -> TaskSpec {
         not_before: None,
         on_question: OnQuestion::Wait,
         question_timeout: Duration::from_secs(600),
+        containment: supervisor_core::containment::Wish::Auto,
         work: serde_json::json!({"act": {"run": [act]}})
             .to_string()
             .into(),
@@ -428,6 +433,43 @@ fn a_task_that_is_not_there_is_named_in_the_refusal() {
     supervisor.end().unwrap();
 }
 
+/// A client that found no supervisor put its request away while one began and looked: it says so,
+/// and the request is carried out now, and once.
+#[test]
+fn a_request_that_comes_after_the_look_into_the_inbox_is_not_left_there() {
+    let world = world();
+    let mut supervisor = world.create(&["linger"]);
+    supervisor.told(&["Run(", "\"started\""]);
+    let request = Request {
+        v: CONTROL_VERSION,
+        batch: world.facts().batch.id,
+        want: Want::Pause {
+            tasks: None,
+            now: false,
+        },
+    };
+    inbox::put(&RealDisk, &world.dir, Wall(1), 1, &request).unwrap();
+    for _again in 0..3 {
+        let replies = supervisor.ask(Want::Inbox);
+        assert!(matches!(&replies[..], [Reply::Done { .. }]), "{replies:?}");
+    }
+    wait_until("the request is carried out", || {
+        inbox::waiting(&RealDisk, &world.dir).unwrap().is_empty()
+    });
+    let loaded = load(&RealDisk, &world.dir, Check::Whole).unwrap();
+    let is_pause = |record: &Record| matches!(record, Record::BatchMoved { to, .. } if *to == BatchState::Paused);
+    let pauses = loaded
+        .entries
+        .iter()
+        .filter(|entry| is_pause(&entry.record));
+    assert_eq!(pauses.count(), 1);
+    supervisor.ask(Want::Kill {
+        tasks: None,
+        grace_ms: 0,
+    });
+    supervisor.end().unwrap();
+}
+
 #[test]
 fn to_kill_a_batch_ends_its_trees_its_supervisor_and_pauses_its_tasks() {
     let world = world();
@@ -443,7 +485,7 @@ fn to_kill_a_batch_ends_its_trees_its_supervisor_and_pauses_its_tasks() {
         "{replies:?}"
     );
     supervisor.end().unwrap();
-    let left = supervisor::process::scan::tagged(|found| found == token).unwrap();
+    let left = alive(token);
     assert!(left.is_empty(), "{left:?}");
     assert_eq!(world.task(0).state, TaskState::Paused);
 }
@@ -487,6 +529,14 @@ fn wait_until(what: &str, is_so: impl Fn() -> bool) {
         assert!(start.elapsed() < SOON, "never: {what}");
         std::thread::yield_now();
     }
+}
+
+/// What lives and carries this token.
+fn alive(token: u128) -> Vec<Found> {
+    let traces = Traces::new(vec![Trace::of_token(token)]);
+    scan::look(&Machine::here().unwrap(), &traces)
+        .unwrap()
+        .found
 }
 
 fn terminate(child: &Child) {
@@ -533,8 +583,8 @@ fn a_killed_supervisor_is_followed_by_one_that_finds_out_and_goes_on() {
     assert_eq!(world.facts().batch.term, 2);
     for run in live.values() {
         wait_until("nothing of the killed run is left", || {
-            let left = supervisor::process::scan::tagged(|found| found == run.token);
-            left.unwrap().is_empty()
+            let left = alive(run.token);
+            left.is_empty()
         });
     }
 }

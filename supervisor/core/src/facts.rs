@@ -9,6 +9,7 @@ use protocol::command::{RunKind, SteerMode};
 use protocol::ids::{AttemptNo, BatchId, Generation, MessageId, QuestionId, TaskId};
 use protocol::report::{Capabilities, RunResult, Usage};
 
+use crate::containment::Containment;
 use crate::identity::Identity;
 use crate::machine::{
     AccountState, AttemptState, BatchState, MessageState, QuestionState, RunState, TaskState,
@@ -127,8 +128,23 @@ pub struct Task {
     pub last: Option<Box<Outcome>>,
     /// Use of its ended runs.
     pub usage: Usage,
+    /// What of it was used before the task was last reopened: its limits are counted anew, as its
+    /// attempts are.
+    pub usage_before: Usage,
     /// A hold that the operator asked for while an attempt was open, to be applied at its end.
     pub hold: bool,
+}
+
+impl Task {
+    /// What its limits count: use of its ended runs since it was last reopened.
+    pub(crate) fn spent(&self) -> Usage {
+        let (all, before) = (self.usage, self.usage_before);
+        Usage {
+            turns: all.turns.saturating_sub(before.turns),
+            tokens: all.tokens.saturating_sub(before.tokens),
+            cost_micros: all.cost_micros.saturating_sub(before.cost_micros),
+        }
+    }
 }
 
 /// One open attempt.
@@ -195,6 +211,8 @@ pub struct Run {
     pub token: u128,
     /// Its host, once spawned.
     pub identity: Option<Identity>,
+    /// What holds its tree together; nothing before it was spawned.
+    pub containment: Containment,
     /// What its adapter can prove, once started.
     pub capabilities: Option<Capabilities>,
     /// Why it was told to end, and when its grace is over.

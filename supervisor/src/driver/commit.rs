@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use supervisor_core::record::Entry;
 
-use crate::driver::nudge::{self, LoopEnd, Nudger, ThreadEnd};
+use crate::driver::nudge::{self, Heard, LoopEnd, Nudger, ThreadEnd};
 use crate::store::{Position, StoreError};
 
 /// Time between two tries to write a group for which there was no room.
@@ -92,7 +92,7 @@ enum Order {
 /// The loop's end of the commit thread.
 #[derive(Debug)]
 pub struct Committer {
-    /// Dropped to end the thread, the channel before the pipe that tells of it.
+    /// Dropped to end the thread.
     orders: Option<(blocking::SyncSender<Order>, Nudger)>,
     answers: blocking::Receiver<Answer>,
     answered: LoopEnd,
@@ -215,7 +215,9 @@ impl Committer {
     fn order(&mut self, order: Order) -> bool {
         self.orders.as_ref().is_some_and(|(orders, nudger)| {
             let sent = orders.try_send(order).is_ok();
-            nudger.nudge();
+            if sent {
+                nudger.nudge();
+            }
             sent
         })
     }
@@ -297,28 +299,22 @@ impl<L: Log> Writer<L> {
         if self.failing {
             return self.wait();
         }
-        loop {
-            if let Some(order) = self.order()? {
-                return Ok(Some(order));
-            }
-            self.ordered.wait(None).map_err(|_| Gone)?;
-        }
+        let heard = self.ordered.wait(None);
+        self.order(heard)
     }
 
-    /// Waits [`RETRY`] at most; a nudge for an order that was taken already ends it early.
+    /// Waits [`RETRY`] at most.
     fn wait(&mut self) -> Result<Option<Order>, Gone> {
-        if let Some(order) = self.order()? {
-            return Ok(Some(order));
-        }
-        self.ordered.wait(Some(RETRY)).map_err(|_| Gone)?;
-        self.order()
+        let heard = self.ordered.wait(Some(RETRY));
+        self.order(heard)
     }
 
-    fn order(&mut self) -> Result<Option<Order>, Gone> {
-        match self.orders.try_recv() {
-            Ok(order) => Ok(Some(order)),
-            Err(blocking::TryRecvError::Empty) => Ok(None),
-            Err(blocking::TryRecvError::Disconnected) => Err(Gone),
+    /// Each order is sent before its nudge, and each nudge is heard once.
+    fn order(&mut self, heard: io::Result<Heard>) -> Result<Option<Order>, Gone> {
+        match heard {
+            Ok(Heard::Nudge) => self.orders.try_recv().map(Some).map_err(|_| Gone),
+            Ok(Heard::Nothing) => Ok(None),
+            Ok(Heard::End) | Err(_) => Err(Gone),
         }
     }
 

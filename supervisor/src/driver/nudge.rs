@@ -5,14 +5,14 @@
 //! processor, because the writer is about to sleep; a futex or an eventfd wakes it on another,
 //! which costs an interrupt and the way out of idle: ten times as long on a quiet machine.
 
-use std::io::{self, PipeReader, PipeWriter, Read, Write};
+use std::io::{self, PipeReader, PipeWriter, Write};
 use std::time::Duration;
 
 use tokio::net::unix::pipe;
 
 use crate::process::spawn::set_nonblocking;
 
-/// Nudges read in one call. More of them may be under way: the reader then finds nothing new once.
+/// Nudges that a loop reads in one call. More may be under way: it then finds nothing new once.
 const READ_MAX: usize = 64;
 
 /// The end that nudges.
@@ -57,27 +57,38 @@ impl Nudger {
     }
 }
 
+/// What a thread heard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Heard {
+    /// One nudge; each is heard once.
+    Nudge,
+    /// Nothing in the time given.
+    Nothing,
+    /// The other end is gone.
+    End,
+}
+
 impl ThreadEnd {
     /// Blocks until a nudge came, the other end is gone, or the time is over.
     ///
     /// # Errors
-    /// When the kernel refuses to poll, which it does for no pipe.
-    pub fn wait(&mut self, at_most: Option<Duration>) -> io::Result<()> {
+    /// When the kernel refuses to poll or read, which it does for no pipe.
+    pub fn wait(&mut self, at_most: Option<Duration>) -> io::Result<Heard> {
         use rustix::event::{PollFd, PollFlags, Timespec, poll};
+        use rustix::io::{Errno, retry_on_intr};
         if let Some(at_most) = at_most {
             let timeout = Timespec::try_from(at_most).map_err(io::Error::other)?;
             let mut polled = [PollFd::new(&self.0, PollFlags::IN)];
             match poll(&mut polled, Some(&timeout)) {
-                Ok(0) | Err(rustix::io::Errno::INTR) => return Ok(()),
+                Ok(0) | Err(Errno::INTR) => return Ok(Heard::Nothing),
                 Ok(_ready) => {}
                 Err(error) => return Err(error.into()),
             }
         }
-        let mut nudges = [0; READ_MAX];
-        match self.0.read(&mut nudges) {
-            Ok(_nudges) => Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
-            Err(error) => Err(error),
+        let mut nudge = [0];
+        match retry_on_intr(|| rustix::io::read(&self.0, &mut nudge))? {
+            0 => Ok(Heard::End),
+            _one => Ok(Heard::Nudge),
         }
     }
 }
@@ -106,14 +117,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_thread_hears_nudges_the_end_and_the_time() {
+    fn a_thread_hears_each_nudge_once_then_the_end() {
         let (nudger, mut end) = to_thread().unwrap();
+        let short = Some(Duration::from_millis(1));
+        assert_eq!(end.wait(short).unwrap(), Heard::Nothing);
         nudger.nudge();
         nudger.nudge();
-        end.wait(None).unwrap();
-        end.wait(Some(Duration::from_millis(1))).unwrap(); // both were heard: only time ends it
+        assert_eq!(end.wait(None).unwrap(), Heard::Nudge);
+        assert_eq!(end.wait(short).unwrap(), Heard::Nudge);
+        assert_eq!(end.wait(short).unwrap(), Heard::Nothing);
+        nudger.nudge();
         drop(nudger);
-        end.wait(None).unwrap();
+        assert_eq!(end.wait(None).unwrap(), Heard::Nudge, "before the end");
+        assert_eq!(end.wait(None).unwrap(), Heard::End);
     }
 
     #[test]
@@ -122,7 +138,7 @@ mod tests {
         for _ in 0..200_000 {
             nudger.nudge();
         }
-        end.wait(None).unwrap();
+        assert_eq!(end.wait(None).unwrap(), Heard::Nudge);
     }
 
     #[tokio::test]

@@ -101,7 +101,8 @@ impl Apply<'_> {
             Record::RunSpawned {
                 generation,
                 identity,
-            } => self.run_spawned(*generation, identity),
+                containment,
+            } => self.run_spawned(*generation, identity, containment),
             Record::RunStarted {
                 generation,
                 capabilities,
@@ -117,10 +118,12 @@ impl Apply<'_> {
                 generation,
                 exit: _,
                 injected: _,
+                cleared: _,
             } => self.run_ended(*generation),
             Record::RunReconciled {
                 generation,
                 letter: _,
+                cleared: _,
             } => self.known_run(*generation),
             Record::AttemptEnded(ended) => self.attempt_ended(ended),
             Record::TaskEnded { task, to, reason } => self.task_ended(*task, *to, *reason),
@@ -162,6 +165,15 @@ impl Apply<'_> {
             seq: self.entry.seq,
             what,
         }
+    }
+
+    /// The rule of a record that takes only some of the steps of the edge table.
+    fn require(&self, fits: bool, why: &'static str) -> Result<(), ReplayError> {
+        if fits {
+            return Ok(());
+        }
+        let seq = self.entry.seq;
+        Err(ReplayError::Unfit { seq, why })
     }
 
     fn illegal(&self, edge: IllegalEdge) -> ReplayError {

@@ -8,6 +8,7 @@ use protocol::ids::Generation;
 use protocol::report::{Capabilities, RunResult, Usage};
 
 use super::Apply;
+use crate::containment::Containment;
 use crate::core::{Change, ReplayError};
 use crate::identity::Identity;
 use crate::machine::{AttemptState, RunState, TaskState};
@@ -27,6 +28,8 @@ impl Apply<'_> {
     ) -> Result<(), ReplayError> {
         self.check_new_generation(generation)?;
         self.check_task(ix, TaskState::Verifying)?;
+        let live = self.task(ix)?.state.is_live();
+        self.require(live, "only a live task begins a proof")?;
         self.check_attempt_edge(ix, AttemptState::Proving)?;
         let (seq, now) = (self.entry.seq, self.entry.now.boot);
         let task = self.task(ix)?;
@@ -66,11 +69,14 @@ impl Apply<'_> {
         &mut self,
         generation: Generation,
         identity: &Identity,
+        containment: &Containment,
     ) -> Result<(), ReplayError> {
         if self.run(generation)?.state != RunState::Stopping {
             self.move_run(generation, RunState::Spawned)?;
         }
-        self.run(generation)?.identity = Some(identity.clone());
+        let run = self.run(generation)?;
+        run.identity = Some(identity.clone());
+        run.containment = containment.clone();
         Ok(())
     }
 

@@ -260,6 +260,7 @@ impl World {
             pid: self.next_pid,
             start_ticks: self.now.boot.0 / 10,
             pidfs_inode: None,
+            session: None,
         }
     }
 
@@ -357,6 +358,14 @@ impl World {
                 _ => None,
             })
             .collect()
+    }
+
+    /// How often the host of this run was told to stop so far.
+    pub(crate) fn stops_of(&self, run: Generation) -> usize {
+        let stops = self.effects.iter().filter(
+            |effect| matches!(effect, Effect::StopHost { generation, .. } if *generation == run),
+        );
+        stops.count()
     }
 
     /// How the supervisor's work ended with the last input, if it did.
