@@ -258,6 +258,7 @@ fn judge(case: Case, stage: &Stage, held: bool, took: Duration, mut wrong: Vec<S
         }
     }
     let overlaps = std::fs::read_to_string(stage.ledger.path("overlaps")).unwrap_or_default();
+    let residuals = stage.residuals();
     let cells = survivors.into_iter().map(|(escape, survivors)| Cell {
         case,
         escape,
@@ -265,7 +266,7 @@ fn judge(case: Case, stage: &Stage, held: bool, took: Duration, mut wrong: Vec<S
         overlap: overlaps
             .lines()
             .any(|line| line.split(' ').next() == Some(escape.word())),
-        residual: stage.residual_reported(escape),
+        residual: residuals.contains(escape.word()),
         held,
         took,
     });

@@ -279,11 +279,11 @@ pub fn collect_all() {
 }
 
 /// Makes a system call do nothing and say that it worked, for this process and everything that it
-/// becomes or starts: `arguments` are the first two that the call must have.
+/// becomes or starts: `arguments` are what the low halves of its first four must be.
 ///
 /// # Errors
 /// When the kernel has no seccomp filters.
-pub fn pretend(call: i64, arguments: [Option<u32>; 2]) -> io::Result<()> {
+pub fn pretend(call: i64, arguments: [Option<u32>; 4]) -> io::Result<()> {
     set_switch(libc::PR_SET_NO_NEW_PRIVS, 1)?;
     let program = filter(call, arguments);
     let filter = libc::sock_fprog {
@@ -299,10 +299,10 @@ pub fn pretend(call: i64, arguments: [Option<u32>; 2]) -> io::Result<()> {
 }
 
 /// "If it is this call with these arguments, answer 0 without doing it, else do it."
-fn filter(call: i64, arguments: [Option<u32>; 2]) -> Vec<libc::sock_filter> {
+fn filter(call: i64, arguments: [Option<u32>; 4]) -> Vec<libc::sock_filter> {
     /// Where the number of the call and the low half of its arguments are in `seccomp_data`.
     const CALL: u32 = 0;
-    const ARGUMENT: [u32; 2] = [16, 24];
+    const ARGUMENT: [u32; 4] = [16, 24, 32, 40];
     let mut tests = vec![(CALL, u32::try_from(call).unwrap_or(u32::MAX))];
     for (offset, wanted) in ARGUMENT.into_iter().zip(arguments) {
         tests.extend(wanted.map(|wanted| (offset, wanted)));

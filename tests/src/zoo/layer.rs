@@ -43,15 +43,17 @@ impl Layer {
             Self::Cgroup => hide_cgroups(),
             Self::Subreaper => {
                 let switch = u32::try_from(libc::PR_SET_CHILD_SUBREAPER).ok();
-                kernel::pretend(libc::SYS_prctl, [switch, None])
+                kernel::pretend(libc::SYS_prctl, [switch, None, None, None])
             }
+            // Setting asks for no old value; what reads the limit still gets the true one.
             Self::LockLimit => {
-                kernel::pretend(libc::SYS_prlimit64, [None, Some(LIMIT)])?;
-                kernel::pretend(libc::SYS_setrlimit, [Some(LIMIT), None])
+                let setting = [None, Some(LIMIT), None, Some(0)];
+                kernel::pretend(libc::SYS_prlimit64, setting)?;
+                kernel::pretend(libc::SYS_setrlimit, [Some(LIMIT), None, None, None])
             }
             Self::Signals => {
-                kernel::pretend(libc::SYS_pidfd_send_signal, [None, None])?;
-                kernel::pretend(libc::SYS_kill, [None, None])
+                kernel::pretend(libc::SYS_pidfd_send_signal, [None; 4])?;
+                kernel::pretend(libc::SYS_kill, [None; 4])
             }
         }
     }

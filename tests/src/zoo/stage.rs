@@ -1,7 +1,7 @@
 //! One batch in which every task is another escape, with strangers beside it.
 #![expect(clippy::expect_used, reason = "a test: a panic is its failure")]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -183,14 +183,32 @@ impl Stage {
             .collect()
     }
 
-    /// What the product reports of this task that it can not exclude.
-    pub fn residual_reported(&self, escape: Escape) -> bool {
+    /// The tasks of which the product recorded that something lives or can not be excluded.
+    pub fn residuals(&self) -> BTreeSet<String> {
         let journal = self.world.journal();
-        let journal = journal.iter().map(ToString::to_string);
-        let said = self.said();
-        let told = said.lines().map(str::to_owned).chain(journal);
-        told.filter(|line| line.contains(escape.word()))
-            .any(|line| speaks_of_residual(&line))
+        let bodies = journal.iter().filter_map(|line| line["record"].as_object());
+        let mut tasks: Vec<String> = Vec::new();
+        let mut task_of: BTreeMap<u64, usize> = BTreeMap::new();
+        let mut found = BTreeSet::new();
+        for (name, body) in bodies.flatten() {
+            if name == "plan_extended" {
+                let planned = body["tasks"].as_array().into_iter().flatten();
+                tasks.extend(planned.filter_map(|task| task["id"].as_str().map(str::to_owned)));
+            }
+            let run = body["generation"].as_u64();
+            let task = body["task"].as_u64();
+            if let (Some(run), Some(task)) = (run, task) {
+                let task = usize::try_from(task).expect("tasks are counted in memory");
+                task_of.insert(run, task);
+            }
+            let cleared = body["cleared"].as_object();
+            let open = cleared.is_some_and(|cleared| !cleared.contains_key("clean"));
+            if let Some(run) = run.filter(|_| open) {
+                let task = task_of.get(&run).and_then(|task| tasks.get(*task));
+                found.insert(task.expect("a run has a task").clone());
+            }
+        }
+        found
     }
 }
 

@@ -1,8 +1,9 @@
 //! A recorded process is signalled only as long as it is the recorded one.
 
+use rustix::process::Signal;
 use supervisor::process::identity::Machine;
 use supervisor::process::pidfd;
-use supervisor::process::recorded::{Field, Proven, Refused};
+use supervisor::process::recorded::{self, Field, Refused};
 use supervisor_core::identity::Identity;
 use supervisor_core::time::BootId;
 use supervisor_tests::world::{World, tool};
@@ -21,8 +22,8 @@ fn identify(machine: &Machine, pid: u32) -> Identity {
 }
 
 /// What the product does with a process that it has recorded: ends it, or says why not.
-fn end_recorded(machine: &Machine, recorded: &Identity) -> Result<(), Refused> {
-    Proven::find(machine, recorded)?.kill_proven()
+fn end_recorded(machine: &Machine, identity: &Identity) -> Result<(), Refused> {
+    recorded::signal(machine, identity, Signal::KILL).map(drop)
 }
 
 /// The identity of a process that has ended; its number is free.
