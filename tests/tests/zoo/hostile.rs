@@ -67,6 +67,9 @@ fn an_agent_that_orders_its_own_supervisor_about_is_refused() {
     assert_eq!(world.status()["batch"]["counts"]["done"], 2);
 }
 
+/// What the file outside holds: a line that a reader of journals can stumble over without falling.
+const UNTOUCHED: &str = "{\"untouched\":true}\n";
+
 /// A folder outside of the state dir with one file; nothing the product does may change it.
 struct Outside {
     folder: PathBuf,
@@ -76,7 +79,7 @@ impl Outside {
     fn new(world: &World) -> Self {
         let folder = world.path("outside");
         std::fs::create_dir(&folder).unwrap();
-        std::fs::write(folder.join("precious"), "untouched\n").unwrap();
+        std::fs::write(folder.join("precious"), UNTOUCHED).unwrap();
         Self { folder }
     }
 
@@ -89,7 +92,7 @@ impl Outside {
         let text = std::fs::read_to_string(self.precious()).unwrap_or_default();
         let entries = std::fs::read_dir(&self.folder).unwrap();
         let names: Vec<_> = entries.map(|entry| entry.unwrap().file_name()).collect();
-        let same = text == "untouched\n" && names == ["precious"];
+        let same = text == UNTOUCHED && names == ["precious"];
         (!same).then(|| format!("{names:?}, {text:?}"))
     }
 }
