@@ -67,6 +67,8 @@ pub struct Revision {
     pub returned: Vec<TaskIx>,
     /// Tasks that go no further.
     pub removed: Vec<TaskIx>,
+    /// Done tasks of which the file says something else by now, or nothing at all.
+    pub kept: Vec<TaskIx>,
 }
 
 impl Revision {
@@ -101,7 +103,8 @@ pub fn compare(facts: &Facts, plan: Plan) -> Result<Revision, Unfit> {
         added: Vec::new(),
         revised: Vec::new(),
         returned: Vec::new(),
-        removed: tasks.removed(),
+        removed: tasks.gone(|task| task.state != TaskState::Done && !task.removed),
+        kept: tasks.gone(|task| task.state == TaskState::Done),
     };
     for (at, planned) in plan.tasks.iter().enumerate() {
         let depends_on = tasks.translate(&planned.depends_on);
@@ -114,10 +117,17 @@ pub fn compare(facts: &Facts, plan: Plan) -> Result<Revision, Unfit> {
             continue;
         };
         let task = &facts.tasks[ix.0 as usize];
+        let before = task.next_rules();
         if task.state == TaskState::Done {
+            let same = specs.same(before.spec, planned.spec)
+                && before.item == planned.item
+                && before.touches == planned.touches
+                && before.depends_on == depends_on;
+            if !same {
+                revision.kept.push(ix);
+            }
             continue;
         }
-        let before = task.next_rules();
         let spec = if specs.same(before.spec, planned.spec) {
             before.spec
         } else {
@@ -191,12 +201,11 @@ impl<'a> Tasks<'a> {
         distinct(&translated)
     }
 
-    fn removed(&self) -> Vec<TaskIx> {
+    /// Tasks of the batch that the plan does not have.
+    fn gone(&self, which: impl Fn(&Task) -> bool) -> Vec<TaskIx> {
         let stay: BTreeSet<TaskIx> = self.places.iter().copied().collect();
         crate::index::each(&self.facts.tasks)
-            .filter(|(ix, task)| {
-                task.state != TaskState::Done && !task.removed && !stay.contains(ix)
-            })
+            .filter(|(ix, task)| which(task) && !stay.contains(ix))
             .map(|(ix, _)| ix)
             .collect()
     }

@@ -293,11 +293,10 @@ impl<'a> Desk<'a> {
 /// Which stop outweighs which: what the operator decides about a task outweighs what the core found.
 const fn rank(reason: StopReason) -> u8 {
     match reason {
-        StopReason::Cancelled => 6,
-        StopReason::Removed => 5,
+        StopReason::Cancelled => 5,
         StopReason::Killed => 4,
         StopReason::Paused => 3,
-        StopReason::Superseded => 2,
+        StopReason::Superseded | StopReason::Removed => 2,
         StopReason::Interrupted
         | StopReason::Silence
         | StopReason::NoProgress

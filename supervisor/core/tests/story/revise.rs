@@ -266,6 +266,18 @@ fn a_task_that_returns_in_time_goes_on() {
     assert_eq!(world.attempt("a").no, AttemptNo(2));
 }
 
+/// Found by the simulator: what the operator said of the attempt outlasts what the file said.
+#[test]
+fn a_kill_outweighs_a_removal() {
+    let mut world = World::start(batch().tasks(&["a", "b"]));
+    world.begin("a");
+    world.revise(batch().task("b"));
+    world.kill("a", secs(5));
+    world.revise(batch().tasks(&["a", "b"]));
+    world.exited("a", Exit::Signal(9));
+    assert_eq!(world.at("a"), (TaskState::Paused, TaskReason::Killed));
+}
+
 // Dependencies.
 
 #[test]
