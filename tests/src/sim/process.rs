@@ -221,7 +221,7 @@ impl World {
             runs,
         })?;
         if let Some(command) = self.on_start.take() {
-            self.command(command)?;
+            self.take_revision(command)?;
         }
         self.input(Input::Tick)
     }
