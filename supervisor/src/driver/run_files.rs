@@ -5,7 +5,9 @@ use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use protocol::exit_file::{EXIT_FILE_NAME, EXIT_FILE_VERSION, ExitFile, INJECTED_FILE_NAME};
+use protocol::exit_file::{
+    CUT_LINE_END, EXIT_FILE_NAME, EXIT_FILE_VERSION, ExitFile, INJECTED_FILE_NAME,
+};
 use protocol::ids::{Generation, MessageId};
 use supervisor_core::reconcile::ResultFact;
 
@@ -90,6 +92,7 @@ fn parse_injected(bytes: &[u8]) -> io::Result<Vec<MessageId>> {
     let text = std::str::from_utf8(&bytes[..whole])
         .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "not UTF-8"))?;
     text.lines()
+        .filter(|line| !line.ends_with(CUT_LINE_END))
         .map(|line| line.trim().parse().map_err(not_ids))
         .collect()
 }
@@ -185,6 +188,8 @@ mod tests {
         let path = dir.path().join(INJECTED_FILE_NAME);
         fs::write(&path, "m1\n2\nm3").unwrap();
         assert_eq!(injected(dir.path()).unwrap(), [MessageId(1), MessageId(2)]);
+        fs::write(&path, "m1\nm2?\n3\n").unwrap();
+        assert_eq!(injected(dir.path()).unwrap(), [MessageId(1), MessageId(3)]);
         fs::write(&path, "m1").unwrap();
         assert_eq!(injected(dir.path()).unwrap(), []);
         fs::write(&path, "m1\nnonsense\n").unwrap();
