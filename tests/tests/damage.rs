@@ -1,5 +1,6 @@
 //! Damage to a real batch's files: what a crash can leave is cut, kept aside and told, and the
 //! batch goes on; everything else stops every command and is not touched.
+#![expect(clippy::expect_used, reason = "a test: a panic is its failure")]
 
 use std::collections::BTreeMap;
 use std::fs;

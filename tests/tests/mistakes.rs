@@ -1,4 +1,5 @@
 //! Every broken thing that an operator may do ends with a clear error and its exit code.
+#![expect(clippy::expect_used, reason = "a test: a panic is its failure")]
 
 use std::fmt::Write as _;
 use std::fs::{self, Permissions};

@@ -1,5 +1,6 @@
 //! A real repository, a C program with its make: twelve tasks that depend on each other build it,
 //! test it and fail where it is broken.
+#![expect(clippy::expect_used, reason = "a test: a panic is its failure")]
 
 use std::collections::BTreeMap;
 
