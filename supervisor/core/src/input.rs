@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use protocol::class::Class;
 use protocol::command::{Pong, SteerMode};
 use protocol::ids::{Generation, MessageId, QuestionId};
 use protocol::report::{Event, RunResult};
@@ -45,6 +46,8 @@ pub enum Input {
     SpawnFailed {
         /// The run.
         generation: Generation,
+        /// Whether it is this machine that lacks something, or the start that failed.
+        class: Class,
         /// Why, for people.
         error: Arc<str>,
     },

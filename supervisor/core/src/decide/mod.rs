@@ -92,7 +92,11 @@ impl<'a> Desk<'a> {
                 identity,
                 containment,
             } => self.host_spawned(generation, identity, containment),
-            Input::SpawnFailed { generation, error } => self.spawn_failed(generation, error),
+            Input::SpawnFailed {
+                generation,
+                class,
+                error,
+            } => self.spawn_failed(generation, class, error),
             Input::HostGreeted { generation } => self.host_greeted(generation),
             Input::HelloRefused { generation, error } => self.hello_refused(generation, error),
             Input::StartFailed { generation, error } => self.start_failed(generation, error),

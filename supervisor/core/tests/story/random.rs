@@ -327,6 +327,7 @@ fn take(world: &mut World, step: &Step) {
             containment: Default::default(),
         },
         Step::SpawnFailed(run) => Input::SpawnFailed {
+            class: protocol::class::Class::SpawnFailure,
             generation: Generation(run),
             error: "no such file".into(),
         },

@@ -272,6 +272,7 @@ fn nothing_that_an_ended_run_says_is_heard() {
     let reply = world.reply_id();
     let late = [
         Input::SpawnFailed {
+            class: protocol::class::Class::SpawnFailure,
             generation,
             error: error(),
         },

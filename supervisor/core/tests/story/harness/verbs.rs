@@ -83,6 +83,7 @@ impl World {
     pub(crate) fn spawn_failed(&mut self, name: &str) {
         let generation = self.run(name);
         self.handle(Input::SpawnFailed {
+            class: protocol::class::Class::SpawnFailure,
             generation,
             error: "no such file".into(),
         });
