@@ -284,6 +284,7 @@ impl World {
                 process: ProcessFact::Gone,
                 result: ResultFact::Absent,
                 injected: Vec::new(),
+                cleared: supervisor_core::containment::Cleared::CLEAN,
             };
             (generation, facts)
         };
