@@ -144,6 +144,8 @@ pub(super) struct TaskDef {
     #[serde(default, skip_serializing_if = "is_default")]
     usage: Usage,
     #[serde(default, skip_serializing_if = "is_default")]
+    usage_before: Usage,
+    #[serde(default, skip_serializing_if = "is_default")]
     hold: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[serde(with = "As::<Opt<Boxed<RulesDef>>>")]

@@ -468,6 +468,7 @@ fn quiet_task() -> Task {
         session: None,
         last: None,
         usage: Usage::default(),
+        usage_before: Usage::default(),
         hold: false,
         revised: None,
         removed: false,
@@ -512,6 +513,10 @@ fn live_task() -> Task {
             summary: text(""),
         })),
         usage: usage(),
+        usage_before: Usage {
+            turns: 1,
+            ..Usage::default()
+        },
         hold: true,
         revised: Some(Box::new(rules())),
         removed: true,
