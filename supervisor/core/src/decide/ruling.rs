@@ -357,17 +357,6 @@ impl Desk<'_> {
         Next::Hold { reason, mode }
     }
 
-    /// No other attempt follows where the batch file no longer has the task.
-    fn end_removed(&self, ix: TaskIx, next: Next) -> Next {
-        match next {
-            Next::Retry { .. } | Next::Hold { .. } if self.task(ix).removed => Next::End {
-                to: TaskState::Cancelled,
-                reason: TaskReason::Removed,
-            },
-            Next::Retry { .. } | Next::Hold { .. } | Next::End { .. } => next,
-        }
-    }
-
     /// Rules on a failed attempt by the class table.
     pub(super) fn fail(&mut self, ix: TaskIx, failure: Failure) {
         let class = match retry::group(failure.class) {
