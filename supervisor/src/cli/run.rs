@@ -150,12 +150,15 @@ fn tell_edit(choice: &Choice, json: bool, io: &mut Io<'_>) -> Result<(), CliErro
         let line = serde_json::json!({
             "v": 1, "type": "revision", "batch": id, "number": number, "changes": edit.changes,
         });
-        return io.line(format_args!("{line}"));
+        io.line(format_args!("{line}"))?;
+    } else {
+        io.line(format_args!(
+            "{id} takes the edited batch file (revision {number}):"
+        ))?;
+        revision::write_text(&edit.changes, io.out).map_err(CliError::output)?;
     }
-    io.line(format_args!(
-        "{id} takes the edited batch file (revision {number}):"
-    ))?;
-    revision::write_text(&edit.changes, io.out).map_err(CliError::output)
+    // The display has a writer of its own, and what it says comes after this.
+    io.out.flush().map_err(CliError::output)
 }
 
 /// How the supervisor begins.

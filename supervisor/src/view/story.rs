@@ -8,7 +8,7 @@ use supervisor_core::machine::AccountState;
 use supervisor_core::plan::{AccountIx, TaskIx};
 use supervisor_core::reason::{AccountReason, BatchReason, TaskReason};
 use supervisor_core::reconcile::Letter;
-use supervisor_core::record::{AttemptEnded, AttemptStarted, Entry, Next, Record};
+use supervisor_core::record::{AttemptEnded, AttemptStarted, Entry, Next, PlanRevised, Record};
 
 use crate::view::reason::first_line;
 use crate::view::time::Span;
@@ -146,9 +146,7 @@ impl Past<'_> {
             Record::BatchCreated(created) => format!("batch {} was created", created.id),
             Record::PlanExtended { tasks, .. } => format!("{} tasks were planned", tasks.len()),
             Record::PlanClosed => "the plan is whole".to_owned(),
-            Record::PlanRevised(revised) => {
-                format!("took the edited batch file (revision {})", revised.revision)
-            }
+            Record::PlanRevised(revised) => plan_revised(revised),
             Record::TaskRevised { task, .. } => self.revised(*task),
             Record::TaskRemoved { .. } => "the batch file no longer has it".to_owned(),
             Record::SupervisorStarted { term, identity, .. } => {
@@ -328,6 +326,11 @@ impl Past<'_> {
             TaskReason::Reopened => "reopened by the operator".to_owned(),
         }
     }
+}
+
+fn plan_revised(revised: &PlanRevised) -> String {
+    let number = revised.revision;
+    format!("took the edited batch file (revision {number})")
 }
 
 fn attempt_started(started: &AttemptStarted) -> String {

@@ -360,17 +360,6 @@ impl Desk<'_> {
         Next::Hold { reason, mode }
     }
 
-    /// No other attempt follows where the batch file no longer has the task.
-    fn end_removed(&self, ix: TaskIx, next: Next) -> Next {
-        match next {
-            Next::Retry { .. } | Next::Hold { .. } if self.task(ix).removed => Next::End {
-                to: TaskState::Cancelled,
-                reason: TaskReason::Removed,
-            },
-            Next::Retry { .. } | Next::Hold { .. } | Next::End { .. } => next,
-        }
-    }
-
     /// Rules on a failed attempt by the class table.
     pub(super) fn fail(&mut self, ix: TaskIx, failure: Failure) {
         let class = match retry::group(failure.class) {
@@ -409,7 +398,7 @@ impl Desk<'_> {
     /// Whether a task has used up one of its limits since it was last opened: then no attempt of it
     /// starts, whatever its rules for retries say.
     pub(super) fn is_spent(&self, ix: TaskIx) -> bool {
-        super::report::reached(self.spec(ix).limits, self.task(ix).spent()).is_some()
+        super::report::reached(self.next_spec(ix).limits, self.task(ix).spent()).is_some()
     }
 
     fn next_after(&self, ix: TaskIx, class: Class) -> Next {
