@@ -92,7 +92,7 @@ async fn a_request_reaches_the_loop_and_its_reply_the_client() {
     let got = asked.recv().await.unwrap();
     assert_eq!(got.want, want);
     assert_eq!(got.pid, Some(std::process::id()));
-    got.replies.send(done("paused")).await.unwrap();
+    assert!(got.caller.tell(done("paused")));
     drop(got);
     assert_eq!(client.await.unwrap().unwrap(), [done("paused")]);
     server.close().await;
@@ -125,7 +125,7 @@ async fn a_client_that_waits_gets_every_move_and_then_an_end() {
         done("m1 seen"),
     ];
     for reply in &told {
-        got.replies.send(reply.clone()).await.unwrap();
+        assert!(got.caller.tell(reply.clone()));
     }
     assert_eq!(client.await.unwrap().unwrap(), told);
 }

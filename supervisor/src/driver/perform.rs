@@ -139,7 +139,7 @@ impl Driver<'_> {
 
     fn reply(&mut self, reply: ReplyId, answer: Answer) {
         match self.desk.discharge(reply) {
-            Waiter::Client { replies, wait } => self.desk.answer(replies, wait, &answer),
+            Waiter::Client { caller, wait } => self.desk.answer(caller, wait, &answer),
             Waiter::Host { generation, id } => self.answer_host(generation, id, &answer),
             Waiter::Inbox { waiting } => self.settle_inbox(waiting, &answer),
             Waiter::Nobody => {}

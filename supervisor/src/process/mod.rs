@@ -9,5 +9,6 @@ pub mod limits;
 pub mod orphans;
 pub mod pidfd;
 pub mod recorded;
+pub mod replace;
 pub mod scan;
 pub mod spawn;
