@@ -146,7 +146,7 @@ async fn the_last_replies_are_handed_over_before_the_server_closes() {
     let (server, mut asked) = serve(&world);
     let client = ask(world.socket.clone(), request(Want::Watch));
     let got = asked.recv().await.unwrap();
-    got.replies.try_send(done("over")).unwrap();
+    assert!(got.caller.tell(done("over")));
     drop(got);
     server.close().await;
     assert_eq!(client.await.unwrap().unwrap(), [done("over")]);
@@ -240,7 +240,7 @@ async fn a_process_that_carries_a_run_of_the_batch_is_refused() {
     let (_server, mut asked) = serve(&world);
     drop(tokio::spawn(async move {
         while let Some(asked) = asked.recv().await {
-            asked.replies.send(done("answered")).await.unwrap();
+            assert!(asked.caller.tell(done("answered")));
         }
     }));
     let token = "0123456789abcdef0123456789abcdef";

@@ -212,6 +212,13 @@ pub enum Waiter {
         /// The request.
         waiting: Waiting,
     },
+    /// A client that is told this once what it asked for is durable.
+    Replaced {
+        /// Where the reply goes.
+        caller: Caller,
+        /// The reply.
+        told: Reply,
+    },
     /// Nobody: signals, and the second half of ending all.
     Nobody,
 }
@@ -357,7 +364,7 @@ impl Desk {
             follow.caller.tell(refused(5, text));
         }
         for (_, waiter) in self.waiting.drain() {
-            if let Waiter::Client { caller, .. } = waiter {
+            if let Waiter::Client { caller, .. } | Waiter::Replaced { caller, .. } = waiter {
                 caller.tell(refused(5, "the supervisor ended before it could answer"));
             }
         }

@@ -142,6 +142,8 @@ impl Driver<'_> {
             Waiter::Client { caller, wait } => self.desk.answer(caller, wait, &answer),
             Waiter::Host { generation, id } => self.answer_host(generation, id, &answer),
             Waiter::Inbox { waiting } => self.settle_inbox(waiting, &answer),
+            // A client that is gone needs no answer.
+            Waiter::Replaced { caller, told } => _ = caller.tell(told),
             Waiter::Nobody => {}
         }
     }

@@ -51,6 +51,7 @@ fn word(record: &Record) -> &'static str {
         Record::PlanClosed => "plan_closed",
         Record::TaskRevised { .. } => "task_revised",
         Record::SupervisorStarted { .. } => "supervisor_started",
+        Record::SupervisorReplaced { .. } => "supervisor_replaced",
         Record::ClockGap { .. } => "clock_gap",
         Record::BatchMoved { .. } => "batch_moved",
         Record::TaskMoved { .. } => "task_moved",
@@ -93,6 +94,7 @@ impl Past<'_> {
             | Record::PlanExtended { .. }
             | Record::PlanClosed
             | Record::SupervisorStarted { .. }
+            | Record::SupervisorReplaced { .. }
             | Record::ClockGap { .. }
             | Record::BatchMoved { .. }
             | Record::AccountMoved { .. }
@@ -136,6 +138,9 @@ impl Past<'_> {
             Record::TaskRevised { .. } => "took the rules of the edited batch file".to_owned(),
             Record::SupervisorStarted { term, identity, .. } => {
                 format!("supervisor pid {} took over (term {term})", identity.pid)
+            }
+            Record::SupervisorReplaced { build } => {
+                format!("the supervisor became supervisor {build} in place")
             }
             Record::ClockGap { gap } => format!("the supervisor was away for {}", Span(*gap)),
             Record::BatchMoved { to, reason } => format!("{to}: {}", self.batch_phrase(*reason)),

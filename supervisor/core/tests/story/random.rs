@@ -413,6 +413,35 @@ proptest! {
         wind_up(&mut world);
     }
 
+    /// A core that is replaced before every input decides the same as one that never is.
+    #[test]
+    fn a_replaced_core_decides_as_the_first_one_would(
+        outline in outlines(),
+        steps in vec(steps(), 1..40),
+    ) {
+        let mut worlds = [false, true].map(|replaced| {
+            let mut world = World::seeded(plan(&outline), outline.seed);
+            world.recover(Vec::new());
+            world.tick();
+            (replaced, world)
+        });
+        for step in &steps {
+            for (replaced, world) in &mut worlds {
+                if *replaced {
+                    world.replace();
+                }
+                take(world, step);
+                if *replaced {
+                    world.replace();
+                }
+                world.tick();
+            }
+            let [(_, first), (_, second)] = &worlds;
+            prop_assert_eq!(&first.journal, &second.journal);
+            prop_assert_eq!(&first.effects, &second.effects);
+        }
+    }
+
     /// Before the first record nothing but a creation means anything.
     #[test]
     fn inputs_before_the_batch_mean_nothing(run in any::<u64>(), pick in any::<u8>()) {

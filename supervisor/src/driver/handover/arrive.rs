@@ -10,10 +10,11 @@ use std::sync::Arc;
 use protocol::version::BUILD;
 use supervisor_core::core::{Core, Unrecorded};
 use supervisor_core::effect::Ending;
+use supervisor_core::input::Input;
 use supervisor_core::time::Boot;
 use tokio::sync::mpsc;
 
-use crate::control::server::{self, Parked, Server, Stage, Still, refused};
+use crate::control::server::{self, Parked, Server, Stage, Still};
 use crate::control::wire::Reply;
 use crate::driver::clock::Clock;
 use crate::driver::error::DriverError;
@@ -24,8 +25,9 @@ use crate::driver::handover::trial::Verdict;
 use crate::driver::host_io::Unsent;
 use crate::driver::hosts::KeptHost;
 use crate::driver::journal::StateLog;
-use crate::driver::observer::{Note, Observer};
+use crate::driver::observer::Observer;
 use crate::driver::open::{Opened, assemble, drive};
+use crate::driver::operator::Waiter;
 use crate::driver::run::{Driver, Place};
 use crate::driver::signals::Signals;
 use crate::process::identity::Machine;
@@ -260,19 +262,18 @@ impl Driver<'_> {
             self.stop(stage);
         }
         let (server, callers) = self.serve_again(still, document.watches, document.asked);
-        let now = self.clock.now().boot;
-        let reply = match coming {
-            Coming::New => told(&document.build, self.hosts.len(), &document.order, now),
-            Coming::Back(why) => {
-                let text = format!("not replaced: {why}");
-                self.observer.noted(Note::Trouble(&text));
-                refused(8, &format!("{why}; supervisor {BUILD} goes on"))
-            }
-        };
+        let asker = callers.get(&document.order.connection).cloned();
         tracing::info!(former = document.build, ?coming, "took over");
-        if let Some(asker) = callers.get(&document.order.connection) {
-            // A client that is gone needs no answer.
-            let _heard = asker.tell(reply);
+        match coming {
+            Coming::New => {
+                let now = self.clock.now().boot;
+                let told = told(&document.build, self.hosts.len(), &document.order, now);
+                let waiter = asker.map(|caller| Waiter::Replaced { caller, told });
+                let reply = self.desk.enlist(waiter.unwrap_or(Waiter::Nobody));
+                let build = BUILD.into();
+                self.inputs.push_back(Input::Replaced { build, reply });
+            }
+            Coming::Back(why) => self.stays(asker.as_ref(), why),
         }
         server
     }

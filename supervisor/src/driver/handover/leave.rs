@@ -171,15 +171,18 @@ impl Driver<'_> {
         };
         self.hosts.spare(None);
         self.hosts.listen_again();
-        self.stays(&replacing.asker, why);
+        self.stays(Some(&replacing.asker), why);
     }
 
-    fn stays(&mut self, asker: &Caller, why: &str) {
+    /// Whoever looks is told that this program goes on, and so is who asked, if still connected.
+    pub(super) fn stays(&mut self, asker: Option<&Caller>, why: &str) {
         tracing::warn!(why, "the supervisor was not replaced");
         self.observer
             .noted(Note::Trouble(&format!("not replaced: {why}")));
-        // A client that is gone needs no answer.
-        let _heard = asker.tell(refused(8, &format!("{why}; supervisor {BUILD} goes on")));
+        if let Some(asker) = asker {
+            // A client that is gone needs no answer.
+            let _heard = asker.tell(refused(8, &format!("{why}; supervisor {BUILD} goes on")));
+        }
     }
 
     /// Everything that the journal does not hold, but for clients.
@@ -274,9 +277,7 @@ pub(in crate::driver) async fn leave(
     if let Some(stage) = signalled {
         driver.stop(stage);
     }
-    if let Some(asker) = callers.get(&connection) {
-        driver.stays(asker, &why);
-    }
+    driver.stays(callers.get(&connection), &why);
     Ok(server)
 }
 

@@ -52,6 +52,9 @@ pub(super) enum RecordDef {
         identity: Identity,
         build: Arc<str>,
     },
+    SupervisorReplaced {
+        build: Arc<str>,
+    },
     ClockGap {
         #[serde(with = "As::<Millis>")]
         gap: Duration,

@@ -283,7 +283,8 @@ any_enum! {
     Next { End { to, reason }, Retry { mode, at }, Hold { reason, mode } }
     Record {
         BatchCreated(created), PlanExtended { specs, tasks }, PlanClosed,
-        TaskRevised { task, spec }, SupervisorStarted { term, identity, build }, ClockGap { gap },
+        TaskRevised { task, spec }, SupervisorStarted { term, identity, build },
+        SupervisorReplaced { build }, ClockGap { gap },
         BatchMoved { to, reason }, TaskMoved { task, to, reason, next_check },
         AttemptStarted(started), RunIntended { generation, task, kind, token },
         RunSpawned { generation, identity }, RunStarted { generation, capabilities, session },
