@@ -261,11 +261,25 @@ impl World {
     /// # Panics
     /// When it can not be started.
     pub fn start<A: AsRef<OsStr>>(&self, name: &str, args: &[A]) -> Started {
+        self.start_with(name, args, &[])
+    }
+
+    /// As [`World::start`], with these variables more.
+    ///
+    /// # Panics
+    /// When it can not be started.
+    pub fn start_with<A: AsRef<OsStr>>(
+        &self,
+        name: &str,
+        args: &[A],
+        variables: &[(&str, &str)],
+    ) -> Started {
         let log = |end: &str| {
             let path = self.path(format!("{name}.{end}"));
             std::fs::File::create(path).expect("a log of the world")
         };
         let mut command = self.command(args);
+        command.envs(variables.iter().copied());
         command.stdout(log("out")).stderr(log("err"));
         let child = command.spawn().expect("the program starts");
         Started { child }

@@ -158,16 +158,40 @@ impl Killer {
             self.outlast(batch, facts, task, &pinned, io)?;
             return self.by_force(batch, facts, task, &hosts, io);
         }
-        if let (None, Some(identity), true) = (task, &facts.batch.supervisor, opened.presence.alive)
-        {
-            let name = format!("supervisor of {}", batch.id);
-            self.force(&Recorded { name, identity }, io)?;
+        let mut lives = false;
+        if task.is_none() && opened.presence.alive {
+            lives = self.force_supervisor(batch, facts, io)?;
         }
         if let Some(task) = task.and_then(|ix| facts.tasks.get(ix.0 as usize)) {
             let tasks = Some(vec![task.id.clone()]);
             act::keep(batch, Want::Pause { tasks, now: true })?;
         }
-        self.by_force(batch, facts, task, &hosts, io)
+        let code = self.by_force(batch, facts, task, &hosts, io)?;
+        Ok(if lives { Code::Failed } else { code })
+    }
+
+    /// Kills whoever holds the batch, and says whether it may still live. While a supervisor waits
+    /// for what an earlier one left, the journal knows only that one: the lock knows the holder.
+    fn force_supervisor(
+        &self,
+        batch: &Found,
+        facts: &Facts,
+        io: &mut Io<'_>,
+    ) -> Result<bool, CliError> {
+        let name = format!("supervisor of {}", batch.id);
+        let holder = batch.holder()?.filter(|holder| holder.start_ticks != 0);
+        let held_by = holder.map(|holder| Identity {
+            node: self.machine.node.clone(),
+            pid_namespace: self.machine.pid_namespace,
+            boot_id: self.machine.boot_id,
+            pid: holder.pid,
+            start_ticks: holder.start_ticks,
+            pidfs_inode: None,
+        });
+        match held_by.as_ref().or(facts.batch.supervisor.as_ref()) {
+            Some(identity) => self.force(&Recorded { name, identity }, io),
+            None => Ok(false),
+        }
     }
 
     /// Pins the hosts that live now: after the order their end can then still be told.
@@ -262,14 +286,7 @@ impl Killer {
             }
             pace::before_next_look();
         }
-        match &facts.batch.supervisor {
-            Some(identity) => {
-                let name = format!("supervisor of {}", batch.id);
-                self.force(&Recorded { name, identity }, io)
-                    .map(|_alive| ())
-            }
-            None => Ok(()),
-        }
+        self.force_supervisor(batch, facts, io).map(|_alive| ())
     }
 
     /// Kills what is recorded and still there, then whatever carries the token of its runs.

@@ -8,6 +8,7 @@ pub mod identity;
 pub mod limits;
 pub mod orphans;
 pub mod pidfd;
+pub mod procfs;
 pub mod recorded;
 pub mod replace;
 pub mod scan;

@@ -45,6 +45,7 @@ struct LeftRun {
     usage_noted: Option<u64>,
     context: Option<Context>,
     wire_faults: u32,
+    asked: u32,
     broken: Option<LeftFault>,
     refused: Option<(Class, String)>,
     armed: Vec<(LeftTimer, u64)>,
@@ -156,6 +157,7 @@ impl LeftRun {
             usage_noted: live.usage_noted.map(|at| at.0),
             context: live.context,
             wire_faults: live.wire_faults,
+            asked: live.asked,
             broken: live.broken.map(LeftFault),
             refused: live.refused.map(|(class, why)| (class, why.to_string())),
         }
@@ -174,6 +176,7 @@ impl LeftRun {
         live.usage_noted = self.usage_noted.map(Boot);
         live.context = self.context;
         live.wire_faults = self.wire_faults;
+        live.asked = self.asked;
         live.broken = self.broken.map(|fault| fault.0);
         live.refused = self.refused.map(|(class, why)| (class, why.into()));
         let live = live.with_armed(armed.map(|(kind, at)| (kind.0, Boot(at))));
@@ -196,6 +199,7 @@ mod tests {
         live.usage.tokens = 12;
         live.usage_noted = Some(Boot(5));
         live.wire_faults = 6;
+        live.asked = 7;
         live.broken = Some(WireFault::TooLong);
         live.refused = Some((Class::SpawnFailure, "no".into()));
         let live = live.with_armed([(LiveTimer::Ping, Boot(70)), (LiveTimer::Kill, Boot(80))]);
