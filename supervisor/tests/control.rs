@@ -190,8 +190,11 @@ async fn what_an_earlier_supervisor_left_is_replaced_but_nothing_else_is() {
     drop(std::os::unix::net::UnixListener::bind(&world.socket).unwrap());
     assert!(world.socket.exists());
     let (server, _asked) = serve(&world);
+    server::unbind(&world.socket, &world.lock);
+    assert!(!world.socket.exists());
     server.close().await;
     std::fs::write(&world.socket, "precious").unwrap();
+    server::unbind(&world.socket, &world.lock);
     assert!(server::bind(&world.socket, &world.lock).is_err());
     assert_eq!(std::fs::read_to_string(&world.socket).unwrap(), "precious");
 }
