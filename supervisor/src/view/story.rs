@@ -140,7 +140,7 @@ impl Past<'_> {
                 format!("supervisor pid {} took over (term {term})", identity.pid)
             }
             Record::SupervisorReplaced { build } => {
-                format!("the supervisor became supervisor {build} in place")
+                format!("the supervisor became {build} in place")
             }
             Record::ClockGap { gap } => format!("the supervisor was away for {}", Span(*gap)),
             Record::BatchMoved { to, reason } => format!("{to}: {}", self.batch_phrase(*reason)),

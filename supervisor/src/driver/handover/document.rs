@@ -266,12 +266,12 @@ impl Document {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     use super::*;
     use supervisor_core::core::Unrecorded;
     use supervisor_core::input::StopStage;
 
-    pub(in crate::driver::handover) fn sample() -> Document {
+    fn sample() -> Document {
         Document {
             build: BUILD.to_owned(),
             protocol: VERSION_MAX,

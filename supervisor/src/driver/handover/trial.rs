@@ -67,6 +67,10 @@ impl Trial {
     /// # Errors
     /// When it can not be started or watched.
     pub fn start(program: &Path, sample: File, seq: u64) -> io::Result<Trial> {
+        Trial::start_for(TRIAL_MAX, program, sample, seq)
+    }
+
+    fn start_for(longest: Duration, program: &Path, sample: File, seq: u64) -> io::Result<Trial> {
         let tried = replace::try_program(program, &[VERB], sample)?;
         Ok(Trial {
             pid: tried.pid,
@@ -75,7 +79,7 @@ impl Trial {
             open: true,
             printed: Vec::new(),
             seq,
-            time: Box::pin(tokio::time::sleep(TRIAL_MAX)),
+            time: Box::pin(tokio::time::sleep(longest)),
             overdue: false,
         })
     }
@@ -182,8 +186,7 @@ mod tests {
         std::fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
         std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o700)).unwrap();
         let sample = replace::sealed(b"sample").unwrap();
-        let mut trial = Trial::start(&program, sample, 7).unwrap();
-        trial.time = Box::pin(tokio::time::sleep(limit));
+        let mut trial = Trial::start_for(limit, &program, sample, 7).unwrap();
         trial.verdict().await
     }
 
