@@ -239,7 +239,6 @@ impl World {
         let mut next = Core::restore(facts);
         next.take_over(unrecorded.clone());
         assert_eq!(next.unrecorded(), unrecorded);
-        assert_eq!(next.next_deadline(), self.core.next_deadline());
         self.core = next;
     }
 
