@@ -223,7 +223,8 @@ pub(super) fn assemble<'a>(
     asked: mpsc::Receiver<Asked>,
 ) -> Result<(Driver<'a>, Sources), DriverError> {
     let (words, heard) = mpsc::channel(WORDS_MAX);
-    let launcher = Launcher::new(machine, &place.host, dir.path(), &place.batch);
+    let launcher = Launcher::new(machine, &place.host, dir.path(), &place.batch)
+        .map_err(DriverError::system("name the host's program"))?;
     let commit =
         Committer::start(opened.log).map_err(DriverError::system("start the journal's thread"))?;
     let sources = Sources {
@@ -355,6 +356,7 @@ impl Driver<'_> {
         self.desk.close();
         if well {
             self.hosts.sweep(orphans::CLEAN_PASSES);
+            self.hosts.remove_cgroup();
             self.sum_up();
         }
         drop(self.desk);

@@ -293,6 +293,11 @@ fn told(former: &str, hosts: usize, order: &Order, now: Boot) -> Reply {
 fn kept(host: &Host, descriptors: &mut Descriptors) -> io::Result<KeptHost> {
     Ok(KeptHost {
         pid: host.pid,
+        // Both were looked at when the document was read.
+        token: host.token().unwrap_or_default(),
+        containment: host.containment().unwrap_or_default(),
+        asked: host.asked,
+        ending: host.ending,
         process: descriptors.take(host.process)?,
         stdin: descriptors.take(host.stdin)?,
         stdout: descriptors.take(host.stdout.unwrap_or(-1))?,

@@ -7,6 +7,7 @@ use protocol::framing::HalfLine;
 use protocol::ids::{BatchId, Generation};
 use protocol::version::{BUILD, VERSION_MAX, VERSION_MIN};
 use serde::{Deserialize, Serialize};
+use supervisor_core::containment::{Containment, Layer, Layers};
 
 use crate::control::wire::{CONTROL_VERSION, Want};
 use crate::driver::handover::HandoverError;
@@ -99,6 +100,16 @@ pub struct Host {
     pub generation: Generation,
     /// Its process number.
     pub pid: u32,
+    /// Its spawn token, in the digits of the environment's tag.
+    pub token: String,
+    /// Words of the layers that hold its tree together.
+    pub layers: Vec<String>,
+    /// The folder of its cgroup.
+    pub leaf: Option<String>,
+    /// It was asked to end, with a grace.
+    pub asked: bool,
+    /// Its family was asked to end, and it is to be killed.
+    pub ending: bool,
     /// Descriptor of its pin.
     pub process: i32,
     /// Descriptor of the pipe of commands.
@@ -122,6 +133,21 @@ pub struct Host {
 }
 
 impl Host {
+    /// Its spawn token.
+    pub fn token(&self) -> Option<u128> {
+        u128::from_str_radix(&self.token, 16).ok()
+    }
+
+    /// What holds its tree together; `None` when a layer is not known here.
+    pub fn containment(&self) -> Option<Containment> {
+        let layer = |word: &String| Layer::ALL.iter().copied().find(|it| it.word() == word);
+        let layers: Option<Layers> = self.layers.iter().map(layer).collect();
+        Some(Containment {
+            layers: layers?,
+            leaf: self.leaf.as_deref().map(Into::into),
+        })
+    }
+
     /// The line that has begun.
     pub fn half_line(&self) -> HalfLine {
         HalfLine {
@@ -231,6 +257,11 @@ impl Document {
         }
         let document: Document = serde_json::from_slice(body).map_err(HandoverError::Fields)?;
         document.check_versions()?;
+        if (document.hosts.iter()).any(|it| it.token().is_none() || it.containment().is_none()) {
+            return Err(HandoverError::Damaged(
+                "a host's token or layers are not known",
+            ));
+        }
         Ok(document)
     }
 
@@ -288,6 +319,11 @@ mod tests {
             hosts: vec![Host {
                 generation: Generation(3),
                 pid: 99,
+                token: "0f".to_owned(),
+                layers: vec!["session".to_owned(), "cgroup".to_owned()],
+                leaf: Some("/sys/fs/cgroup/x".to_owned()),
+                asked: true,
+                ending: false,
                 process: 10,
                 stdin: 11,
                 stdout: Some(12),
@@ -354,6 +390,17 @@ mod tests {
             error.contains("9.9.9") && error.contains("format 2") && error.contains(BUILD),
             "{error}"
         );
+    }
+
+    #[test]
+    fn what_holds_a_hosts_tree_is_known_or_refused() {
+        let mut document = sample();
+        let found = document.hosts[0].containment().unwrap();
+        assert!(found.layers.has(Layer::Session) && found.layers.has(Layer::Cgroup));
+        assert_eq!(found.leaf.as_deref(), Some("/sys/fs/cgroup/x"));
+        assert_eq!(document.hosts[0].token(), Some(15));
+        document.hosts[0].layers.push("force field".to_owned());
+        assert!(Document::read(&document.write().unwrap()).is_err());
     }
 
     #[test]

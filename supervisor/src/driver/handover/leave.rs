@@ -219,6 +219,13 @@ impl From<LeftHost<'_>> for Host {
         Host {
             generation: left.generation,
             pid: left.pid,
+            token: format!("{:032x}", left.token),
+            layers: (left.containment.layers.iter())
+                .map(|layer| layer.word().to_owned())
+                .collect(),
+            leaf: left.containment.leaf.as_deref().map(str::to_owned),
+            asked: left.asked,
+            ending: left.ending,
             process: left.process.as_raw_fd(),
             stdin: left.stdin.as_raw_fd(),
             stdout: left.stdout.map(|stdout| stdout.as_raw_fd()),
