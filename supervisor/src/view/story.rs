@@ -53,6 +53,7 @@ fn word(record: &Record) -> &'static str {
         Record::TaskRevised { .. } => "task_revised",
         Record::TaskRemoved { .. } => "task_removed",
         Record::SupervisorStarted { .. } => "supervisor_started",
+        Record::SupervisorReplaced { .. } => "supervisor_replaced",
         Record::ClockGap { .. } => "clock_gap",
         Record::BatchMoved { .. } => "batch_moved",
         Record::TaskMoved { .. } => "task_moved",
@@ -96,6 +97,7 @@ impl Past<'_> {
             | Record::PlanExtended { .. }
             | Record::PlanClosed
             | Record::SupervisorStarted { .. }
+            | Record::SupervisorReplaced { .. }
             | Record::ClockGap { .. }
             | Record::BatchMoved { .. }
             | Record::AccountMoved { .. }
@@ -151,6 +153,9 @@ impl Past<'_> {
             Record::TaskRemoved { .. } => "the batch file no longer has it".to_owned(),
             Record::SupervisorStarted { term, identity, .. } => {
                 format!("supervisor pid {} took over (term {term})", identity.pid)
+            }
+            Record::SupervisorReplaced { build } => {
+                format!("the supervisor became {build} in place")
             }
             Record::ClockGap { gap } => format!("the supervisor was away for {}", Span(*gap)),
             Record::BatchMoved { to, reason } => format!("{to}: {}", self.batch_phrase(*reason)),

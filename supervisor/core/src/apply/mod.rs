@@ -89,6 +89,8 @@ impl Apply<'_> {
                 identity,
                 build: _,
             } => self.supervisor_started(*term, identity),
+            // It says who decides from here on; nothing else follows from it.
+            Record::SupervisorReplaced { build: _ } => Ok(()),
             Record::ClockGap { gap } => self.clock_gap(*gap),
             Record::BatchMoved { to, reason } => self.batch_moved(*to, *reason),
             Record::TaskMoved {
