@@ -221,6 +221,9 @@ pub enum OperatorCommand {
         /// Dependents see them as done.
         as_done: bool,
     },
+    /// Take another reading of the batch file: new tasks and those that are not done take it, done
+    /// ones stay. What runs keeps what it began with until its attempt ends.
+    Revise(Box<Plan>),
     /// End the supervisor.
     Stop(StopStage),
     /// Change the number of lanes, live.
