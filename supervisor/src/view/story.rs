@@ -1,14 +1,17 @@
 //! `explain`: one record of the journal as one line of a story.
 
+use std::time::Duration;
+
 use protocol::ids::Generation;
 use protocol::report::RunResult;
+use supervisor_core::containment::Cleared;
 use supervisor_core::facts::Facts;
 use supervisor_core::identity::Exit;
 use supervisor_core::machine::AccountState;
 use supervisor_core::plan::{AccountIx, TaskIx};
 use supervisor_core::reason::{AccountReason, BatchReason, TaskReason};
 use supervisor_core::reconcile::Letter;
-use supervisor_core::record::{AttemptEnded, AttemptStarted, Entry, Next, Record};
+use supervisor_core::record::{AttemptEnded, AttemptStarted, Entry, Next, Record, StopReason};
 
 use crate::view::reason::first_line;
 use crate::view::time::Span;
@@ -187,13 +190,7 @@ impl Past<'_> {
                 generation: run,
                 reason,
                 grace,
-            } => {
-                format!(
-                    "run {run}: told to end: {}, grace {}",
-                    reason.word(),
-                    Span(*grace)
-                )
-            }
+            } => stop_decided(*run, *reason, *grace),
             Record::RunFinished { generation, result } => run_finished(*generation, result),
             Record::RunEnded {
                 generation: run,
@@ -210,13 +207,7 @@ impl Past<'_> {
                 generation: run,
                 letter,
                 cleared,
-            } => {
-                format!(
-                    "run {run} after a crash, row {}: {}; {cleared}",
-                    letter.word(),
-                    ruling(*letter)
-                )
-            }
+            } => reconciled(*run, *letter, cleared),
             Record::UsageNoted {
                 generation: run,
                 usage,
@@ -334,6 +325,16 @@ fn attempt_started(started: &AttemptStarted) -> String {
     let (attempt, slot) = (started.attempt, started.slot);
     let (mode, run) = (started.mode.word(), started.generation);
     format!("attempt {attempt} began in lane {slot} ({mode}, run {run})")
+}
+
+fn stop_decided(run: Generation, reason: StopReason, grace: Duration) -> String {
+    let (reason, grace) = (reason.word(), Span(grace));
+    format!("run {run}: told to end: {reason}, grace {grace}")
+}
+
+fn reconciled(run: Generation, letter: Letter, cleared: &Cleared) -> String {
+    let (row, ruling) = (letter.word(), ruling(letter));
+    format!("run {run} after a crash, row {row}: {ruling}; {cleared}")
 }
 
 fn run_finished(run: Generation, result: &RunResult) -> String {
