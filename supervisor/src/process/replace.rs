@@ -7,7 +7,7 @@
 use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -233,6 +233,14 @@ pub fn try_program(program: &Path, args: &[&str], document: File) -> io::Result<
     }
 }
 
+/// Kills a program that is being tried: a child of ours that is held by its pin.
+///
+/// # Errors
+/// When we may not.
+pub fn end_trial(pidfd: impl AsFd) -> io::Result<()> {
+    pidfd::kill(pidfd)
+}
+
 /// The numbers of these descriptors.
 pub fn numbers<'a>(fds: impl IntoIterator<Item = BorrowedFd<'a>>) -> Vec<RawFd> {
     fds.into_iter().map(|fd| fd.as_raw_fd()).collect()
@@ -241,7 +249,6 @@ pub fn numbers<'a>(fds: impl IntoIterator<Item = BorrowedFd<'a>>) -> Vec<RawFd> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::fd::AsFd;
 
     #[test]
     fn a_document_can_be_read_again_and_not_be_changed() {

@@ -1,14 +1,21 @@
 //! `explain`: one record of the journal as one line of a story.
 
+use std::time::Duration;
+
 use protocol::ids::Generation;
 use protocol::report::RunResult;
+use supervisor_core::containment::Cleared;
 use supervisor_core::facts::Facts;
 use supervisor_core::identity::Exit;
 use supervisor_core::machine::AccountState;
 use supervisor_core::plan::{AccountIx, TaskIx};
 use supervisor_core::reason::{AccountReason, BatchReason, TaskReason};
 use supervisor_core::reconcile::Letter;
+<<<<<<< HEAD
 use supervisor_core::record::{AttemptEnded, AttemptStarted, Entry, Next, PlanRevised, Record};
+=======
+use supervisor_core::record::{AttemptEnded, AttemptStarted, Entry, Next, Record, StopReason};
+>>>>>>> a54b2b4eedc086bcd008bf3ba7aba9c16a6d33a9
 
 use crate::view::reason::first_line;
 use crate::view::time::Span;
@@ -190,13 +197,7 @@ impl Past<'_> {
                 generation: run,
                 reason,
                 grace,
-            } => {
-                format!(
-                    "run {run}: told to end: {}, grace {}",
-                    reason.word(),
-                    Span(*grace)
-                )
-            }
+            } => stop_decided(*run, *reason, *grace),
             Record::RunFinished { generation, result } => run_finished(*generation, result),
             Record::RunEnded {
                 generation: run,
@@ -213,13 +214,7 @@ impl Past<'_> {
                 generation: run,
                 letter,
                 cleared,
-            } => {
-                format!(
-                    "run {run} after a crash, row {}: {}; {cleared}",
-                    letter.word(),
-                    ruling(*letter)
-                )
-            }
+            } => reconciled(*run, *letter, cleared),
             Record::UsageNoted {
                 generation: run,
                 usage,
@@ -342,6 +337,16 @@ fn attempt_started(started: &AttemptStarted) -> String {
     let (attempt, slot) = (started.attempt, started.slot);
     let (mode, run) = (started.mode.word(), started.generation);
     format!("attempt {attempt} began in lane {slot} ({mode}, run {run})")
+}
+
+fn stop_decided(run: Generation, reason: StopReason, grace: Duration) -> String {
+    let (reason, grace) = (reason.word(), Span(grace));
+    format!("run {run}: told to end: {reason}, grace {grace}")
+}
+
+fn reconciled(run: Generation, letter: Letter, cleared: &Cleared) -> String {
+    let (row, ruling) = (letter.word(), ruling(letter));
+    format!("run {run} after a crash, row {row}: {ruling}; {cleared}")
 }
 
 fn run_finished(run: Generation, result: &RunResult) -> String {
