@@ -11,11 +11,9 @@ use supervisor_core::machine::AccountState;
 use supervisor_core::plan::{AccountIx, TaskIx};
 use supervisor_core::reason::{AccountReason, BatchReason, TaskReason};
 use supervisor_core::reconcile::Letter;
-<<<<<<< HEAD
-use supervisor_core::record::{AttemptEnded, AttemptStarted, Entry, Next, PlanRevised, Record};
-=======
-use supervisor_core::record::{AttemptEnded, AttemptStarted, Entry, Next, Record, StopReason};
->>>>>>> a54b2b4eedc086bcd008bf3ba7aba9c16a6d33a9
+use supervisor_core::record::{
+    AttemptEnded, AttemptStarted, Entry, Next, PlanRevised, Record, StopReason,
+};
 
 use crate::view::reason::first_line;
 use crate::view::time::Span;
