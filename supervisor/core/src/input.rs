@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use protocol::class::Class;
 use protocol::command::{Pong, SteerMode};
 use protocol::ids::{Generation, MessageId, QuestionId};
 use protocol::report::{Event, RunResult};
 
+use crate::containment::{Cleared, Containment};
 use crate::identity::{Exit, Identity};
 use crate::plan::{Plan, RetryMode, TaskIx};
 use crate::reconcile::RunFacts;
@@ -37,11 +39,15 @@ pub enum Input {
         generation: Generation,
         /// The host.
         identity: Identity,
+        /// What holds its tree together.
+        containment: Containment,
     },
     /// A host could not be started.
     SpawnFailed {
         /// The run.
         generation: Generation,
+        /// Whether it is this machine that lacks something, or the start that failed.
+        class: Class,
         /// Why, for people.
         error: Arc<str>,
     },
@@ -108,6 +114,8 @@ pub enum Input {
         durable: Option<Box<RunResult>>,
         /// Messages that its file names as injected.
         injected: Vec<MessageId>,
+        /// What is known of its tree now.
+        cleared: Cleared,
     },
     /// Time went by: fire what is due.
     Tick,

@@ -64,8 +64,14 @@ pub(super) fn choose(args: &Args, root: &StateRoot, file: &BatchFile) -> Result<
     if let LockState::Held(holder) = batch.lock()? {
         return Err(live(&batch, holder.map(|holder| holder.pid)));
     }
-    let Some(opened) = batch.read_any()? else {
-        return Ok(Choice::Begin(batch));
+    let opened = match batch.read_any() {
+        Ok(Some(opened)) => opened,
+        Ok(None) => return Ok(Choice::Begin(batch)),
+        Err(error) if error.code() != Code::Unreadable => return Err(error),
+        Err(_) if args.new => return Ok(Choice::New),
+        Err(error) => {
+            return Err(error.hint("`--new` begins another batch and leaves this one as it is"));
+        }
     };
     if args.new {
         return Ok(Choice::New);

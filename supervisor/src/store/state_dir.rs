@@ -9,6 +9,9 @@ use supervisor_core::time::Wall;
 use super::disk::Disk;
 use super::error::StoreError;
 
+/// Name of the checkpoint.
+pub const CHECKPOINT_NAME: &str = "checkpoint.json";
+
 /// The folder of one batch. Only names: nothing is opened by it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StateDir(PathBuf);
@@ -76,7 +79,7 @@ impl StateDir {
     }
     /// The checkpoint.
     pub fn checkpoint(&self) -> PathBuf {
-        self.0.join("checkpoint.json")
+        self.0.join(CHECKPOINT_NAME)
     }
     /// The file that the live supervisor holds locked.
     pub fn lock(&self) -> PathBuf {

@@ -91,8 +91,13 @@ impl<'a> Desk<'a> {
             Input::HostSpawned {
                 generation,
                 identity,
-            } => self.host_spawned(generation, identity),
-            Input::SpawnFailed { generation, error } => self.spawn_failed(generation, error),
+                containment,
+            } => self.host_spawned(generation, identity, containment),
+            Input::SpawnFailed {
+                generation,
+                class,
+                error,
+            } => self.spawn_failed(generation, class, error),
             Input::HostGreeted { generation } => self.host_greeted(generation),
             Input::HelloRefused { generation, error } => self.hello_refused(generation, error),
             Input::StartFailed { generation, error } => self.start_failed(generation, error),
@@ -118,9 +123,10 @@ impl<'a> Desk<'a> {
                 exit,
                 durable,
                 injected,
+                cleared,
             } => {
                 if !self.is_unresolved(generation) {
-                    self.run_over(generation, exit, durable, injected);
+                    self.run_over(generation, exit, durable, injected, cleared);
                 }
                 // Some agents say only in their result what they used.
                 self.pause_if_spent();

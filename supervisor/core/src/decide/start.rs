@@ -141,7 +141,11 @@ impl Desk<'_> {
         if letter == Letter::G && mutation::on(Mutation::DoubleSpawnOnResume) {
             letter = Letter::D;
         }
-        self.record(Record::RunReconciled { generation, letter });
+        self.record(Record::RunReconciled {
+            generation,
+            letter,
+            cleared: facts.cleared.clone(),
+        });
         if letter.refuses() {
             let (to, reason) = (TaskState::Paused, TaskReason::Unresolved(letter));
             if self.task(ix).state.is_live() {
@@ -171,7 +175,13 @@ impl Desk<'_> {
             ResultFact::Durable(result) => Some(result),
             ResultFact::Absent | ResultFact::Unreadable => None,
         };
-        self.run_over(generation, Exit::Unseen, durable, facts.injected);
+        self.run_over(
+            generation,
+            Exit::Unseen,
+            durable,
+            facts.injected,
+            facts.cleared,
+        );
     }
 
     pub(crate) fn clock_gap(&mut self, gap: Duration) {

@@ -274,6 +274,7 @@ fn nothing_that_an_ended_run_says_is_heard() {
     let reply = world.reply_id();
     let late = [
         Input::SpawnFailed {
+            class: protocol::class::Class::SpawnFailure,
             generation,
             error: error(),
         },
@@ -299,6 +300,7 @@ fn nothing_that_an_ended_run_says_is_heard() {
             exit: Exit::Code(1),
             durable: Some(Box::new(failed(Class::Crash))),
             injected: Vec::new(),
+            cleared: supervisor_core::containment::Cleared::CLEAN,
         },
     ];
     for input in late {

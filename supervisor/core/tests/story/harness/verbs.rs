@@ -77,12 +77,14 @@ impl World {
         self.handle(Input::HostSpawned {
             generation,
             identity,
+            containment: Default::default(),
         });
     }
 
     pub(crate) fn spawn_failed(&mut self, name: &str) {
         let generation = self.run(name);
         self.handle(Input::SpawnFailed {
+            class: protocol::class::Class::SpawnFailure,
             generation,
             error: "no such file".into(),
         });
@@ -145,6 +147,7 @@ impl World {
             exit,
             durable: durable.map(Box::new),
             injected: Vec::new(),
+            cleared: supervisor_core::containment::Cleared::CLEAN,
         });
     }
 
@@ -281,6 +284,7 @@ impl World {
                 process: ProcessFact::Gone,
                 result: ResultFact::Absent,
                 injected: Vec::new(),
+                cleared: supervisor_core::containment::Cleared::CLEAN,
             };
             (generation, facts)
         };
@@ -302,6 +306,7 @@ impl World {
             process,
             result,
             injected: Vec::new(),
+            cleared: supervisor_core::containment::Cleared::CLEAN,
         };
         let runs = self.facts().runs.keys().map(|run| (*run, facts.clone()));
         let runs = runs.collect();
