@@ -108,8 +108,11 @@ pub struct Outcome {
 /// # Panics
 /// When the machine itself fails, or the batch hangs.
 pub fn play(case: Case, escapes: &[Escape], without: &[Layer], program: &Path) -> Outcome {
+    let mut escapes = escapes.to_vec();
+    // Nobody moves to another control group where there is none.
+    escapes.retain(|escape| *escape != Escape::CgroupMove || !without.contains(&Layer::Cgroup));
     let mut stage = Stage::open(&Play {
-        escapes: escapes.to_vec(),
+        escapes,
         then: match case {
             Case::End => Then::Leaves,
             _ => Then::Stays,

@@ -26,8 +26,6 @@ fn matrix(case: Case) {
         // The last one with everything that the machine has.
         let portable = nix::unistd::geteuid().is_root() && run + 1 < runs;
         let without: &[Layer] = if portable { &[Layer::Cgroup] } else { &[] };
-        let mut escapes = escapes.clone();
-        escapes.retain(|escape| !portable || *escape != Escape::CgroupMove);
         let outcome = play(case, &escapes, without, Path::new(super::PROGRAM));
         wrong.extend(outcome.wrong);
         table.add(outcome.cells);
