@@ -39,6 +39,7 @@ const SIGNAL_CALLS: &[(&str, &[&str])] = &[
         &[
             "supervisor/src/process/hunt.rs",
             "supervisor/src/process/orphans.rs",
+            "supervisor/src/process/replace.rs",
             "supervisor/src/process/spawn.rs",
             "supervisor/src/driver/hosts.rs",
         ],
@@ -64,7 +65,13 @@ const SIGNAL_CALLS: &[(&str, &[&str])] = &[
             "agent-host/src/process.rs",
         ],
     ),
-    ("child.kill(", &["supervisor/src/process/spawn.rs"]),
+    (
+        "child.kill(",
+        &[
+            "supervisor/src/process/replace.rs",
+            "supervisor/src/process/spawn.rs",
+        ],
+    ),
     ("leaf.kill(", &["supervisor/src/process/tree.rs"]),
     ("\"cgroup.kill\"", &["supervisor/src/process/cgroup.rs"]),
     ("signal::kill(", &[]),

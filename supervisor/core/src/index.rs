@@ -243,7 +243,7 @@ impl Index {
         }
         // A wait stands still, and with the result in, what is missing has limits of its own.
         let deadline = task.attempt.as_ref().and_then(|attempt| {
-            let works = attempt.waiting_since.is_none();
+            let works = attempt.waiting_since.is_none() && attempt.result.is_none();
             works.then_some(Deadline::Boot(attempt.deadline))
         });
         self.timers.arm(Timer::Attempt(ix), deadline);

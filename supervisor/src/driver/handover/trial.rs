@@ -113,7 +113,8 @@ impl Trial {
                 Came::Output => _ = self.read(),
                 Came::Overdue => {
                     self.overdue = true;
-                    replace::end_trial(self.process.get_ref()).map_err(|error| error.to_string())?;
+                    replace::end_trial(self.process.get_ref())
+                        .map_err(|error| error.to_string())?;
                 }
                 Came::End => {
                     while self.open && self.read() > 0 && self.printed.len() < OUTPUT_MAX {}
