@@ -1,5 +1,7 @@
 //! `explain`: one record of the journal as one line of a story.
 
+use std::time::Duration;
+
 use protocol::ids::Generation;
 use protocol::report::RunResult;
 use supervisor_core::facts::Facts;
@@ -8,7 +10,9 @@ use supervisor_core::machine::AccountState;
 use supervisor_core::plan::{AccountIx, TaskIx};
 use supervisor_core::reason::{AccountReason, BatchReason, TaskReason};
 use supervisor_core::reconcile::Letter;
-use supervisor_core::record::{AttemptEnded, AttemptStarted, Entry, Next, PlanRevised, Record};
+use supervisor_core::record::{
+    AttemptEnded, AttemptStarted, Entry, Next, PlanRevised, Record, StopReason,
+};
 
 use crate::view::reason::first_line;
 use crate::view::time::Span;
@@ -185,13 +189,7 @@ impl Past<'_> {
                 generation: run,
                 reason,
                 grace,
-            } => {
-                format!(
-                    "run {run}: told to end: {}, grace {}",
-                    reason.word(),
-                    Span(*grace)
-                )
-            }
+            } => stop_decided(*run, *reason, *grace),
             Record::RunFinished { generation, result } => run_finished(*generation, result),
             Record::RunEnded {
                 generation: run,
@@ -209,17 +207,11 @@ impl Past<'_> {
                 letter,
                 cleared,
             } => {
-                format!(
-                    "run {run} after a crash, row {}: {}; {cleared}",
-                    letter.word(),
-                    ruling(*letter)
-                )
+                let (row, ruling) = (letter.word(), ruling(*letter));
+                format!("run {run} after a crash, row {row}: {ruling}; {cleared}")
             }
-            Record::UsageNoted {
-                generation: run,
-                usage,
-            } => {
-                format!("run {run}: {} tokens used so far", usage.tokens)
+            Record::UsageNoted { generation, usage } => {
+                format!("run {generation}: {} tokens used so far", usage.tokens)
             }
             Record::Reopened { mode, .. } => format!("by the operator, to {}", mode.word()),
             Record::MessageQueued { id, mode, text, .. } => {
@@ -326,6 +318,11 @@ impl Past<'_> {
             TaskReason::Reopened => "reopened by the operator".to_owned(),
         }
     }
+}
+
+fn stop_decided(run: Generation, reason: StopReason, grace: Duration) -> String {
+    let grace = Span(grace);
+    format!("run {run}: told to end: {}, grace {grace}", reason.word())
 }
 
 fn plan_revised(revised: &PlanRevised) -> String {
