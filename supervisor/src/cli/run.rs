@@ -333,12 +333,17 @@ fn again(args: &Args) -> Vec<OsString> {
     words
 }
 
-fn show(args: &Args, batch: &Found, live: BTreeMap<TaskIx, String>) -> Result<Show, CliError> {
-    let style = match (args.json, Screen::has_person()) {
+/// How the batch is shown: as JSON, or as whoever looks can see it.
+pub(super) fn style(json: bool) -> Style {
+    match (json, Screen::has_person()) {
         (true, _) => Style::Json,
         (false, true) => Style::Terminal,
         (false, false) => Style::Plain,
-    };
+    }
+}
+
+fn show(args: &Args, batch: &Found, live: BTreeMap<TaskIx, String>) -> Result<Show, CliError> {
+    let style = style(args.json);
     let dir = batch.dir.path().display().to_string();
     Show::start(style, local_time(), dir, shown(&batch.file), live).map_err(|error| {
         CliError::new(
@@ -350,7 +355,12 @@ fn show(args: &Args, batch: &Found, live: BTreeMap<TaskIx, String>) -> Result<Sh
 
 /// The last words: what came of it, where everything is, what can be done next. Read back from the
 /// disk, so that what is told is what is durable.
-fn finish(batch: &Found, ending: Ending, json: bool, io: &mut Io<'_>) -> Result<Code, CliError> {
+pub(super) fn finish(
+    batch: &Found,
+    ending: Ending,
+    json: bool,
+    io: &mut Io<'_>,
+) -> Result<Code, CliError> {
     let code = match ending {
         Ending::Done => Code::Ok,
         Ending::Failed => Code::Failed,

@@ -13,9 +13,13 @@
 //! the write, not the end of the supervisor.
 
 use std::io;
+use std::time::Duration;
 
 use supervisor_core::input::StopStage;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// One look of the event loop at its sources; the shortest time that it can wait.
+const LOOK: Duration = Duration::from_millis(1);
 
 /// Which kind of signal came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +49,31 @@ impl Signals {
             hangup: signal(SignalKind::hangup())?,
             stage: None,
         })
+    }
+
+    /// As [`Signals::listen`], for a supervisor whose signals have reached this stage already.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn listen_from(stage: Option<StopStage>) -> io::Result<Signals> {
+        let listening = Signals::listen()?;
+        Ok(Signals { stage, ..listening })
+    }
+
+    /// The stage that signals have reached.
+    pub fn stage(&self) -> Option<StopStage> {
+        self.stage
+    }
+
+    /// The stage that signals ask for which have arrived by now, if any have.
+    pub async fn arrived(&mut self) -> Option<StopStage> {
+        let mut reached = None;
+        // A signal is seen when the event loop looks at its sources, which it does before any time
+        // has passed. Each kind comes once: the kernel holds back what comes later.
+        while let Ok(stage) = tokio::time::timeout(LOOK, self.next()).await {
+            reached = Some(stage);
+        }
+        reached
     }
 
     /// The stage that the next signal asks for. Cancel-safe: a signal that was not returned is

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use protocol::ids::Generation;
 use protocol::report::RunResult;
+use supervisor_core::containment::Cleared;
 use supervisor_core::facts::Facts;
 use supervisor_core::identity::Exit;
 use supervisor_core::machine::AccountState;
@@ -57,6 +58,7 @@ fn word(record: &Record) -> &'static str {
         Record::TaskRevised { .. } => "task_revised",
         Record::TaskRemoved { .. } => "task_removed",
         Record::SupervisorStarted { .. } => "supervisor_started",
+        Record::SupervisorReplaced { .. } => "supervisor_replaced",
         Record::ClockGap { .. } => "clock_gap",
         Record::BatchMoved { .. } => "batch_moved",
         Record::TaskMoved { .. } => "task_moved",
@@ -100,6 +102,7 @@ impl Past<'_> {
             | Record::PlanExtended { .. }
             | Record::PlanClosed
             | Record::SupervisorStarted { .. }
+            | Record::SupervisorReplaced { .. }
             | Record::ClockGap { .. }
             | Record::BatchMoved { .. }
             | Record::AccountMoved { .. }
@@ -156,6 +159,9 @@ impl Past<'_> {
             Record::SupervisorStarted { term, identity, .. } => {
                 format!("supervisor pid {} took over (term {term})", identity.pid)
             }
+            Record::SupervisorReplaced { build } => {
+                format!("the supervisor became {build} in place")
+            }
             Record::ClockGap { gap } => format!("the supervisor was away for {}", Span(*gap)),
             Record::BatchMoved { to, reason } => format!("{to}: {}", self.batch_phrase(*reason)),
             Record::TaskMoved { to, reason, .. } | Record::TaskEnded { to, reason, .. } => {
@@ -206,12 +212,12 @@ impl Past<'_> {
                 generation: run,
                 letter,
                 cleared,
+            } => reconciled(*run, *letter, cleared),
+            Record::UsageNoted {
+                generation: run,
+                usage,
             } => {
-                let (row, ruling) = (letter.word(), ruling(*letter));
-                format!("run {run} after a crash, row {row}: {ruling}; {cleared}")
-            }
-            Record::UsageNoted { generation, usage } => {
-                format!("run {generation}: {} tokens used so far", usage.tokens)
+                format!("run {run}: {} tokens used so far", usage.tokens)
             }
             Record::Reopened { mode, .. } => format!("by the operator, to {}", mode.word()),
             Record::MessageQueued { id, mode, text, .. } => {
@@ -320,11 +326,6 @@ impl Past<'_> {
     }
 }
 
-fn stop_decided(run: Generation, reason: StopReason, grace: Duration) -> String {
-    let grace = Span(grace);
-    format!("run {run}: told to end: {}, grace {grace}", reason.word())
-}
-
 fn plan_revised(revised: &PlanRevised) -> String {
     let number = revised.revision;
     format!("took the edited batch file (revision {number})")
@@ -334,6 +335,16 @@ fn attempt_started(started: &AttemptStarted) -> String {
     let (attempt, slot) = (started.attempt, started.slot);
     let (mode, run) = (started.mode.word(), started.generation);
     format!("attempt {attempt} began in lane {slot} ({mode}, run {run})")
+}
+
+fn stop_decided(run: Generation, reason: StopReason, grace: Duration) -> String {
+    let (reason, grace) = (reason.word(), Span(grace));
+    format!("run {run}: told to end: {reason}, grace {grace}")
+}
+
+fn reconciled(run: Generation, letter: Letter, cleared: &Cleared) -> String {
+    let (row, ruling) = (letter.word(), ruling(letter));
+    format!("run {run} after a crash, row {row}: {ruling}; {cleared}")
 }
 
 fn run_finished(run: Generation, result: &RunResult) -> String {

@@ -84,11 +84,11 @@ impl Apply<'_> {
             Record::PlanRevised(revised) => self.plan_revised(revised),
             Record::TaskRevised { task, rules } => self.task_revised(*task, rules),
             Record::TaskRemoved { task } => self.task_removed(*task),
-            Record::SupervisorStarted {
-                term,
-                identity,
-                build: _,
-            } => self.supervisor_started(*term, identity),
+            Record::SupervisorStarted { term, identity, .. } => {
+                self.supervisor_started(*term, identity)
+            }
+            // It says who decides from here on; nothing else follows from it.
+            Record::SupervisorReplaced { build: _ } => Ok(()),
             Record::ClockGap { gap } => self.clock_gap(*gap),
             Record::BatchMoved { to, reason } => self.batch_moved(*to, *reason),
             Record::TaskMoved {

@@ -9,7 +9,7 @@ use protocol::ids::{Generation, MessageId};
 use protocol::report::{ResultStatus, RunResult};
 
 use super::Desk;
-use super::failure::{Failure, failed, fault_text, reported, vanished};
+use super::failure::{Failure, ends_task, failed, fault_text, reported, vanished};
 use crate::containment::Cleared;
 use crate::identity::Exit;
 use crate::live::Live;
@@ -573,25 +573,5 @@ impl Desk<'_> {
             let (to, reason) = (BatchState::Stopping, BatchReason::NothingStarts);
             self.record(Record::BatchMoved { to, reason });
         }
-    }
-}
-
-/// Stops by which the operator wants the attempt to be over, whatever it did so far.
-const fn ends_task(reason: StopReason) -> bool {
-    match reason {
-        StopReason::Superseded
-        | StopReason::Paused
-        | StopReason::Killed
-        | StopReason::Cancelled
-        | StopReason::Removed => true,
-        StopReason::Silence
-        | StopReason::NoProgress
-        | StopReason::Timeout
-        | StopReason::Budget
-        | StopReason::NoHello
-        | StopReason::Protocol
-        | StopReason::Lingering
-        | StopReason::Question
-        | StopReason::Interrupted => false,
     }
 }

@@ -510,6 +510,7 @@ fn a_proof_has_no_wall_limit_of_the_work_before_it() {
     world.crash_and_recover(ProcessFact::Foreign, ResultFact::Absent);
     world.tick();
     world.pass(hours(3));
+    world.stop(StopStage::Stop);
     world.crash();
     let gone = RunFacts {
         process: ProcessFact::Gone,

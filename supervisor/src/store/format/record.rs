@@ -59,6 +59,9 @@ pub(super) enum RecordDef {
         identity: Identity,
         build: Arc<str>,
     },
+    SupervisorReplaced {
+        build: Arc<str>,
+    },
     ClockGap {
         #[serde(with = "As::<Millis>")]
         gap: Duration,
