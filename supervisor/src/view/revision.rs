@@ -189,6 +189,7 @@ fn spec_keys(facts: &Facts, revision: &Revision, old: &TaskSpec, new: &TaskSpec)
         ("retry", old.retry != new.retry),
         ("limits", old.limits != new.limits),
         ("not_before", old.not_before != new.not_before),
+        ("containment", old.containment != new.containment),
         ("on_question", old.on_question != new.on_question),
         (
             "question_timeout",

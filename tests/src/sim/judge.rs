@@ -100,7 +100,11 @@ impl Oracle {
             | Record::PlanExtended { .. }
             | Record::TaskRevised { .. }
             | Record::TaskRemoved { .. } => self.revised(facts, &entry.record, reached)?,
-            Record::Reopened { task, .. } => _ = self.lowered.remove(task),
+            Record::Reopened { task, .. } => {
+                // By `retry`, or because the file has it again: the operator's newer word.
+                self.lowered.remove(task);
+                self.held.remove(task);
+            }
             Record::BatchCreated(_)
             | Record::PlanClosed
             | Record::ClockGap { .. }

@@ -499,3 +499,29 @@ fn a_little_late_is_no_sleep() {
     world.tick();
     assert_eq!(gaps(&mut world), [PING_EVERY + secs(30) + MILLI]);
 }
+
+/// Found by the simulator: a proof that begins with a tick, long after the work, arms no deadline of
+/// the work, which would be over already.
+#[test]
+fn a_proof_has_no_wall_limit_of_the_work_before_it() {
+    let mut world = World::start(batch().task("a").verified());
+    world.begin("a");
+    world.result("a", ok());
+    world.crash_and_recover(ProcessFact::Foreign, ResultFact::Absent);
+    world.tick();
+    world.pass(hours(3));
+    world.stop(StopStage::Stop);
+    world.crash();
+    let gone = RunFacts {
+        process: ProcessFact::Gone,
+        result: ResultFact::Absent,
+        injected: Vec::new(),
+        cleared: supervisor_core::containment::Cleared::CLEAN,
+    };
+    let run = world.run("a");
+    world.recover(vec![(run, gone)]);
+    world.handle(Input::Tick);
+    assert_eq!(world.state("a"), TaskState::Verifying);
+    let next = world.core.next_deadline().boot.expect("a deadline");
+    assert!(next > world.now.boot, "{next:?} at {:?}", world.now.boot);
+}
