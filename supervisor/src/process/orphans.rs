@@ -136,7 +136,7 @@ pub(super) fn signal_group(group: u32, signal: Signal) {
 }
 
 /// The numbers of all descendants of a child of ours, from the kernel's own lists of children; at
-/// most [`FAMILY_MAX`].
+/// most `FAMILY_MAX`.
 pub fn descendants(of: u32) -> Vec<u32> {
     let mut found = children_of(of);
     let mut next = 0;
