@@ -179,7 +179,7 @@ impl Driver<'_> {
 
     fn note_stop(&mut self, stage: StopStage) {
         self.stopping = self.stopping.max(Some(stage));
-        self.observer.noted(Note::Stopping(stage));
+        self.note(Note::Stopping(stage));
     }
 
     /// Somebody found no supervisor, and put a request into the inbox while this one started.
@@ -189,7 +189,7 @@ impl Driver<'_> {
             Err(error) => {
                 let error = chain(&error);
                 tracing::error!(%error, "the inbox can not be read");
-                self.observer.noted(Note::Trouble(&error));
+                self.note(Note::Trouble(&error));
             }
         }
     }
@@ -240,7 +240,7 @@ impl Driver<'_> {
 
     fn forget_inbox(&mut self, waiting: Waiting, text: &str) {
         tracing::info!(file = %waiting.file.display(), result = text, "a request that waited");
-        self.observer.noted(Note::Inbox(text));
+        self.note(Note::Inbox(text));
         let file = waiting.file.clone();
         match inbox::remove(&RealDisk, &self.dir, &[waiting]) {
             Ok(()) => self.desk.forget_file(&file),

@@ -258,6 +258,7 @@ pub(super) fn assemble<'a>(
         inputs: VecDeque::new(),
         gone: Vec::new(),
         untold: VecDeque::new(),
+        unshown: Vec::new(),
         observer,
         linger: None,
         disk_error: None,

@@ -133,6 +133,8 @@ pub(super) struct Driver<'a> {
     pub(super) gone: Vec<Generation>,
     /// Steps that nobody is told before their record, of this number, is durable.
     pub(super) untold: VecDeque<(u64, Vec<Change>)>,
+    /// Durable steps that the observer has not been shown: whoever waits for an answer comes first.
+    pub(super) unshown: Vec<Change>,
     pub(super) observer: &'a mut dyn Observer,
     /// Runs while records wait that nobody waits for.
     pub(super) linger: Option<Pin<Box<Sleep>>>,
@@ -154,8 +156,19 @@ impl Driver<'_> {
     /// [`DriverError`]: the journal broke, the core contradicts itself, or the supervisor was
     /// killed while the disk failed.
     pub(super) async fn work(&mut self, sources: &mut Sources) -> Result<Left, DriverError> {
+        let left = self.turns(sources).await;
+        self.show();
+        left
+    }
+
+    async fn turns(&mut self, sources: &mut Sources) -> Result<Left, DriverError> {
         loop {
             self.settle()?;
+            if !self.unshown.is_empty() {
+                // The connections write their answers.
+                tokio::task::yield_now().await;
+                self.show();
+            }
             if let Some(ending) = self.ending {
                 return Ok(Left::Ended(ending));
             }
@@ -248,6 +261,7 @@ impl Driver<'_> {
                 self.commit.flush();
             }
             Wake::Refresh => {
+                self.show();
                 let now = self.clock.now();
                 if let Some(facts) = self.core.facts() {
                     let live = self.core.live();
@@ -264,14 +278,14 @@ impl Driver<'_> {
             Answer::Failing(error) => {
                 let error = chain(&error);
                 tracing::error!(%error, "the disk fails");
-                self.observer.noted(Note::DiskFailed(&error));
+                self.note(Note::DiskFailed(&error));
                 self.disk_error = Some(error);
                 self.inputs.push_back(Input::DiskFailed);
                 self.stay("the journal can not be written");
             }
             Answer::Room => {
                 tracing::info!("the disk takes records again");
-                self.observer.noted(Note::DiskRecovered);
+                self.note(Note::DiskRecovered);
                 self.disk_error = None;
                 self.inputs.push_back(Input::DiskRecovered);
             }
@@ -296,7 +310,7 @@ impl Driver<'_> {
             self.perform(effect);
         }
         while let Some((_, changes)) = self.untold.pop_front_if(|(seq, _)| *seq <= written.at.seq) {
-            self.tell(&changes);
+            self.tell(changes);
         }
     }
 
@@ -320,14 +334,29 @@ impl Driver<'_> {
         }
     }
 
-    fn tell(&mut self, changes: &[Change]) {
+    fn tell(&mut self, changes: Vec<Change>) {
         let now = self.clock.now();
         if let Some(facts) = self.core.facts() {
-            let live = self.core.live();
-            // Whoever waits for a step before whoever looks on.
-            self.desk.changed(facts, now, changes);
-            self.observer.changed(Picture { facts, live, now }, changes);
+            self.desk.changed(facts, now, &changes);
         }
+        self.unshown.extend(changes);
+    }
+
+    /// Shows the observer the steps that it has not seen.
+    fn show(&mut self) {
+        let changes = std::mem::take(&mut self.unshown);
+        let now = self.clock.now();
+        if let Some(facts) = self.core.facts().filter(|_| !changes.is_empty()) {
+            let live = self.core.live();
+            let picture = Picture { facts, live, now };
+            self.observer.changed(picture, &changes);
+        }
+    }
+
+    /// Tells the observer something else, after the steps before it.
+    pub(super) fn note(&mut self, note: Note) {
+        self.show();
+        self.observer.noted(note);
     }
 
     /// Lets the core decide on every input, and does what follows.
