@@ -13,6 +13,7 @@ use crate::cli::target::Target;
 use crate::cli::{Io, act, pace};
 use crate::control::wire::Want;
 use crate::driver::error::chain;
+use crate::driver::recover::Patience;
 use crate::process::identity::Machine;
 use crate::process::pidfd;
 use crate::process::recorded::{Field, Proven, Refused};
@@ -67,7 +68,7 @@ pub(super) fn run(args: &Args, io: &mut Io<'_>) -> Result<Code, CliError> {
     let mut worst = Code::Ok;
     if args.all || args.orphans {
         for batch in shelf.newest_first() {
-            if args.orphans && batch.lock()? != LockState::Free {
+            if args.orphans && is_owned(&batch)? {
                 continue;
             }
             match batch.read() {
@@ -94,6 +95,12 @@ pub(super) fn run(args: &Args, io: &mut Io<'_>) -> Result<Code, CliError> {
         worst = worst.max(killer.end(&meant.batch, &opened, task, io)?);
     }
     Ok(worst)
+}
+
+/// Whether a supervisor works on the batch, or a guardian is about to start one.
+fn is_owned(batch: &Found) -> Result<bool, CliError> {
+    let guarded = || Ok::<_, CliError>(batch.guard()?.is_some_and(|guard| guard.alive));
+    Ok(batch.lock()? != LockState::Free || guarded()?)
 }
 
 /// What a process id of `ps` belongs to; `None` for any other target. The whole run ends, because
@@ -158,16 +165,58 @@ impl Killer {
             self.outlast(batch, facts, task, &pinned, io)?;
             return self.by_force(batch, facts, task, &hosts, io);
         }
-        if let (None, Some(identity), true) = (task, &facts.batch.supervisor, opened.presence.alive)
-        {
-            let name = format!("supervisor of {}", batch.id);
-            self.force(&Recorded { name, identity }, io)?;
+        if task.is_none() {
+            self.by_hand(batch, opened, io)?;
         }
         if let Some(task) = task.and_then(|ix| facts.tasks.get(ix.0 as usize)) {
             let tasks = Some(vec![task.id.clone()]);
             act::keep(batch, Want::Pause { tasks, now: true })?;
         }
         self.by_force(batch, facts, task, &hosts, io)
+    }
+
+    /// Ends guardian and supervisor without the latter's help. The guardian is asked first: from then
+    /// on it starts no supervisor any more, whatever this one dies of. It ends what is left, and then
+    /// itself.
+    fn by_hand(&self, batch: &Found, opened: &Opened, io: &mut Io<'_>) -> Result<(), CliError> {
+        let facts = opened.facts();
+        self.ask_guardian(facts);
+        if let (Some(identity), true) = (&facts.batch.supervisor, opened.presence.alive) {
+            let name = format!("supervisor of {}", batch.id);
+            self.force(&Recorded { name, identity }, io)?;
+        }
+        self.outlast_guardian(batch, facts, io)
+    }
+
+    /// One that is gone or can not be proven is not asked; [`Killer::outlast_guardian`] tells of it.
+    fn ask_guardian(&self, facts: &Facts) {
+        let guardian = facts.batch.guardian.as_ref();
+        if let Some(Ok(proven)) = guardian.map(|found| Proven::find(&self.machine, found)) {
+            drop(proven.ask_to_end());
+        }
+    }
+
+    /// Waits for the guardian, which ends after its supervisor and what that left; one that does not
+    /// is killed.
+    fn outlast_guardian(
+        &self,
+        batch: &Found,
+        facts: &Facts,
+        io: &mut Io<'_>,
+    ) -> Result<(), CliError> {
+        let Some(identity) = &facts.batch.guardian else {
+            return Ok(());
+        };
+        let name = format!("guardian of {}", batch.id);
+        if let Ok(proven) = Proven::find(&self.machine, identity) {
+            let pid = proven.pid();
+            let limit = self.grace + Patience::USUAL.ending + DYING_MAX;
+            if pidfd::wait_ended(&proven, limit).unwrap_or(false) {
+                return io.line(format_args!("{name} (pid {pid}): ended"));
+            }
+        }
+        self.force(&Recorded { name, identity }, io)
+            .map(|_alive| ())
     }
 
     /// Pins the hosts that live now: after the order their end can then still be told.
@@ -193,7 +242,8 @@ impl Killer {
                 batch.id
             ))?;
         }
-        for host in hosts {
+        let guardian = guardian_of(batch, opened, task);
+        for host in guardian.iter().chain(hosts) {
             let pid = host.identity.pid;
             match Proven::find(&self.machine, host.identity) {
                 Ok(_) => io.line(format_args!(
@@ -249,7 +299,10 @@ impl Killer {
         }
         match task {
             Some(_) => Ok(()),
-            None => self.wait_for_lock(batch, facts, io),
+            None => {
+                self.wait_for_lock(batch, facts, io)?;
+                self.outlast_guardian(batch, facts, io)
+            }
         }
     }
 
@@ -262,6 +315,7 @@ impl Killer {
             }
             pace::before_next_look();
         }
+        self.ask_guardian(facts);
         match &facts.batch.supervisor {
             Some(identity) => {
                 let name = format!("supervisor of {}", batch.id);
@@ -329,6 +383,18 @@ impl Killer {
         }
         Ok(!gone)
     }
+}
+
+/// The guardian, as one of the recorded processes that a whole batch has.
+fn guardian_of<'a>(
+    batch: &Found,
+    opened: &'a Opened,
+    task: Option<TaskIx>,
+) -> Option<Recorded<'a>> {
+    let identity = opened.facts().batch.guardian.as_ref()?;
+    let living = task.is_none() && opened.living_guardian().is_some();
+    let name = format!("guardian of {}", batch.id);
+    living.then_some(Recorded { name, identity })
 }
 
 fn runs(facts: &Facts, task: Option<TaskIx>) -> impl Iterator<Item = &Run> {

@@ -61,6 +61,7 @@ pub(crate) fn core(kind: AgentKind, drive: &Value, task: &Value) -> Core {
             start_ticks: 1,
             pidfs_inode: None,
         },
+        guardian: None,
         build: "test".into(),
         runs: Vec::new(),
     };

@@ -5,6 +5,7 @@
 //! leaves behind comes home to [`orphans`].
 
 pub mod identity;
+pub mod inherited;
 pub mod limits;
 pub mod orphans;
 pub mod pidfd;

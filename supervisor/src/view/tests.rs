@@ -82,6 +82,7 @@ fn story() -> (Facts, Vec<Entry>) {
         .entries;
     let recovered = Input::Recovered {
         supervisor: identity(41),
+        guardian: None,
         build: "0".into(),
         runs: Vec::new(),
     };
@@ -100,6 +101,7 @@ fn view(facts: &Facts, alive: bool) -> View<'_> {
             pid: Some(41),
             alive,
         },
+        guard: None,
         hosts: BTreeMap::new(),
         activity: BTreeMap::new(),
         time: LocalTime {

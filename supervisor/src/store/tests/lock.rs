@@ -18,6 +18,7 @@ fn holder(pid: u32) -> Holder {
         pid,
         start_ticks: 123,
         socket: PathBuf::from("/run/user/1/supervisor/b.sock"),
+        guardian: None,
     }
 }
 
