@@ -30,16 +30,27 @@ pub(super) fn follow(
     if leave {
         return Ok(Some(Code::Ok));
     }
+    // Read before the look: a supervisor that comes and goes between two looks has left its term.
+    let before = term(batch)?;
     let mut met = false;
     loop {
         if batch.lock()? != LockState::Free {
             met = true;
             watch(batch, json, io)?;
         } else if batch.guard()?.is_none_or(|guard| !guard.alive) {
-            return if met { over(batch, json, io) } else { Ok(None) };
+            return match met || term(batch)? > before {
+                true => over(batch, json, io),
+                false => Ok(None),
+            };
         }
         pace::before_next_look();
     }
+}
+
+/// The number of the last supervisor's start; 0 before the first record.
+fn term(batch: &Found) -> Result<u64, CliError> {
+    let opened = batch.read_any()?;
+    Ok(opened.map_or(0, |opened| opened.facts().batch.term))
 }
 
 /// Shows the steps of the live supervisor until it ends.

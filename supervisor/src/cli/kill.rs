@@ -160,7 +160,9 @@ impl Killer {
         if self.dry_run {
             return self.preview(batch, opened, &hosts, task, io);
         }
-        let pinned = self.pin(&hosts);
+        // The guardian ends last.
+        let guardian = guardian_of(batch, opened, task);
+        let pinned = self.pin(hosts.iter().chain(&guardian));
         if opened.presence.alive && self.order(batch, facts, task, io)? {
             self.outlast(batch, facts, task, &pinned, io)?;
             return self.by_force(batch, facts, task, &hosts, io);
@@ -219,9 +221,9 @@ impl Killer {
             .map(|_alive| ())
     }
 
-    /// Pins the hosts that live now: after the order their end can then still be told.
-    fn pin<'a>(&self, hosts: &'a [Recorded<'a>]) -> Vec<(&'a str, Proven)> {
-        let pinned = hosts.iter().map(|host| {
+    /// Pins those that live now: after the order their end can then still be told.
+    fn pin<'a>(&self, recorded: impl Iterator<Item = &'a Recorded<'a>>) -> Vec<(&'a str, Proven)> {
+        let pinned = recorded.map(|host| {
             let proven = Proven::find(&self.machine, host.identity);
             Some((host.name.as_str(), proven.ok()?))
         });

@@ -37,9 +37,12 @@ const EXAMPLES: &str = "Examples:
 
 The same batch is the same name in the same repository. Ctrl-C lets what runs finish, a second one
 stops it, a third one kills it; every time `supervisor run` goes on where it was.
+A small guardian stands above the supervisor and starts it again when it dies, at most five times in
+ten minutes; while it does, `run` follows the batch. Whoever has a service manager for that says
+`--no-guardian`.
 Exit codes: 0 all done, 1 some tasks failed, 3 batch file invalid, 4 nothing moves without a person,
 5 interrupted (run again to go on), 8 refused (live, finished, edited), 9 state unreadable,
-10 environment.";
+10 environment, 71 the supervisor died again and again (run again to go on).";
 
 /// Looks until another `run` that is choosing its batch is told of instead of waited for: 10 s.
 const DOOR_LOOKS_MAX: u32 = 50;
