@@ -1,12 +1,12 @@
 //! Messages of the operator on their way into the agent, and the durable list of those that went.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use protocol::command::{Message, Start, SteerMode};
-use protocol::exit_file::INJECTED_FILE_NAME;
+use protocol::exit_file::{CUT_LINE_END, INJECTED_FILE_NAME};
 use protocol::ids::MessageId;
 
 use crate::logs::open_append;
@@ -60,6 +60,8 @@ pub(crate) struct Mailbox {
     by_this_run: Vec<MessageId>,
     /// The durable list, once it has been read into `went_in`.
     list: Option<List>,
+    /// The list open for appending, once something went in.
+    file: Option<File>,
 }
 
 /// How the durable list ends.
@@ -80,6 +82,7 @@ impl Mailbox {
             went_in: start.injected.iter().copied().collect(),
             by_this_run: Vec::new(),
             list: None,
+            file: None,
         }
     }
 
@@ -150,26 +153,37 @@ impl Mailbox {
     fn append(&mut self, id: MessageId) -> Result<(), FileError> {
         let path = self.folder.join(INJECTED_FILE_NAME);
         let failed = |source| FileError::new("can not write", &path, source);
-        let made = make_folder(&self.folder).map_err(failed)?;
-        let mut file = open_append(&path).map_err(failed)?;
-        let is_new = file.metadata().map_err(failed)?.len() == 0;
-        let end_of_cut = if self.list == Some(List::Cut) {
-            "\n"
-        } else {
-            ""
+        let mut file = match self.file.take() {
+            Some(file) => file,
+            None => self.open_list(&path)?,
         };
-        let line = format!("{end_of_cut}{}\n", id.0);
+        let line = if self.list == Some(List::Cut) {
+            format!("{CUT_LINE_END}\n{}\n", id.0)
+        } else {
+            format!("{}\n", id.0)
+        };
+        // A file that failed is not kept, and what it took of the line is no line.
+        self.list = Some(List::Cut);
         file.write_all(line.as_bytes())
             .and_then(|()| file.sync_data())
             .map_err(failed)?;
         self.list = Some(List::Whole);
-        if is_new {
+        self.file = Some(file);
+        Ok(())
+    }
+
+    /// The list open for appending; a new one is durable as a name in its folder.
+    fn open_list(&self, path: &Path) -> Result<File, FileError> {
+        let failed = |source| FileError::new("can not write", path, source);
+        let made = make_folder(&self.folder).map_err(failed)?;
+        let file = open_append(path).map_err(failed)?;
+        if file.metadata().map_err(failed)?.len() == 0 {
             let parents = made.iter().filter_map(|folder| folder.parent());
             for folder in std::iter::once(self.folder.as_path()).chain(parents) {
                 sync_folder(folder).map_err(|e| FileError::new("can not sync", folder, e))?;
             }
         }
-        Ok(())
+        Ok(file)
     }
 
     fn read_list(&mut self) -> Result<(), FileError> {
@@ -229,6 +243,7 @@ mod tests {
             went_in: BTreeSet::new(),
             by_this_run: Vec::new(),
             list: None,
+            file: None,
         }
     }
 
@@ -273,14 +288,15 @@ mod tests {
     fn a_cut_line_hides_no_other() {
         let task = tempfile::tempdir().unwrap();
         fs::create_dir(task.path().join("mailbox")).unwrap();
-        fs::write(task.path().join("mailbox/injected"), "1\n1").unwrap();
+        fs::write(task.path().join("mailbox/injected"), "1\n7").unwrap();
         let mut one = mailbox(task.path());
         one.deliver(message(2, SteerMode::After)).unwrap();
         one.inject_next(Moment::Prompt).unwrap();
         let path = task.path().join("mailbox/injected");
         assert_eq!(
             read_list(&path).unwrap(),
-            ([1, 1, 2].map(MessageId).into(), List::Whole)
+            ([1, 2].map(MessageId).into(), List::Whole),
+            "the cut line might have been 71"
         );
     }
 

@@ -21,8 +21,6 @@ use crate::mailbox::{Delivered, Mailbox, Moment};
 use crate::run_dir::{FileError, RunDir};
 use crate::scratch::Scratch;
 
-/// Longest question, bytes: it must fit in one line with its options.
-const QUESTION_MAX: usize = 16 * 1024;
 /// Largest prompt or script file (16 MiB: far beyond any context window).
 const TEXT_FILE_MAX: u64 = 16 << 20;
 
@@ -145,13 +143,10 @@ impl Run {
         self.next_request += 1;
         let ask = Ask {
             generation: self.start.generation,
-            text: excerpt(text, QUESTION_MAX),
-            options: options
-                .iter()
-                .map(|option| excerpt(option, EXCERPT_MAX))
-                .collect(),
+            text: text.to_owned(),
+            options: options.to_vec(),
         };
-        self.send(rpc::request(id, "ask", &ask));
+        self.send(rpc::request(id, "ask", ask.bounded()));
         id
     }
 

@@ -264,7 +264,6 @@ struct Manifest<'a> {
     messages: Vec<u64>,
     injected: Vec<u64>,
     log_max: u64,
-    grace_ms: u64,
     lease_ms: u64,
 }
 
@@ -296,7 +295,6 @@ impl<'a> Manifest<'a> {
             messages: start.messages.iter().map(|message| message.id.0).collect(),
             injected: start.injected.iter().map(|id| id.0).collect(),
             log_max: start.log_max,
-            grace_ms: start.grace_ms,
             lease_ms: start.lease_ms,
         }
     }

@@ -110,9 +110,10 @@ pub struct Start {
     pub injected: Vec<MessageId>,
     /// Most bytes kept of each of stdout and stderr; what comes after is counted, not kept.
     pub log_max: u64,
-    /// Time from `stop` or end of stdin to the kill of the tree, milliseconds.
-    pub grace_ms: u64,
-    /// The host ends by itself when no command and no ping came for this long, milliseconds.
+    /// The host ends by itself when no command and no ping came for this long, milliseconds. Then,
+    /// and when stdin ends, it kills its tree at once: nobody is left to take the result that a
+    /// grace would be for, and the next supervisor waits for the host's end. A `stop` says its own
+    /// grace.
     pub lease_ms: u64,
     /// How to drive the agent.
     pub adapter: Adapter,

@@ -11,6 +11,9 @@ pub const EXIT_FILE_VERSION: u32 = 1;
 pub const EXIT_FILE_NAME: &str = "exit.json";
 /// Name of the file in the task's folder that lists injected messages, one id a line.
 pub const INJECTED_FILE_NAME: &str = "injected";
+/// Ends a line of that list that a crash had cut short: the beginning of a number could name another
+/// message, so such a line counts for nothing.
+pub const CUT_LINE_END: char = '?';
 
 /// The content of `exit.json`: one line of JSON. A file that does not parse was not finished and
 /// counts as absent; one of a newer version stops whoever reads it.

@@ -16,6 +16,7 @@
 //! 6. The host ends by itself after `result`, after `stop`, and when its stdin ends; always after
 //!    its whole process tree is gone.
 
+pub mod bounds;
 pub mod class;
 pub mod command;
 pub mod event_file;

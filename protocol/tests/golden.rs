@@ -125,7 +125,6 @@ fn start(kind: RunKind, adapter: Adapter) -> Start {
         messages: Vec::new(),
         injected: Vec::new(),
         log_max: 1 << 30,
-        grace_ms: 10_000,
         lease_ms: 60_000,
         adapter,
     }

@@ -96,7 +96,7 @@ fn start() -> impl Strategy<Value = Start> {
         vec(message(), 0..3),
         vec(any::<u64>().prop_map(MessageId), 0..3),
     );
-    let limits = (any::<u64>(), any::<u64>(), any::<u64>());
+    let limits = (any::<u64>(), any::<u64>());
     (names, kind, folders, agent, mail, limits, adapter()).prop_map(
         |(names, kind, folders, agent, mail, limits, adapter)| Start {
             generation: Generation(names.0),
@@ -113,8 +113,7 @@ fn start() -> impl Strategy<Value = Start> {
             messages: mail.0,
             injected: mail.1,
             log_max: limits.0,
-            grace_ms: limits.1,
-            lease_ms: limits.2,
+            lease_ms: limits.1,
             adapter,
         },
     )

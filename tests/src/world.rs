@@ -262,7 +262,22 @@ impl World {
     /// # Panics
     /// When it can not be started.
     pub fn start<A: AsRef<OsStr>>(&self, name: &str, args: &[A]) -> Started {
-        self.spawn(name, self.command(args))
+        self.start_with(name, args, &[])
+    }
+
+    /// As [`World::start`], with these variables more.
+    ///
+    /// # Panics
+    /// When it can not be started.
+    pub fn start_with<A: AsRef<OsStr>>(
+        &self,
+        name: &str,
+        args: &[A],
+        variables: &[(&str, &str)],
+    ) -> Started {
+        let mut command = self.command(args);
+        command.envs(variables.iter().copied());
+        self.spawn(name, command)
     }
 
     /// As [`World::start`], in a process group of its own, which is what a terminal and a shell

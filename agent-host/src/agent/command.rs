@@ -196,14 +196,6 @@ fn rule(
         Ended::Exit(code) => code,
     };
     let mut ruled = match (exit, file) {
-        // What a shell says of a program that it can not find (127) or execute (126).
-        (126 | 127, _) => {
-            let text = format!(
-                "`{name}` exited with {exit}: a program that it needs was not found or can not be \
-                 executed"
-            );
-            result(ResultStatus::Failed, Some(Class::Environment), &text)
-        }
         (_, Some(Err(reason))) => result(
             ResultStatus::Failed,
             Some(Class::NoResult),
@@ -237,7 +229,14 @@ fn rule_by_file(exit: i32, file: ResultFile, name: &str) -> RunResult {
     ruled
 }
 
+/// The program ran and said no. What 126 and 127 mean to a shell is added, because it is the first
+/// thing to look at; the class is that of any other exit.
 fn failed_exit(exit: i32, name: &str) -> RunResult {
-    let text = format!("`{name}` exited with {exit}");
+    let hint = match exit {
+        126 => ": to a shell this is a program that can not be executed",
+        127 => ": to a shell this is a program that was not found",
+        _other => "",
+    };
+    let text = format!("`{name}` exited with {exit}{hint}");
     result(ResultStatus::Failed, Some(Class::AgentFailed), &text)
 }

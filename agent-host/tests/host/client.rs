@@ -126,7 +126,6 @@ impl Client {
             messages: Vec::new(),
             injected: Vec::new(),
             log_max: 1 << 30,
-            grace_ms: 5000,
             lease_ms: 60_000,
             adapter,
         }

@@ -120,11 +120,6 @@ fn a_missing_program_is_the_environments_fault_and_named() {
         matches!(ended.events[0], Event::Started(_)),
         "a result comes after `started`"
     );
-    let (by_shell, _) = Client::shell("no-such-program").result();
-    assert_eq!(
-        (by_shell.class, by_shell.exit_code),
-        (Some(Class::Environment), Some(127))
-    );
     let (by_path, _) = Client::started(|client| client.start(command(&["/no/program"]))).result();
     assert_eq!(by_path.class, Some(Class::Environment));
     assert!(
@@ -132,6 +127,44 @@ fn a_missing_program_is_the_environments_fault_and_named() {
         "{}",
         by_path.summary
     );
+}
+
+/// A shell that ran and could not find a program is a command that failed, as any other exit is.
+#[test]
+fn any_exit_but_zero_is_the_commands_own_failure() {
+    for (script, code) in [
+        ("exit 1", 1),
+        ("exit 126", 126),
+        ("exit 127", 127),
+        ("no-such-program", 127),
+        ("exit 255", 255),
+    ] {
+        let (result, _) = Client::shell(script).result();
+        assert_eq!(
+            (result.class, result.exit_code),
+            (Some(Class::AgentFailed), Some(code)),
+            "{script}"
+        );
+    }
+}
+
+/// The order of the manual: the result file is looked at before the exit status.
+#[test]
+fn without_the_result_file_no_exit_status_counts() {
+    for code in [0, 1, 126, 127] {
+        let client = Client::started(|client| {
+            let mut adapter = command(&["sh", "-c", &format!("exit {code}")]);
+            if let Adapter::Command(command) = &mut adapter {
+                command.result_file = Some(client.path("result.json").display().to_string());
+            }
+            client.start(adapter)
+        });
+        let (result, _) = client.result();
+        assert_eq!(
+            (result.class, result.exit_code),
+            (Some(Class::NoResult), Some(code))
+        );
+    }
 }
 
 #[test]

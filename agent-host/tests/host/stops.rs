@@ -57,6 +57,25 @@ fn the_end_of_stdin_leaves_nobody() {
     assert_eq!(ended.exit_file(), None);
 }
 
+/// Nobody is left to take what a grace would save: the program is not asked, it is killed.
+#[test]
+fn the_end_of_stdin_gives_no_grace() {
+    let script =
+        "trap 'echo asked >asked; exit 0' TERM; echo ready >&9; while :; do sleep 0.01; done";
+    for asked in [true, false] {
+        let mut client = Client::shell(script);
+        client.wait_for_word("ready");
+        if asked {
+            client.stop(60_000);
+        } else {
+            client.hang_up();
+        }
+        let ended = client.end();
+        assert_eq!(ended.status.code(), Some(0));
+        assert_eq!(ended.home.path().join("asked").exists(), asked);
+    }
+}
+
 #[test]
 fn the_end_of_the_lease_leaves_nobody() {
     let mut client = Client::started(|client| {

@@ -73,6 +73,14 @@ pub enum ReplayError {
         #[source]
         edge: IllegalEdge,
     },
+    /// The edge table holds the step, but for another record than this one.
+    #[error("record {seq} is not legal here: {why}")]
+    Unfit {
+        /// Its number.
+        seq: u64,
+        /// The rule that it breaks.
+        why: &'static str,
+    },
     /// It names something that is not there.
     #[error("record {seq} names an unknown {what}")]
     Unknown {

@@ -129,8 +129,23 @@ pub struct Task {
     pub last: Option<Box<Outcome>>,
     /// Use of its ended runs.
     pub usage: Usage,
+    /// What of it was used before the task was last reopened: its limits are counted anew, as its
+    /// attempts are.
+    pub usage_before: Usage,
     /// A hold that the operator asked for while an attempt was open, to be applied at its end.
     pub hold: bool,
+}
+
+impl Task {
+    /// What its limits count: use of its ended runs since it was last reopened.
+    pub(crate) fn spent(&self) -> Usage {
+        let (all, before) = (self.usage, self.usage_before);
+        Usage {
+            turns: all.turns.saturating_sub(before.turns),
+            tokens: all.tokens.saturating_sub(before.tokens),
+            cost_micros: all.cost_micros.saturating_sub(before.cost_micros),
+        }
+    }
 }
 
 /// One open attempt.

@@ -25,6 +25,11 @@ pub const KILL_AGAIN: Duration = Duration::from_secs(30);
 /// Blank lines, garbage and stale reports of one run until its wire counts as broken.
 pub const WIRE_FAULTS_MAX: u32 = 100;
 
+/// Questions that one run may ask, answered or not: more than a person answers in a day. Each is a
+/// record, so a run that asks without end would fill the journal; further ones are refused and count
+/// as faults of its wire.
+pub const QUESTIONS_MAX: u32 = 200;
+
 /// How far the stdin gate of a run is open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Gate {
@@ -80,6 +85,8 @@ pub struct Live {
     pub context: Option<Context>,
     /// Blank lines, garbage and stale reports so far.
     pub wire_faults: u32,
+    /// Questions so far.
+    pub asked: u32,
     /// The fault that broke the wire, if one did.
     pub broken: Option<WireFault>,
     /// Why it could not begin, if so.
@@ -136,6 +143,7 @@ impl LiveRuns {
                 usage_noted: None,
                 context: None,
                 wire_faults: 0,
+                asked: 0,
                 broken: None,
                 refused: None,
                 armed: [None; KINDS],

@@ -110,7 +110,7 @@ machine! {
         /// Waits for a dependency, a date, or a task that touches the same files.
         Blocked = "blocked" => [Ready, Paused, Skipped, Cancelled, Done],
         /// Waits for a lane, or for the end of a backoff.
-        Ready = "ready" => [Running, Blocked, Paused, Skipped, Cancelled, Done],
+        Ready = "ready" => [Running, Blocked, Paused, Skipped, Cancelled, Done, Failed],
         /// An agent works on it.
         Running = "running" => [Verifying, Waiting, Ready, Paused, Done, Failed, Cancelled],
         /// Its proof is being made.

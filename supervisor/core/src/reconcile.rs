@@ -5,14 +5,17 @@
 //!
 //! | letter | process | result file | stop decided before the crash | ruling |
 //! |---|---|---|---|---|
-//! | A | gone | durable | none, or one after which a late result counts | import the result |
-//! | B | gone | durable | one after which it does not count | archive it, end as stopped |
-//! | C | gone | absent | none, run only intended | lost before it began |
-//! | D | gone | absent | none | lost |
-//! | E | gone | absent | any | end as stopped |
+//! | A | gone | durable, the run was spawned | none, or one after which a late result counts | import the result |
+//! | B | gone | durable, the run was spawned | one after which it does not count | archive it, end as stopped |
+//! | C | gone | absent, or not of this run | none, run only intended | lost before it began |
+//! | D | gone | absent | none, the run was spawned | lost |
+//! | E | gone | absent, or not of this run | any | end as stopped |
 //! | F | gone | unreadable | any or none | refuse: the file is kept, a person must look |
 //! | G | living | any | any or none | refuse: never a second run beside a living host |
 //! | H | foreign | any | any or none | refuse: another machine or namespace, unknown is not dead |
+//!
+//! A host's gate opens only once its identity is durable. So a run that the journal knows as intended
+//! has never begun, and a whole result in its place is *not of this run*, whatever its number says.
 
 use protocol::ids::MessageId;
 use protocol::report::RunResult;
@@ -114,10 +117,15 @@ pub fn rule(
     state: RunState,
     stop: Option<StopReason>,
 ) -> Letter {
+    let only_intended = state == RunState::Intended;
     match (process, result, stop) {
         (ProcessFact::Living, _, _) => Letter::G,
         (ProcessFact::Foreign, _, _) => Letter::H,
         (ProcessFact::Gone, ResultFact::Unreadable, _) => Letter::F,
+        (ProcessFact::Gone, ResultFact::Durable(_) | ResultFact::Absent, None) if only_intended => {
+            Letter::C
+        }
+        (ProcessFact::Gone, ResultFact::Durable(_), Some(_)) if only_intended => Letter::E,
         (ProcessFact::Gone, ResultFact::Durable(_), None) => Letter::A,
         (ProcessFact::Gone, ResultFact::Durable(_), Some(stop)) => {
             if stop.late_result_counts() {
@@ -127,12 +135,6 @@ pub fn rule(
             }
         }
         (ProcessFact::Gone, ResultFact::Absent, Some(_)) => Letter::E,
-        (ProcessFact::Gone, ResultFact::Absent, None) => {
-            if state == RunState::Intended {
-                Letter::C
-            } else {
-                Letter::D
-            }
-        }
+        (ProcessFact::Gone, ResultFact::Absent, None) => Letter::D,
     }
 }

@@ -167,58 +167,99 @@ impl Killer {
             self.outlast(batch, facts, task, &pinned, io)?;
             return self.by_force(batch, facts, task, &hosts, io);
         }
+        let mut lives = false;
         if task.is_none() {
-            self.by_hand(batch, opened, io)?;
+            lives = self.by_hand(batch, opened, io)?;
         }
         if let Some(task) = task.and_then(|ix| facts.tasks.get(ix.0 as usize)) {
             let tasks = Some(vec![task.id.clone()]);
             act::keep(batch, Want::Pause { tasks, now: true })?;
         }
-        self.by_force(batch, facts, task, &hosts, io)
+        let code = self.by_force(batch, facts, task, &hosts, io)?;
+        Ok(if lives { Code::Failed } else { code })
     }
 
-    /// Ends guardian and supervisor without the latter's help. The guardian is asked first: from then
-    /// on it starts no supervisor any more, whatever this one dies of. It ends what is left, and then
-    /// itself.
-    fn by_hand(&self, batch: &Found, opened: &Opened, io: &mut Io<'_>) -> Result<(), CliError> {
-        let facts = opened.facts();
-        self.ask_guardian(facts);
-        if let (Some(identity), true) = (&facts.batch.supervisor, opened.presence.alive) {
-            let name = format!("supervisor of {}", batch.id);
-            self.force(&Recorded { name, identity }, io)?;
-        }
-        self.outlast_guardian(batch, facts, io)
-    }
-
-    /// One that is gone or can not be proven is not asked; [`Killer::outlast_guardian`] tells of it.
-    fn ask_guardian(&self, facts: &Facts) {
-        let guardian = facts.batch.guardian.as_ref();
-        if let Some(Ok(proven)) = guardian.map(|found| Proven::find(&self.machine, found)) {
-            drop(proven.ask_to_end());
-        }
-    }
-
-    /// Waits for the guardian, which ends after its supervisor and what that left; one that does not
-    /// is killed.
-    fn outlast_guardian(
+    /// Kills whoever holds the batch, and says whether it may still live. While a supervisor waits
+    /// for what an earlier one left, the journal knows only that one: the lock knows the holder.
+    fn force_supervisor(
         &self,
         batch: &Found,
         facts: &Facts,
         io: &mut Io<'_>,
-    ) -> Result<(), CliError> {
-        let Some(identity) = &facts.batch.guardian else {
-            return Ok(());
+    ) -> Result<bool, CliError> {
+        let name = format!("supervisor of {}", batch.id);
+        let holder = batch.holder()?;
+        let held_by = holder.and_then(|holder| self.here(holder.pid, holder.start_ticks));
+        match held_by.as_ref().or(facts.batch.supervisor.as_ref()) {
+            Some(identity) => self.force(&Recorded { name, identity }, io),
+            None => Ok(false),
+        }
+    }
+
+    /// The identity of a process that holds a lock of this machine, or guards one that does.
+    fn here(&self, pid: u32, start_ticks: u64) -> Option<Identity> {
+        (start_ticks != 0).then(|| Identity {
+            node: self.machine.node.clone(),
+            pid_namespace: self.machine.pid_namespace,
+            boot_id: self.machine.boot_id,
+            pid,
+            start_ticks,
+            pidfs_inode: None,
+        })
+    }
+
+    /// The guardian of whoever holds the batch, else of the last one that took it over.
+    fn guardian(&self, batch: &Found, facts: &Facts) -> Result<Option<Identity>, CliError> {
+        let guardian = batch.holder()?.and_then(|holder| holder.guardian);
+        let living = guardian.and_then(|found| self.here(found.pid, found.start_ticks));
+        Ok(living.or_else(|| facts.batch.guardian.clone()))
+    }
+
+    /// Ends guardian and supervisor without the latter's help, and says whether one may still live.
+    /// The guardian is asked first: from then on it starts no supervisor any more, whatever this one
+    /// dies of. It ends what is left, and then itself.
+    fn by_hand(&self, batch: &Found, opened: &Opened, io: &mut Io<'_>) -> Result<bool, CliError> {
+        let facts = opened.facts();
+        let guardian = self.ask_guardian(batch, facts)?;
+        let mut lives = false;
+        if opened.presence.alive {
+            lives = self.force_supervisor(batch, facts, io)?;
+        }
+        Ok(self.outlast_guardian(batch, guardian.as_ref(), io)? || lives)
+    }
+
+    /// Gives the guardian that was asked. One that is gone or can not be proven is not asked;
+    /// [`Killer::outlast_guardian`] tells of it.
+    fn ask_guardian(&self, batch: &Found, facts: &Facts) -> Result<Option<Identity>, CliError> {
+        let guardian = self.guardian(batch, facts)?;
+        let found = guardian.as_ref();
+        if let Some(Ok(proven)) = found.map(|found| Proven::find(&self.machine, found)) {
+            drop(proven.ask_to_end());
+        }
+        Ok(guardian)
+    }
+
+    /// Waits for the guardian, which ends after its supervisor and what that left; one that does not
+    /// is killed. Says whether it may still live.
+    fn outlast_guardian(
+        &self,
+        batch: &Found,
+        guardian: Option<&Identity>,
+        io: &mut Io<'_>,
+    ) -> Result<bool, CliError> {
+        let Some(identity) = guardian else {
+            return Ok(false);
         };
         let name = format!("guardian of {}", batch.id);
         if let Ok(proven) = Proven::find(&self.machine, identity) {
             let pid = proven.pid();
             let limit = self.grace + Patience::USUAL.ending + DYING_MAX;
             if pidfd::wait_ended(&proven, limit).unwrap_or(false) {
-                return io.line(format_args!("{name} (pid {pid}): ended"));
+                io.line(format_args!("{name} (pid {pid}): ended"))?;
+                return Ok(false);
             }
         }
         self.force(&Recorded { name, identity }, io)
-            .map(|_alive| ())
     }
 
     /// Pins those that live now: after the order their end can then still be told.
@@ -303,7 +344,10 @@ impl Killer {
             Some(_) => Ok(()),
             None => {
                 self.wait_for_lock(batch, facts, io)?;
-                self.outlast_guardian(batch, facts, io)
+                // Told already where it has ended; one that has not is the caller's to see.
+                let guardian = self.guardian(batch, facts)?;
+                self.outlast_guardian(batch, guardian.as_ref(), io)
+                    .map(|_alive| ())
             }
         }
     }
@@ -317,15 +361,8 @@ impl Killer {
             }
             pace::before_next_look();
         }
-        self.ask_guardian(facts);
-        match &facts.batch.supervisor {
-            Some(identity) => {
-                let name = format!("supervisor of {}", batch.id);
-                self.force(&Recorded { name, identity }, io)
-                    .map(|_alive| ())
-            }
-            None => Ok(()),
-        }
+        self.ask_guardian(batch, facts)?;
+        self.force_supervisor(batch, facts, io).map(|_alive| ())
     }
 
     /// Kills what is recorded and still there, then whatever carries the token of its runs.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use protocol::ids::{AttemptNo, BatchId, Generation};
 use supervisor_core::core::Core;
 use supervisor_core::facts::Facts;
+use supervisor_core::identity::Identity;
 use supervisor_core::machine::BatchState;
 use supervisor_core::plan::TaskIx;
 use supervisor_core::time::BootId;
@@ -182,7 +183,7 @@ impl Shelf {
     }
 
     fn unnamed(&self) -> Result<usize, CliError> {
-        let here = here()?;
+        let here = here(self.entries.iter().map(|entry| entry.repository.as_path()))?;
         let is_here = |entry: &IndexEntry| here.contains(&entry.repository);
         let alone = self.entries.iter().filter(|entry| is_here(entry)).count() == 1;
         let mut candidates = Vec::with_capacity(self.entries.len());
@@ -209,11 +210,14 @@ impl From<&IndexEntry> for Found {
 }
 
 /// What makes a batch one of "this repository": the root of the repository around the working
-/// folder, else that folder itself.
-fn here() -> Result<Vec<PathBuf>, CliError> {
+/// folder, else that folder itself. That root is only looked for when a batch lies above the
+/// working folder: it could be no other's, and most commands are given where the batch is.
+fn here<'a>(mut known: impl Iterator<Item = &'a Path>) -> Result<Vec<PathBuf>, CliError> {
     let folder = current_dir()?;
     let mut roots = vec![folder.clone()];
-    if let Ok(repository) = git2::Repository::discover(&folder) {
+    if known.any(|batch| batch != folder && folder.starts_with(batch))
+        && let Ok(repository) = git2::Repository::discover(&folder)
+    {
         let root = repository.workdir().unwrap_or_else(|| repository.path());
         roots.extend(root.canonicalize().ok());
     }
@@ -398,7 +402,7 @@ impl Opened {
     /// that one dies.
     pub fn owner(&self) -> Option<u32> {
         match self.presence {
-            Presence { pid, alive: true } => pid,
+            Presence { pid, alive: true, .. } => pid,
             Presence { alive: false, .. } => self.living_guardian(),
         }
     }
@@ -483,17 +487,29 @@ fn is_over(pid: u32) -> bool {
 }
 
 fn presence(lock: &LockState, facts: &Facts) -> Presence {
-    let last = facts.batch.supervisor.as_ref().map(|identity| identity.pid);
+    let last = facts.batch.supervisor.as_ref();
     match lock {
         LockState::Held(holder) => Presence {
             pid: holder.as_ref().map(|holder| holder.pid),
             alive: true,
+            recovering: !holder
+                .as_ref()
+                .is_some_and(|holder| has_begun(holder, last)),
         },
         LockState::Free => Presence {
-            pid: last,
+            pid: last.map(|identity| identity.pid),
             alive: false,
+            recovering: false,
         },
     }
+}
+
+/// Whether the last supervisor of the journal is the one that holds the lock: its first record is
+/// that it took the batch over, after recovery.
+fn has_begun(holder: &Holder, last: Option<&Identity>) -> bool {
+    let same_start =
+        |last: &Identity| holder.start_ticks == 0 || last.start_ticks == holder.start_ticks;
+    last.is_some_and(|last| last.pid == holder.pid && same_start(last))
 }
 
 /// Which recorded hosts live although no supervisor does; asked only then.

@@ -1,17 +1,15 @@
 //! Who asks: the operator, or an agent that must not answer its own question (I12).
 
-use std::fs;
-
 use protocol::ids::BatchId;
 
-use crate::process::scan::token_of;
+use crate::process::identity::STAT_MAX;
+use crate::process::procfs;
+use crate::process::scan::{environ_of, token_of};
 use crate::process::spawn::BATCH_VARIABLE;
 
 /// Generations of parents looked at; deeper trees than this are not made by hand or by shells, and
 /// one that is so deep is refused.
 const ANCESTORS_MAX: usize = 256;
-/// Most bytes read of an environment (the kernel's limit for all arguments and variables).
-const ENVIRON_MAX: u64 = 2 * 1024 * 1024;
 
 /// Whether a process carries the tag of a run of this batch, in its environment.
 pub fn carries_tag(pid: u32, batch: &BatchId) -> bool {
@@ -19,10 +17,7 @@ pub fn carries_tag(pid: u32, batch: &BatchId) -> bool {
 }
 
 fn batch_of(pid: u32) -> Option<Vec<u8>> {
-    use std::io::Read;
-    let mut environ = Vec::new();
-    let file = fs::File::open(format!("/proc/{pid}/environ")).ok()?;
-    file.take(ENVIRON_MAX).read_to_end(&mut environ).ok()?;
+    let environ = environ_of(pid).ok()?;
     environ.split(|&byte| byte == 0).find_map(|entry| {
         let value = entry.strip_prefix(BATCH_VARIABLE.as_bytes())?;
         Some(value.strip_prefix(b"=")?.to_vec())
@@ -46,7 +41,7 @@ pub fn descends_from_host(pid: u32, is_host: impl Fn(u32) -> bool) -> bool {
 }
 
 fn parent_of(pid: u32) -> Option<u32> {
-    let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
+    let stat = procfs::read(format!("/proc/{pid}/stat"), STAT_MAX).ok()?;
     let name_end = stat.iter().rposition(|&byte| byte == b')')?;
     let rest = std::str::from_utf8(stat.get(name_end + 1..)?).ok()?;
     rest.split_ascii_whitespace().nth(1)?.parse().ok()

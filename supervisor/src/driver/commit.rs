@@ -10,8 +10,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use supervisor_core::record::Entry;
-use tokio::sync::mpsc;
 
+use crate::driver::nudge::{self, Heard, LoopEnd, Nudger, ThreadEnd};
 use crate::store::{Position, StoreError};
 
 /// Time between two tries to write a group for which there was no room.
@@ -92,8 +92,10 @@ enum Order {
 /// The loop's end of the commit thread.
 #[derive(Debug)]
 pub struct Committer {
-    orders: Option<blocking::SyncSender<Order>>,
-    answers: mpsc::Receiver<Answer>,
+    /// Dropped to end the thread.
+    orders: Option<(blocking::SyncSender<Order>, Nudger)>,
+    answers: blocking::Receiver<Answer>,
+    answered: LoopEnd,
     thread: Option<JoinHandle<()>>,
     waiting: Vec<Entry>,
     committing: bool,
@@ -108,11 +110,15 @@ impl Committer {
     pub fn start(log: impl Log) -> io::Result<Committer> {
         let (orders, to_do) = blocking::sync_channel(ORDERS_MAX);
         // Each order brings three answers at most: failing, what became of it, room.
-        let (done, answers) = mpsc::channel(3 * ORDERS_MAX);
+        let (done, answers) = blocking::sync_channel(3 * ORDERS_MAX);
+        let (order_nudger, ordered) = nudge::to_thread()?;
+        let (answer_nudger, answered) = nudge::to_loop()?;
         let writer = Writer {
             log,
             orders: to_do,
+            ordered,
             done,
+            told: answer_nudger,
             later: None,
             failing: false,
         };
@@ -125,8 +131,9 @@ impl Committer {
                 }
             })?;
         Ok(Committer {
-            orders: Some(orders),
+            orders: Some((orders, order_nudger)),
             answers,
+            answered,
             thread: Some(thread),
             waiting: Vec::new(),
             committing: false,
@@ -173,18 +180,28 @@ impl Committer {
 
     /// The next answer. Cancel-safe: an answer is either returned or stays in the channel.
     pub async fn answer(&mut self) -> Answer {
-        let answer = self.answers.recv().await;
-        self.noted(answer)
+        loop {
+            if let Some(answer) = self.answered() {
+                return answer;
+            }
+            if self.answered.nudged().await.is_err() {
+                return Answer::Broken(LogError::ThreadEnded); // the loop itself is ending
+            }
+        }
     }
 
     /// The next answer if there is one already.
     pub fn answered(&mut self) -> Option<Answer> {
-        let answer = self.answers.try_recv().ok()?;
-        Some(self.noted(Some(answer)))
+        match self.answers.try_recv() {
+            Ok(answer) => Some(self.noted(answer)),
+            Err(blocking::TryRecvError::Empty) => None,
+            Err(blocking::TryRecvError::Disconnected) => {
+                Some(Answer::Broken(LogError::ThreadEnded))
+            }
+        }
     }
 
-    fn noted(&mut self, answer: Option<Answer>) -> Answer {
-        let answer = answer.unwrap_or(Answer::Broken(LogError::ThreadEnded));
+    fn noted(&mut self, answer: Answer) -> Answer {
         match &answer {
             Answer::Durable(_) => self.committing = false,
             Answer::Saved { .. } => self.saving = false,
@@ -196,9 +213,13 @@ impl Committer {
     /// The channel holds as many orders as can be under way, so it is never full; it is closed only
     /// after an answer `Broken`, which ends the loop.
     fn order(&mut self, order: Order) -> bool {
-        self.orders
-            .as_ref()
-            .is_some_and(|orders| orders.try_send(order).is_ok())
+        self.orders.as_ref().is_some_and(|(orders, nudger)| {
+            let sent = orders.try_send(order).is_ok();
+            if sent {
+                nudger.nudge();
+            }
+            sent
+        })
     }
 
     /// Ends the thread: a group under way is finished, one that waits for room is given up.
@@ -219,7 +240,10 @@ struct Gone;
 struct Writer<L> {
     log: L,
     orders: blocking::Receiver<Order>,
-    done: mpsc::Sender<Answer>,
+    ordered: ThreadEnd,
+    /// Dropped before the pipe that tells of it.
+    done: blocking::SyncSender<Answer>,
+    told: Nudger,
     /// Ordered while a group waited for room.
     later: Option<Order>,
     failing: bool,
@@ -275,20 +299,29 @@ impl<L: Log> Writer<L> {
         if self.failing {
             return self.wait();
         }
-        self.orders.recv().map(Some).map_err(|_| Gone)
+        let heard = self.ordered.wait(None);
+        self.order(heard)
     }
 
     /// Waits [`RETRY`] at most.
     fn wait(&mut self) -> Result<Option<Order>, Gone> {
-        match self.orders.recv_timeout(RETRY) {
-            Ok(order) => Ok(Some(order)),
-            Err(blocking::RecvTimeoutError::Timeout) => Ok(None),
-            Err(blocking::RecvTimeoutError::Disconnected) => Err(Gone),
+        let heard = self.ordered.wait(Some(RETRY));
+        self.order(heard)
+    }
+
+    /// Each order is sent before its nudge, and each nudge is heard once.
+    fn order(&mut self, heard: io::Result<Heard>) -> Result<Option<Order>, Gone> {
+        match heard {
+            Ok(Heard::Nudge) => self.orders.try_recv().map(Some).map_err(|_| Gone),
+            Ok(Heard::Nothing) => Ok(None),
+            Ok(Heard::End) | Err(_) => Err(Gone),
         }
     }
 
     fn tell(&self, answer: Answer) -> Result<(), Gone> {
-        self.done.blocking_send(answer).map_err(|_| Gone)
+        let told = self.done.send(answer).map_err(|_| Gone);
+        self.told.nudge();
+        told
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use protocol::command::Pong;
 use protocol::framing::{Frame, FrameReader, LINE_MAX};
 use protocol::ids::Generation;
-use protocol::report::{Ask, Event, Report};
+use protocol::report::{Ask, EXCERPT_MAX, Event, Report, excerpt};
 use protocol::rpc::{self, ERROR_BAD_PARAMS, ERROR_UNKNOWN_METHOD, Incoming, RpcError};
 use protocol::version::{self, HelloReply};
 use supervisor_core::input::WireFault;
@@ -53,7 +53,7 @@ pub enum HostWord {
     Ended,
 }
 
-/// Understands one frame.
+/// Understands one frame. What is kept of it is small, however long its line was: words wait.
 pub fn understand(frame: Frame) -> HostWord {
     let line = match frame {
         Frame::Line(line) => line,
@@ -64,14 +64,14 @@ pub fn understand(frame: Frame) -> HostWord {
         Err(_) => HostWord::Fault(WireFault::Garbage),
         Ok(Incoming::Notification { method, params }) if method == "report" => {
             match params.map(|params| serde_json::from_str::<Report>(params.get())) {
-                Some(Ok(report)) => HostWord::Reported(report.generation, report.event),
+                Some(Ok(report)) => HostWord::Reported(report.generation, report.event.bounded()),
                 Some(Err(_)) | None => HostWord::Fault(WireFault::Garbage),
             }
         }
         Ok(Incoming::Notification { .. }) => HostWord::Fault(WireFault::Garbage),
         Ok(Incoming::Request { id, method, params }) if method == "ask" => {
             match params.map(|params| serde_json::from_str::<Ask>(params.get())) {
-                Some(Ok(ask)) => HostWord::Asked(id, ask),
+                Some(Ok(ask)) => HostWord::Asked(id, ask.bounded()),
                 Some(Err(_)) | None => unanswerable(id, ERROR_BAD_PARAMS, "not a question"),
             }
         }
@@ -94,11 +94,15 @@ fn understand_answer(id: u64, outcome: Result<&serde_json::value::RawValue, RpcE
     match outcome.map(|reply| serde_json::from_str::<HelloReply>(reply.get())) {
         Ok(Ok(reply)) => match version::check(&reply) {
             Ok(_) => HostWord::Greeted,
-            Err(skew) => HostWord::Refused(skew.to_string()),
+            Err(skew) => refused(&skew.to_string()),
         },
         Ok(Err(_)) => HostWord::Refused("agent-host answered the hello with something else".into()),
-        Err(error) => HostWord::Refused(error.message),
+        Err(error) => refused(&error.message),
     }
+}
+
+fn refused(why: &str) -> HostWord {
+    HostWord::Refused(excerpt(why, EXCERPT_MAX))
 }
 
 fn unanswerable(id: u64, code: i64, message: &str) -> HostWord {
@@ -375,6 +379,25 @@ mod tests {
             line(bad),
             HostWord::Unanswerable(4, error) if error.code == ERROR_BAD_PARAMS
         ));
+    }
+
+    #[test]
+    fn what_is_kept_of_a_long_line_is_small() {
+        let long = "x".repeat(LINE_MAX / 2);
+        let report = format!(
+            r#"{{"method":"report","params":{{"generation":5,"event":{{"type":"reply","text":"{long}"}}}}}}"#
+        );
+        assert!(matches!(
+            line(&report),
+            HostWord::Reported(RUN, Event::Reply(said)) if said.text.len() == EXCERPT_MAX
+        ));
+        let ask =
+            format!(r#"{{"id":9,"method":"ask","params":{{"generation":5,"text":"{long}"}}}}"#);
+        assert!(matches!(line(&ask), HostWord::Asked(9, ask) if ask.text.len() < long.len() / 8));
+        let refusal = format!(r#"{{"id":1,"error":{{"code":-32001,"message":"{long}"}}}}"#);
+        assert!(matches!(line(&refusal), HostWord::Refused(why) if why.len() == EXCERPT_MAX));
+        let other = format!(r#"{{"id":1,"result":{{"version":1,"build":"{long}"}}}}"#);
+        assert!(matches!(line(&other), HostWord::Refused(why) if why.len() == EXCERPT_MAX));
     }
 
     #[test]

@@ -13,6 +13,7 @@ pub mod host_io;
 pub mod hosts;
 mod inputs;
 pub mod journal;
+pub mod nudge;
 pub mod observer;
 mod open;
 pub mod operator;

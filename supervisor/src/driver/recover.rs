@@ -34,8 +34,8 @@ pub struct Patience {
 }
 
 impl Patience {
-    /// A host's grace, and some time to kill its tree; then longer than the kernel takes to end
-    /// anything that it can end.
+    /// A host kills its tree at once when its stdin ends; this is many times what a large tree on a
+    /// busy machine takes. Then longer than the kernel takes to end anything that it can end.
     pub const USUAL: Patience = Patience {
         ending: Duration::from_secs(15),
         killing: Duration::from_secs(5),
@@ -302,6 +302,7 @@ mod tests {
     use serde_json::json;
     use std::process::{Child, Command};
     use supervisor_core::core::Core;
+    use supervisor_core::input::Input;
     use supervisor_core::plan::AgentKind;
     use supervisor_core::time::BootId;
 
@@ -424,13 +425,21 @@ mod tests {
     #[test]
     fn files_that_can_not_be_judged_are_told_as_such() {
         let folder = tempfile::tempdir().unwrap();
-        let core = core();
+        let mut core = core();
         let dir = StateDir::at(folder.path());
         let run = dir.run(&"first".parse().unwrap(), protocol::ids::AttemptNo(1), RUN);
         std::fs::create_dir_all(&run).unwrap();
         let exit = run.join(protocol::exit_file::EXIT_FILE_NAME);
         let whole = r#"{"v":1,"generation":1,"result":{"status":"ok"},"injected":[4]}"#;
         std::fs::write(&exit, whole).unwrap();
+        let (_, told) = found_on(&same_machine(), &core, &dir);
+        assert!(told[0].contains("letter: C"), "it never began: {told:?}");
+        let spawned = Input::HostSpawned {
+            generation: RUN,
+            identity: core.facts().unwrap().batch.supervisor.clone().unwrap(),
+        };
+        let turn = core.handle(fixture::now(), spawned);
+        assert!(turn.defects.is_empty(), "{:?}", turn.defects);
         let (found, told) = found_on(&same_machine(), &core, &dir);
         assert!(matches!(found.result, ResultFact::Durable(_)));
         assert_eq!(found.injected, [MessageId(4)]);

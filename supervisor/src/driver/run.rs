@@ -289,8 +289,9 @@ impl Driver<'_> {
         let now = self.clock.now();
         if let Some(facts) = self.core.facts() {
             let live = self.core.live();
-            self.observer.changed(Picture { facts, live, now }, changes);
+            // Whoever waits for a step before whoever looks on.
             self.desk.changed(facts, now, changes);
+            self.observer.changed(Picture { facts, live, now }, changes);
         }
     }
 

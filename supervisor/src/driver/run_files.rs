@@ -5,7 +5,9 @@ use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use protocol::exit_file::{EXIT_FILE_NAME, EXIT_FILE_VERSION, ExitFile, INJECTED_FILE_NAME};
+use protocol::exit_file::{
+    CUT_LINE_END, EXIT_FILE_NAME, EXIT_FILE_VERSION, ExitFile, INJECTED_FILE_NAME,
+};
 use protocol::ids::{Generation, MessageId};
 use supervisor_core::reconcile::ResultFact;
 
@@ -63,7 +65,9 @@ fn judge(
     if head.generation != generation {
         return Err("it belongs to another run");
     }
-    let file: ExitFile = serde_json::from_str(json.get()).map_err(|_| "its fields do not fit")?;
+    let mut file: ExitFile =
+        serde_json::from_str(json.get()).map_err(|_| "its fields do not fit")?;
+    file.result.keep_bounded();
     Ok((ResultFact::Durable(Box::new(file.result)), file.injected))
 }
 
@@ -88,6 +92,7 @@ fn parse_injected(bytes: &[u8]) -> io::Result<Vec<MessageId>> {
     let text = std::str::from_utf8(&bytes[..whole])
         .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "not UTF-8"))?;
     text.lines()
+        .filter(|line| !line.ends_with(CUT_LINE_END))
         .map(|line| line.trim().parse().map_err(not_ids))
         .collect()
 }
@@ -183,6 +188,8 @@ mod tests {
         let path = dir.path().join(INJECTED_FILE_NAME);
         fs::write(&path, "m1\n2\nm3").unwrap();
         assert_eq!(injected(dir.path()).unwrap(), [MessageId(1), MessageId(2)]);
+        fs::write(&path, "m1\nm2?\n3\n").unwrap();
+        assert_eq!(injected(dir.path()).unwrap(), [MessageId(1), MessageId(3)]);
         fs::write(&path, "m1").unwrap();
         assert_eq!(injected(dir.path()).unwrap(), []);
         fs::write(&path, "m1\nnonsense\n").unwrap();

@@ -18,8 +18,6 @@ use crate::driver::run_files::{self, Unreadable};
 use crate::process::scan::{TOKEN_VARIABLE, token_text};
 use crate::store::StateDir;
 
-/// Time from `stop` or the end of stdin to the kill of the run's tree.
-const GRACE_MS: u64 = 10_000;
 /// A host ends by itself when it heard nothing for this long: four of the core's pings.
 const LEASE_MS: u64 = 120_000;
 /// Most bytes kept of each of a run's stdout and stderr.
@@ -130,7 +128,6 @@ impl Starter {
             messages,
             injected: run_files::injected(&task_dir)?,
             log_max: LOG_MAX,
-            grace_ms: GRACE_MS,
             lease_ms: LEASE_MS,
             adapter: finish_adapter(rendered.adapter, &batch.folder, &run_dir)?,
             run_dir: path_text(&run_dir),
@@ -447,7 +444,7 @@ mod tests {
         fs::write(&injected, "1\n3\n").unwrap();
         let start = prepare(&core, folder.path(), &[]).unwrap().start;
         assert_eq!(start.injected, [MessageId(1), MessageId(3)]);
-        fs::write(&injected, "?\n").unwrap();
+        fs::write(&injected, "what\n").unwrap();
         let refused = prepare(&core, folder.path(), &[]);
         assert!(
             matches!(refused, Err(StartError::Injected(_))),

@@ -10,9 +10,14 @@ use std::sync::Arc;
 use supervisor_core::identity::Identity;
 use supervisor_core::time::BootId;
 
+use crate::process::procfs;
+
 /// `f_type` of a pidfd where the kernel gives each process an inode of its own (Linux 6.9 and
 /// later; `PID_FS_MAGIC` of `linux/magic.h`).
 const PID_FS_MAGIC: i64 = 0x5049_4446;
+
+/// Most bytes read of a `stat`: its 52 numbers and a name of 16 bytes at most take about 1,100.
+pub const STAT_MAX: usize = 4096;
 
 /// A file of the kernel that is missing or says something else than documented.
 #[derive(Debug, thiserror::Error)]
@@ -110,7 +115,7 @@ fn parse_boot_id(text: &str) -> Option<BootId> {
 /// # Errors
 /// When there is no such process.
 pub fn start_ticks(pid: u32) -> io::Result<u64> {
-    let stat = fs::read(format!("/proc/{pid}/stat"))?;
+    let stat = procfs::read(format!("/proc/{pid}/stat"), STAT_MAX)?;
     parse_start_ticks(&stat).ok_or_else(|| malformed("stat has no start time"))
 }
 

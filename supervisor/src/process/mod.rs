@@ -9,6 +9,7 @@ pub mod inherited;
 pub mod limits;
 pub mod orphans;
 pub mod pidfd;
+pub mod procfs;
 pub mod recorded;
 pub mod scan;
 pub mod spawn;

@@ -1,15 +1,15 @@
 //! One look at every process: which of them carry the spawn token of a run in their environment.
 
 use std::fs;
-use std::io::{self, Read};
+use std::io;
 use std::os::fd::OwnedFd;
 
-use crate::process::pidfd;
+use crate::process::{pidfd, procfs};
 
 /// The variable that every host, and by inheritance its whole tree, carries.
 pub const TOKEN_VARIABLE: &str = "SUPERVISOR_TOKEN";
 /// Most bytes read of one environment: what the kernel allows a process to be started with.
-const ENVIRON_MAX: u64 = 2 * 1024 * 1024;
+const ENVIRON_MAX: usize = 2 * 1024 * 1024;
 
 /// A living process that carries a token, pinned before the token was read for good.
 #[derive(Debug)]
@@ -30,11 +30,16 @@ pub fn token_text(token: u128) -> String {
 /// The token in the environment of a process; `None` when it has none, is gone, or is another
 /// user's.
 pub fn token_of(pid: u32) -> Option<u128> {
-    let file = fs::File::open(format!("/proc/{pid}/environ")).ok()?;
-    let mut environ = Vec::new();
-    // A process that ends while it is read gives what was read so far, or an error: no token.
-    file.take(ENVIRON_MAX).read_to_end(&mut environ).ok()?;
-    token_in(&environ)
+    token_in(&environ_of(pid).ok()?)
+}
+
+/// The environment that a process was started with, each variable ended by a zero byte.
+///
+/// # Errors
+/// When the process is gone or another user's. One that ends while it is read gives what was read
+/// so far.
+pub fn environ_of(pid: u32) -> io::Result<Vec<u8>> {
+    procfs::read(format!("/proc/{pid}/environ"), ENVIRON_MAX)
 }
 
 fn token_in(environ: &[u8]) -> Option<u128> {

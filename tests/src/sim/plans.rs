@@ -118,13 +118,13 @@ fn agent(rng: &mut Rng, number: u64, accounts: usize) -> AgentSpec {
 }
 
 fn spec(rng: &mut Rng, agents: usize, start: Wall, storm: u64) -> TaskSpec {
-    let limits = match rng.below(8) {
+    let limits = match rng.below(6) {
         0 => Limits {
-            tokens: Some(rng.range(200, 20_000)),
+            tokens: Some(rng.range(200, 3_000)),
             ..Limits::default()
         },
         1 => Limits {
-            turns: Some(rng.range(2, 60)),
+            turns: Some(rng.range(1, 4)),
             ..Limits::default()
         },
         2 => Limits {

@@ -15,6 +15,8 @@ impl Apply<'_> {
         self.check_new_generation(started.generation)?;
         self.check_task(started.task, TaskState::Running)?;
         let now = self.entry.now;
+        let ready = self.task(started.task)?.state == TaskState::Ready;
+        self.require(ready, "only a ready task begins an attempt")?;
         let task = self.task(started.task)?;
         if task.attempt.is_some() || started.attempt != task.attempts.next() {
             return Err(self.unknown("next attempt"));
@@ -61,6 +63,12 @@ impl Apply<'_> {
             Next::Hold { .. } => TaskState::Paused,
         };
         self.check_task(ended.task, target)?;
+        let live = self.task(ended.task)?.state.is_live();
+        self.require(live, "only a live task's attempt ends")?;
+        self.require(
+            is_outcome(ended),
+            "an attempt ends done without a class, failed or cancelled with one",
+        )?;
         self.check_attempt_edge(ended.task, AttemptState::Ended)?;
         self.close_attempt(ended)?;
         self.count_spawn(ended.class);
@@ -125,6 +133,25 @@ impl Apply<'_> {
 /// Classes whose retries are bounded by their own count, not by the task's attempts.
 fn is_our_side(class: Class) -> bool {
     crate::retry::group(class) == crate::retry::Group::OurSide
+}
+
+/// Whether class and consequence belong together.
+fn is_outcome(ended: &AttemptEnded) -> bool {
+    match &ended.next {
+        Next::End { to, .. } => match to {
+            TaskState::Done => ended.class.is_none(),
+            TaskState::Failed | TaskState::Cancelled => ended.class.is_some(),
+            TaskState::Pending
+            | TaskState::Blocked
+            | TaskState::Ready
+            | TaskState::Running
+            | TaskState::Verifying
+            | TaskState::Waiting
+            | TaskState::Paused
+            | TaskState::Skipped => false,
+        },
+        Next::Retry { .. } | Next::Hold { .. } => ended.class.is_some(),
+    }
 }
 
 /// A run that was just decided.

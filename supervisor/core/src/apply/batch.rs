@@ -350,6 +350,7 @@ fn new_task(planned: &PlannedTask, wall: crate::time::Wall) -> Task {
         session: None,
         last: None,
         usage: protocol::report::Usage::default(),
+        usage_before: protocol::report::Usage::default(),
         hold: false,
     }
 }

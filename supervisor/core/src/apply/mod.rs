@@ -166,6 +166,15 @@ impl Apply<'_> {
         }
     }
 
+    /// The rule of a record that takes only some of the steps of the edge table.
+    fn require(&self, fits: bool, why: &'static str) -> Result<(), ReplayError> {
+        if fits {
+            return Ok(());
+        }
+        let seq = self.entry.seq;
+        Err(ReplayError::Unfit { seq, why })
+    }
+
     fn illegal(&self, edge: IllegalEdge) -> ReplayError {
         ReplayError::Edge {
             seq: self.entry.seq,

@@ -27,6 +27,8 @@ impl Apply<'_> {
     ) -> Result<(), ReplayError> {
         self.check_new_generation(generation)?;
         self.check_task(ix, TaskState::Verifying)?;
+        let live = self.task(ix)?.state.is_live();
+        self.require(live, "only a live task begins a proof")?;
         self.check_attempt_edge(ix, AttemptState::Proving)?;
         let (seq, now) = (self.entry.seq, self.entry.now.boot);
         let task = self.task(ix)?;

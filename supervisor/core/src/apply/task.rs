@@ -16,9 +16,13 @@ impl Apply<'_> {
         reason: TaskReason,
         next_check: Option<Deadline>,
     ) -> Result<(), ReplayError> {
-        if to.is_terminal() {
-            return Err(self.unknown("move that is not an end"));
-        }
+        self.check_task(ix, to)?;
+        let task = self.task(ix)?;
+        let fits = may_move(task.state, to, task.attempt.is_some());
+        self.require(
+            fits,
+            "a move neither ends nor reopens a task, nor an attempt",
+        )?;
         let task = self.task(ix)?;
         if task.attempt.is_some() && task.state == to {
             // The task goes on; only what follows its attempt changes.
@@ -34,10 +38,11 @@ impl Apply<'_> {
         to: TaskState,
         reason: TaskReason,
     ) -> Result<(), ReplayError> {
-        if !to.is_terminal() || self.task(ix)?.attempt.is_some() {
-            return Err(self.unknown("end of a task without an attempt"));
-        }
         self.check_task(ix, to)?;
+        let task = self.task(ix)?;
+        let open = !task.state.is_terminal() && !task.state.is_live() && task.attempt.is_none();
+        let fits = to.is_terminal() && open;
+        self.require(fits, "only a task without an attempt ends by itself, once")?;
         self.end_task(ix, to, reason)
     }
 
@@ -99,6 +104,7 @@ impl Apply<'_> {
         }
         task.epoch += 1;
         task.consumed = 0;
+        task.usage_before = task.usage;
         task.lost = 0;
         task.free_retries = 0;
         task.attempts_max = attempts;
@@ -172,5 +178,33 @@ impl Apply<'_> {
             self.queue(waiter)?;
         }
         Ok(())
+    }
+}
+
+/// Whether a task may go from one state to the other (or only change its reason) by a mere move.
+/// Every other step belongs to a record of its own, which says what else changes with it: the
+/// start or end of an attempt, a run, a question, the task's end, its reopening.
+const fn may_move(from: TaskState, to: TaskState, has_attempt: bool) -> bool {
+    use TaskState::{
+        Blocked, Cancelled, Done, Failed, Paused, Pending, Ready, Running, Skipped, Verifying,
+        Waiting,
+    };
+    match (from, to) {
+        // Where a task waits, and why.
+        (Blocked | Ready | Paused, Blocked | Ready) | (Blocked | Ready, Paused) => !has_attempt,
+        // What the operator asked for its next attempt; a run that can not be judged, and one that
+        // can again.
+        (Running, Running)
+        | (Verifying, Verifying)
+        | (Waiting, Waiting)
+        | (Running | Verifying, Paused)
+        | (Paused, Running | Verifying) => has_attempt,
+        (Paused, Paused) => true,
+        (
+            Pending | Blocked | Ready | Running | Verifying | Waiting | Paused | Done | Failed
+            | Cancelled | Skipped,
+            Pending | Blocked | Ready | Running | Verifying | Waiting | Paused | Done | Failed
+            | Cancelled | Skipped,
+        ) => false,
     }
 }

@@ -1,5 +1,6 @@
 //! What an operator wants.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -60,7 +61,9 @@ impl Desk<'_> {
                 attempts,
                 note,
             } => {
-                if let Err(refusal) = note.as_deref().map_or(Ok(()), check_length) {
+                if let Some(note) = &note
+                    && let Err(refusal) = self.may_note(&tasks, note)
+                {
                     return self.refuse(reply, refusal);
                 }
                 self.each_task(tasks, |desk, ix| {
@@ -87,8 +90,9 @@ impl Desk<'_> {
         mut act: impl FnMut(&mut Self, TaskIx) -> &'static str,
     ) -> Vec<Line> {
         let mut lines = Vec::new();
+        let mut seen = BTreeSet::new();
         for ix in tasks {
-            if ix.0 as usize >= self.facts().tasks.len() {
+            if ix.0 as usize >= self.facts().tasks.len() || !seen.insert(ix) {
                 continue;
             }
             let said = act(self, ix);
@@ -163,15 +167,7 @@ impl Desk<'_> {
             return Err(Refusal::WrongState(text.into()));
         }
         check_length(text)?;
-        if self
-            .index()
-            .mail
-            .get(&ix)
-            .is_some_and(|mail| mail.len() >= UNSETTLED_MAX)
-        {
-            let text = format!("{id} has {UNSETTLED_MAX} messages that it has not taken yet");
-            return Err(Refusal::Limit(text.into()));
-        }
+        self.check_room(ix)?;
         let kind = self.facts().agents[self.spec(ix).agent.0 as usize].kind;
         let (steers, seen) = match kind {
             AgentKind::Command => (false, false),
@@ -189,6 +185,25 @@ impl Desk<'_> {
             return Err(Refusal::CanNotProve(text.into()));
         }
         Ok(())
+    }
+
+    /// Whether a task may be handed one more message.
+    fn check_room(&self, ix: TaskIx) -> Result<(), Refusal> {
+        let mail = self.index().mail.get(&ix);
+        if mail.is_some_and(|mail| mail.len() >= UNSETTLED_MAX) {
+            let id = &self.task(ix).id;
+            let text = format!("{id} has {UNSETTLED_MAX} messages that it has not taken yet");
+            return Err(Refusal::Limit(text.into()));
+        }
+        Ok(())
+    }
+
+    /// Whether a note can go to each of these tasks; it is a message like any other.
+    fn may_note(&self, tasks: &[TaskIx], note: &str) -> Result<(), Refusal> {
+        check_length(note)?;
+        let count = self.facts().tasks.len();
+        let known = tasks.iter().filter(|ix| (ix.0 as usize) < count);
+        known.copied().try_for_each(|ix| self.check_room(ix))
     }
 
     /// The live agent run of a task.
@@ -254,7 +269,7 @@ impl Desk<'_> {
     }
 
     /// Ends agent runs only: a proof spends nothing, and would begin anew at once.
-    fn stop_agents(&mut self) {
+    pub(super) fn stop_agents(&mut self) {
         let live: Vec<TaskIx> = self.index().live.keys().copied().collect();
         for ix in live {
             let judged = !matches!(self.task(ix).reason, TaskReason::Unresolved(_));
@@ -445,7 +460,7 @@ impl Desk<'_> {
             TaskState::Done => return "is done; a done task is not tried again",
             TaskState::Pending | TaskState::Blocked => return "waits already",
             TaskState::Running | TaskState::Verifying | TaskState::Waiting => return "runs already",
-            TaskState::Paused => return self.resume_task(ix),
+            TaskState::Paused => self.resume_task(ix),
             TaskState::Ready => {
                 self.requeue(ix);
                 "is tried as soon as there is a lane"

@@ -11,7 +11,7 @@ use super::{Desk, GRACE};
 use crate::effect::{Answer, Effect, Refusal};
 use crate::facts::Facts;
 use crate::input::{ReplyId, WireFault};
-use crate::live::{Gate, LINGER_MAX, LiveTimer};
+use crate::live::{Gate, LINGER_MAX, LiveTimer, QUESTIONS_MAX};
 use crate::machine::{AccountState, BatchState, MessageState, QuestionState, RunState};
 use crate::mutation::{self, Mutation};
 use crate::plan::{OnQuestion, TaskIx};
@@ -216,7 +216,7 @@ impl Desk<'_> {
             self.record(Record::UsageNoted { generation, usage });
         }
         let spec = self.spec(ix);
-        let spent = crate::apply::sum(self.task(ix).usage, usage);
+        let spent = crate::apply::sum(self.task(ix).spent(), usage);
         if reached(spec.limits, spent).is_some() {
             self.stop(generation, StopReason::Budget, GRACE);
         }
@@ -238,28 +238,16 @@ impl Desk<'_> {
         }
     }
 
-    /// A limit of the batch: nothing new starts, what runs is stopped to go on later.
+    /// A limit of the batch: no attempt starts, and agents are stopped to go on later. Proofs go on
+    /// and those that are due begin ([`may_prove`](Self::may_prove)): what is done is not left
+    /// unproven for want of a budget that its proof does not use.
     pub(super) fn pause_for_limit(&mut self, limit: BatchLimit) {
         if self.facts().batch.state != BatchState::Running {
             return;
         }
         let (to, reason) = (BatchState::Paused, BatchReason::Limit(limit));
         self.record(Record::BatchMoved { to, reason });
-        if limit == BatchLimit::Wall {
-            self.stop_all(StopReason::Interrupted, GRACE);
-            return;
-        }
-        // A proof under way spends nothing: it may show that the work is done.
-        let runs = self.facts().runs.iter();
-        let agents: Vec<Generation> = runs
-            .filter(|(_, run)| run.kind == RunKind::Agent)
-            .map(|(generation, _)| *generation)
-            .collect();
-        for generation in agents {
-            if self.live.get(generation).is_some() || self.is_intended(generation) {
-                self.stop(generation, StopReason::Interrupted, GRACE);
-            }
-        }
+        self.stop_agents();
     }
 
     /// A probing attempt works: its account's limit is over.
@@ -313,6 +301,13 @@ impl Desk<'_> {
         let spec = self.spec(task);
         if let Some(live) = self.live.get_mut(generation) {
             live.alive = self.now.boot;
+            if live.asked >= QUESTIONS_MAX {
+                let text = format!("a run may ask {QUESTIONS_MAX} questions").into();
+                self.refuse(reply, Refusal::WrongState(text));
+                self.wire_fault(generation, WireFault::Garbage);
+                return;
+            }
+            live.asked += 1;
             live.progressed = self.now.boot;
         }
         let id = self.facts().batch.last_question.next();

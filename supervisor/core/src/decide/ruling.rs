@@ -145,12 +145,25 @@ impl Desk<'_> {
         }
     }
 
-    /// Whether verify runs may start: they spend nothing, so only a stop or a bad disk forbids.
+    /// Whether verify runs may start: they are no agent's work, so a pause by the operator or by a
+    /// limit does not hold them; a stop does, and a disk that takes no records.
     pub(super) fn may_prove(&self) -> bool {
         let batch = &self.facts().batch;
         match batch.state {
             BatchState::Running => true,
-            BatchState::Paused => batch.reason == BatchReason::Operator,
+            BatchState::Paused => match batch.reason {
+                BatchReason::Operator | BatchReason::Limit(_) => true,
+                BatchReason::Working
+                | BatchReason::NeedsPerson
+                | BatchReason::Disk
+                | BatchReason::TaskFailed(_)
+                | BatchReason::TooManyFailures
+                | BatchReason::NothingStarts
+                | BatchReason::Until
+                | BatchReason::Drain
+                | BatchReason::Stop
+                | BatchReason::Settled => false,
+            },
             BatchState::Stopping => batch.reason != BatchReason::Stop,
             BatchState::Done | BatchState::Failed | BatchState::Interrupted => false,
         }
@@ -352,14 +365,33 @@ impl Desk<'_> {
             | Group::Lost => failure.class,
         };
         self.resolve_probe(ix, Some(class));
-        let next = self.next_after(ix, class);
-        self.end_attempt(ix, Some(class), failure.detail, next);
+        let mut next = self.next_after(ix, class);
+        let (mut class, mut detail) = (class, failure.detail);
+        if matches!(next, Next::Retry { .. }) && self.is_spent(ix) {
+            next = Next::End {
+                to: TaskState::Failed,
+                reason: TaskReason::Failed(Class::Budget),
+            };
+            if class != Class::Budget {
+                detail = format!("its task has used up a limit; this attempt: {class}: {detail}")
+                    .as_str()
+                    .into();
+                class = Class::Budget;
+            }
+        }
+        self.end_attempt(ix, Some(class), detail, next);
         match retry::group(class) {
             Group::Account => self.limit_account(ix, class, failure.reset),
             Group::AccountStop => self.stop_account(ix, class),
             Group::OurSide => self.count_spawn_failures(),
             Group::Work | Group::Operator | Group::Lost | Group::Chosen => {}
         }
+    }
+
+    /// Whether a task has used up one of its limits since it was last opened: then no attempt of it
+    /// starts, whatever its rules for retries say.
+    pub(super) fn is_spent(&self, ix: TaskIx) -> bool {
+        super::report::reached(self.spec(ix).limits, self.task(ix).spent()).is_some()
     }
 
     fn next_after(&self, ix: TaskIx, class: Class) -> Next {
@@ -495,7 +527,7 @@ impl Desk<'_> {
     }
 
     /// What a task's failure does to the batch.
-    fn follow_failure(&mut self, ix: TaskIx) {
+    pub(super) fn follow_failure(&mut self, ix: TaskIx) {
         if self.task(ix).state != TaskState::Failed {
             return;
         }

@@ -16,9 +16,17 @@ impl Desk<'_> {
     pub(super) fn schedule(&mut self) {
         self.continue_idle();
         self.wait_for_date();
-        while let Some(ix) = self.next_to_start() {
+        // A record that was refused would be decided again for ever.
+        while let Some(ix) = self
+            .next_to_start()
+            .filter(|_| self.turn.defects.is_empty())
+        {
             if self.index().unmet[ix.0 as usize] > 0 {
                 self.wait_for_dependency(ix);
+                continue;
+            }
+            if self.is_spent(ix) {
+                self.fail_spent(ix);
                 continue;
             }
             match self.touch_holder(ix) {
@@ -33,10 +41,18 @@ impl Desk<'_> {
                 }
                 None => self.start_attempt(ix),
             }
-            if !self.turn.defects.is_empty() {
-                return;
-            }
         }
+    }
+
+    /// The task has used up a limit in attempts that ended for other reasons.
+    fn fail_spent(&mut self, ix: TaskIx) {
+        self.record(Record::TaskEnded {
+            task: ix,
+            to: TaskState::Failed,
+            reason: TaskReason::Failed(protocol::class::Class::Budget),
+        });
+        self.follow_failure(ix);
+        self.bury_mail();
     }
 
     /// A dependency was reopened while the task ran or was held, and the task is to run again: what

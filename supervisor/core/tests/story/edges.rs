@@ -3,6 +3,7 @@
 
 use supervisor_core::facts::Facts;
 use supervisor_core::machine::{Edge, IllegalEdge};
+use supervisor_core::record::Next;
 
 use super::harness::*;
 use super::journals::*;
@@ -105,32 +106,168 @@ fn illegal_edges_of_every_machine_are_refused() {
     );
 }
 
-/// A task moves by `TaskMoved` and ends by `TaskEnded`; both ask the same table.
-#[test]
-fn illegal_edges_of_tasks_are_refused() {
-    let start = busy().facts().clone();
-    let bare = |from: TaskState| {
-        let mut facts = start.clone();
-        facts.runs.clear();
-        facts.tasks[0].attempt = None;
-        facts.tasks[0].state = from;
-        facts
-    };
-    let record = |to: TaskState| {
-        if to.is_terminal() {
-            ended(A, to)
-        } else {
-            moved(A, to)
+/// What a record wants of a task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum By {
+    /// `TaskMoved`.
+    Moved,
+    /// `TaskEnded`.
+    Ended,
+    /// `Reopened`.
+    Reopened,
+    /// `AttemptStarted`.
+    Started,
+    /// `RunIntended`.
+    Proof,
+    /// `AttemptEnded`, with a class.
+    Failed,
+    /// `AttemptEnded`, without one.
+    Well,
+}
+
+impl By {
+    const ALL: [By; 7] = [
+        By::Moved,
+        By::Ended,
+        By::Reopened,
+        By::Started,
+        By::Proof,
+        By::Failed,
+        By::Well,
+    ];
+
+    /// The record that asks for the state; none where its form can not.
+    fn record(self, to: TaskState, attempt: u32) -> Option<Record> {
+        let over = |class: Option<Class>| {
+            let mut record = attempt_ended(A, attempt, to);
+            if let Record::AttemptEnded(ended) = &mut record {
+                ended.class = class;
+                ended.next = match to {
+                    TaskState::Ready => Next::Retry {
+                        mode: RetryMode::Resume,
+                        at: None,
+                    },
+                    TaskState::Paused => Next::Hold {
+                        reason: TaskReason::Operator,
+                        mode: RetryMode::Resume,
+                    },
+                    _end => ended.next.clone(),
+                };
+            }
+            record
+        };
+        match self {
+            By::Moved => Some(moved(A, to)),
+            By::Ended => Some(ended(A, to)),
+            By::Reopened => (to == TaskState::Blocked).then(|| reopened(A)),
+            By::Started => (to == TaskState::Running).then(|| attempt_started(A, attempt + 1, 50)),
+            By::Proof => (to == TaskState::Verifying).then(|| intended(A, 50)),
+            By::Failed => Some(over(Some(Class::Crash))),
+            By::Well => Some(over(None)),
         }
-    };
-    every_pair!(
-        "task",
-        TaskState,
-        from,
-        to,
-        bare(from),
-        (from != to).then(|| record(to))
-    );
+    }
+
+    /// The steps of this record, written a second time; `open` is whether there is an attempt.
+    fn takes(self, from: TaskState, to: TaskState, open: bool) -> bool {
+        use TaskState as S;
+        let waits = [S::Blocked, S::Ready, S::Paused];
+        let works = [S::Running, S::Verifying];
+        match self {
+            By::Moved if open => {
+                from == to
+                    || (works.contains(&from) && to == S::Paused)
+                    || (from == S::Paused && works.contains(&to))
+            }
+            By::Moved => waits.contains(&from) && waits.contains(&to),
+            By::Ended => !open && !from.is_terminal() && to.is_terminal(),
+            By::Reopened => from.is_terminal() && from != S::Done && to == S::Blocked,
+            By::Started => from == S::Ready && to == S::Running,
+            By::Proof => works.contains(&from) && to == S::Verifying,
+            By::Failed => {
+                let ends = [S::Ready, S::Paused, S::Failed, S::Cancelled];
+                works.contains(&from) && ends.contains(&to)
+            }
+            By::Well => works.contains(&from) && to == S::Done,
+        }
+    }
+}
+
+/// I5: every step of the task table belongs to certain records, which say what else changes with
+/// it; any other record that asks for it is of a corrupt journal.
+#[test]
+fn each_record_takes_its_own_edges_of_a_task_and_no_others() {
+    let start = busy().facts().clone();
+    let attempt = start.tasks[0].attempts.0;
+    let mut taken = std::collections::BTreeSet::new();
+    for &from in TaskState::ALL {
+        for open in [false, true] {
+            let sane = if open {
+                from.is_live() || from == TaskState::Paused
+            } else {
+                !from.is_live()
+            };
+            if !sane {
+                continue;
+            }
+            let mut facts = start.clone();
+            facts.tasks[0].state = from;
+            if !open {
+                facts.runs.clear();
+                facts.tasks[0].attempt = None;
+            }
+            let core = Core::restore(facts);
+            for &to in TaskState::ALL {
+                for by in By::ALL {
+                    let Some(record) = by.record(to, attempt) else {
+                        continue;
+                    };
+                    let edge = from == to || from.edges().contains(&to);
+                    if edge && by.takes(from, to, open) {
+                        let core = follows(&core, record);
+                        let found = core.facts().unwrap().tasks[0].state;
+                        let queued = by == By::Reopened && found == TaskState::Ready;
+                        assert!(found == to || queued, "{by:?} {from} {to}: {found}");
+                        taken.insert((from, to));
+                    } else {
+                        refuses(&core, record);
+                    }
+                }
+            }
+        }
+    }
+    // The plan and questions have records of their own, which name no state.
+    for edge in TaskState::ALL.iter().flat_map(|&from| {
+        let edges = from.edges().iter();
+        edges.map(move |&to| (from, to))
+    }) {
+        let elsewhere = [
+            (TaskState::Pending, TaskState::Blocked),
+            (TaskState::Pending, TaskState::Ready),
+            (TaskState::Running, TaskState::Waiting),
+            (TaskState::Waiting, TaskState::Running),
+        ];
+        assert_ne!(taken.contains(&edge), elsewhere.contains(&edge), "{edge:?}");
+    }
+}
+
+/// The refusal names the step where the table lacks it, and the rule where the record is wrong.
+#[test]
+fn a_refused_step_says_why() {
+    let world = busy();
+    let why = |record| breaks_rule(&world.core, record);
+    let a_move = "a move neither ends nor reopens a task, nor an attempt";
+    let (waits, bad) = (TaskIx(1), TaskIx(3));
+    assert_eq!(why(moved(bad, TaskState::Blocked)), a_move);
+    assert_eq!(why(moved(A, TaskState::Ready)), a_move);
+    assert_eq!(why(moved(waits, TaskState::Cancelled)), a_move);
+    let by_itself = "only a task without an attempt ends by itself, once";
+    assert_eq!(why(ended(A, TaskState::Failed)), by_itself);
+    assert_eq!(why(ended(waits, TaskState::Ready)), by_itself);
+    let outcome = "an attempt ends done without a class, failed or cancelled with one";
+    assert_eq!(why(attempt_ended(A, 1, TaskState::Verifying)), outcome);
+    assert_eq!(why(attempt_ended(A, 1, TaskState::Done)), outcome);
+    let error = refuses(&world.core, moved(A, TaskState::Blocked));
+    assert!(matches!(error, ReplayError::Edge { .. }), "{error}");
 }
 
 /// A stopping run stays stopping, whatever its host still says; every other pair asks the table.

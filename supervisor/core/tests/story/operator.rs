@@ -425,16 +425,14 @@ fn cancel_of_a_task_that_asks_withdraws_the_question() {
 /// Between two runs of an attempt there is no host to stop: the attempt itself is closed.
 #[test]
 fn cancel_of_an_idle_attempt_closes_it() {
-    let limits = Limits {
-        tokens: Some(100),
-        ..Limits::default()
-    };
-    let plan = batch().set(|settings| settings.limits = limits);
-    let mut world = working(plan.task("a").verified().task("b"));
-    world.begin("b");
-    world.report("b", Event::Usage(used(100)));
+    let mut world = working(batch().task("a").verified());
+    world.handle(Input::DiskFailed);
     world.ends("a", ok());
-    assert_eq!(world.state("a"), TaskState::Running, "no proof at a limit");
+    assert_eq!(
+        world.state("a"),
+        TaskState::Running,
+        "no proof without a disk"
+    );
     let run = world.run("a");
     assert!(!world.facts().runs.contains_key(&run), "between two runs");
     assert_eq!(world.pause("a", true), "a: paused after its attempt");

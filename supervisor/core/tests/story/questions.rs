@@ -1,6 +1,7 @@
 //! Questions: durable, answered once, and no clock runs against who waits for a person.
 
 use supervisor_core::facts::Question;
+use supervisor_core::live::{QUESTIONS_MAX, WIRE_FAULTS_MAX};
 
 use crate::harness::*;
 
@@ -113,6 +114,21 @@ fn a_default_comes_after_the_number() {
         .collect();
     assert_eq!(kinds, [false, true]);
     assert_eq!(world.state("a"), TaskState::Running);
+}
+
+#[test]
+fn a_run_that_asks_without_end_is_refused_and_then_stopped() {
+    let mut world = rule(OnQuestion::Default("yes".into()));
+    for _ in 0..QUESTIONS_MAX {
+        assert!(matches!(world.asks("a", "well?"), Answer::Asked(_)));
+    }
+    for _ in 0..=WIRE_FAULTS_MAX {
+        assert!(matches!(world.asks("a", "well?"), Answer::Refused(_)));
+    }
+    let asked = u32::try_from(world.facts().questions.len()).unwrap();
+    assert_eq!(asked, QUESTIONS_MAX, "only these are recorded");
+    let stop = world.facts().runs.values().next().unwrap().stop;
+    assert!(matches!(stop, Some((StopReason::Protocol, _))), "{stop:?}");
 }
 
 #[test]

@@ -30,10 +30,12 @@ fn rows_that_match(
     stop: Option<StopReason>,
 ) -> Vec<Letter> {
     let gone = process == ProcessFact::Gone;
-    let has = matches!(result, ResultFact::Durable(_));
-    let none = *result == ResultFact::Absent;
-    let counts = stop.is_none_or(StopReason::late_result_counts);
     let intended = state == RunState::Intended;
+    let whole = matches!(result, ResultFact::Durable(_));
+    // What never began has no result, whatever lies in its folder.
+    let has = whole && !intended;
+    let none = *result == ResultFact::Absent || (whole && intended);
+    let counts = stop.is_none_or(StopReason::late_result_counts);
     let rows = [
         (Letter::H, process == ProcessFact::Foreign),
         (Letter::G, process == ProcessFact::Living),
@@ -124,6 +126,20 @@ fn letter_a_imports_the_result() {
     assert_eq!(world.at("a"), (TaskState::Done, TaskReason::Proven));
     assert_eq!(world.task("a").attempts, AttemptNo(1));
     assert_eq!(world.live(), ["b"]);
+}
+
+/// The gate opens after the spawn is durable: a result of a run that is only intended is not its own.
+#[test]
+fn letter_c_rules_a_run_that_never_began_whatever_its_folder_holds() {
+    for result in [ResultFact::Absent, durable()] {
+        let mut world = World::start(batch().task("a"));
+        assert_eq!(world.run_state("a"), RunState::Intended);
+        world.decided();
+        world.crash_and_recover(ProcessFact::Gone, result);
+        assert_eq!(letters(&mut world), [Letter::C]);
+        assert_eq!(world.outcome("a"), (Some(Class::Lost), 0));
+        assert_eq!(world.task("a").attempts, AttemptNo(2), "it is tried again");
+    }
 }
 
 /// A result says why not as well as that it is.

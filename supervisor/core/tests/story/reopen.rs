@@ -3,6 +3,7 @@
 use super::harness::*;
 
 use supervisor_core::identity::Exit;
+use supervisor_core::mailbox::UNSETTLED_MAX;
 
 fn working(plan: PlanBuilder) -> World {
     let mut world = World::start(plan);
@@ -242,6 +243,61 @@ fn retry_refuses_a_note_that_is_no_message() {
         );
     }
     assert_eq!(world.state("a"), TaskState::Failed);
+}
+
+/// A note is a message: it counts, and one too many is refused before anything is tried.
+#[test]
+fn a_note_counts_against_the_limit_of_unsettled_messages() {
+    let plan = batch().tasks(&["a", "b"]).every(|spec| spec.attempts = 1);
+    let mut world = World::start(plan.lanes(1)).without_checks();
+    world.begin("a");
+    world.ends("a", failed(Class::AgentFailed));
+    world.begin("b");
+    world.pause("b", true);
+    world.exited("b", Exit::Code(0));
+    for _ in 1..UNSETTLED_MAX {
+        world.steer("b", SteerMode::After, "more");
+    }
+    let retry = |world: &World, names: &[&str]| OperatorCommand::Retry {
+        tasks: world.ixs(names),
+        mode: RetryMode::Fresh,
+        attempts: None,
+        note: Some("one more".into()),
+    };
+    let command = retry(&world, &["b"]);
+    world.op_lines(command);
+    assert_eq!(world.texts().len(), UNSETTLED_MAX);
+    let command = retry(&world, &["a", "b"]);
+    let why = format!("b has {UNSETTLED_MAX} messages that it has not taken yet");
+    assert_eq!(world.refused(command), Refusal::Limit(why.into()));
+    assert_eq!(world.state("a"), TaskState::Failed, "one refuses all");
+}
+
+/// `retry` lets a paused task go on, and hands it the note all the same.
+#[test]
+fn a_note_to_a_paused_task_is_not_dropped() {
+    let mut world = working(batch().task("a"));
+    world.kill("a", secs(1));
+    world.exited("a", Exit::Signal(15));
+    let note = Some("try the other way");
+    let said = retry_with(&mut world, "a", RetryMode::Fresh, None, note);
+    assert_eq!(said, "a: goes on");
+    assert_eq!(world.texts(), ["try the other way".into()]);
+}
+
+/// A task that is named twice is one task.
+#[test]
+fn a_task_named_twice_is_tried_and_told_once() {
+    let mut world = working(batch().task("a").spec(|spec| spec.attempts = 1));
+    world.ends("a", failed(Class::AgentFailed));
+    let command = OperatorCommand::Retry {
+        tasks: world.ixs(&["a", "a"]),
+        mode: RetryMode::Fresh,
+        attempts: None,
+        note: Some("once".into()),
+    };
+    assert_eq!(world.op_lines(command), ["a: is tried again"]);
+    assert_eq!(world.texts().len(), 1);
 }
 
 /// Tasks that the batch never tried because it stopped come back with the first that is reopened.

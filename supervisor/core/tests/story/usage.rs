@@ -397,3 +397,219 @@ fn a_limit_lets_proofs_under_way_finish() {
     );
     assert_eq!(world.ending(), Some(Ending::NeedsPerson));
 }
+
+/// The agent was done in time, and only its host's end comes after the limit: the proof is made.
+#[test]
+fn a_limit_lets_a_proof_begin_whose_result_is_there() {
+    let plan = batch()
+        .set(|settings| settings.limits = tokens(100))
+        .task("a")
+        .verified()
+        .task("b");
+    let mut world = World::start(plan);
+    world.begin("a");
+    world.begin("b");
+    let (a, b) = (world.run("a"), world.run("b"));
+    world.result("a", ok());
+    uses(&mut world, "b", used(100));
+    let reason = BatchReason::Limit(BatchLimit::Tokens);
+    assert_eq!(world.batch_at(), (BatchState::Paused, reason));
+    assert_eq!(world.stops_of(a), 0, "it has handed over its result");
+    assert_eq!(world.stops_of(b), 1);
+    world.exited_run(a, Exit::Code(0), None);
+    world.exited_run(b, Exit::Code(0), None);
+    assert_eq!(world.state("a"), TaskState::Verifying);
+    assert_eq!(world.ending(), None, "its proof is being made");
+    world.succeed("a");
+    assert_eq!(world.state("a"), TaskState::Done);
+    assert_eq!(world.ending(), Some(Ending::NeedsPerson));
+}
+
+/// The same for a proof that no supervisor was there for, whichever limit it is.
+#[test]
+fn the_next_supervisor_proves_what_is_done_although_a_limit_is_reached() {
+    let all = Limits {
+        turns: Some(10),
+        tokens: Some(100),
+        cost_micros: Some(1_000),
+        wall: Some(hours(1)),
+    };
+    let table = [
+        (use_of(10, 0, 0), BatchLimit::Turns),
+        (use_of(0, 100, 0), BatchLimit::Tokens),
+        (use_of(0, 0, 1_000), BatchLimit::Cost),
+        (use_of(0, 0, 0), BatchLimit::Wall),
+    ];
+    for (usage, limit) in table {
+        let plan = batch()
+            .set(|settings| settings.limits = all)
+            .task("a")
+            .verified()
+            .task("b")
+            .after(&["a"]);
+        let mut world = World::start(plan);
+        world.pulse = Pulse::Printing;
+        world.begin("a");
+        world.ends("a", ended_with(ok(), usage));
+        world.pass(hours(1));
+        let reached = (BatchState::Paused, BatchReason::Limit(limit));
+        assert_eq!(world.batch_at(), reached);
+        world.stop(supervisor_core::input::StopStage::Stop);
+        world.exited("a", Exit::Code(0));
+        assert_eq!(world.ending(), Some(Ending::Interrupted));
+        world.crash_and_lose();
+        assert_eq!(world.batch_at(), reached);
+        assert_eq!(world.state("a"), TaskState::Verifying);
+        assert_eq!(world.ending(), None, "its proof is being made");
+        world.succeed("a");
+        assert_eq!(
+            world.states(&["a", "b"]),
+            [TaskState::Done, TaskState::Ready],
+            "{limit:?}"
+        );
+        assert_eq!(world.ending(), Some(Ending::NeedsPerson));
+    }
+}
+
+/// Only a bad disk holds a proof back: nothing of it could be written down.
+#[test]
+fn a_proof_waits_for_the_disk() {
+    let mut world = World::start(batch().task("a").verified());
+    world.begin("a");
+    world.result("a", ok());
+    world.handle(Input::DiskFailed);
+    world.exited("a", Exit::Code(0));
+    let before = world.journal.len();
+    world.tick();
+    assert_eq!(world.journal.len(), before);
+    world.handle(Input::DiskRecovered);
+    assert_eq!(world.state("a"), TaskState::Verifying);
+    world.succeed("a");
+    assert_eq!(world.state("a"), TaskState::Done);
+}
+
+/// Some agents say what they used in their result only: the next attempt does not start.
+#[test]
+fn a_task_that_used_up_its_limit_in_a_result_is_not_tried_again() {
+    for (tokens_used, spent) in [(99, false), (100, true)] {
+        let plan = batch().task("a").spec(|spec| spec.limits = tokens(100));
+        let mut world = World::start(plan);
+        world.begin("a");
+        let result = ended_with(failed(Class::AgentFailed), used(tokens_used));
+        world.ends("a", result);
+        if !spent {
+            let reason = TaskReason::Backoff(Class::AgentFailed);
+            assert_eq!(world.at("a"), (TaskState::Ready, reason));
+            continue;
+        }
+        let reason = TaskReason::Failed(Class::Budget);
+        assert_eq!(world.at("a"), (TaskState::Failed, reason));
+        assert_eq!(world.outcome("a"), (Some(Class::Budget), 1));
+        let detail = world.task("a").last.as_ref().unwrap().detail.to_string();
+        assert!(
+            detail.contains("used up a limit") && detail.contains("agent_failed"),
+            "{detail}"
+        );
+    }
+}
+
+/// Neither attempt is over the limit, both together are; whatever ended the second one.
+#[test]
+fn the_sum_over_attempts_is_looked_at_before_the_next_one() {
+    for class in [Class::AgentFailed, Class::Crash, Class::Environment] {
+        let plan = batch()
+            .task("a")
+            .spec(|spec| spec.limits = tokens(100))
+            .task("b")
+            .after(&["a"]);
+        let mut world = World::start(plan);
+        world.begin("a");
+        world.ends("a", ended_with(failed(Class::AgentFailed), used(60)));
+        world.pass(mins(1));
+        world.begin("a");
+        world.ends("a", ended_with(failed(class), used(40)));
+        let reason = TaskReason::Failed(Class::Budget);
+        assert_eq!(world.at("a"), (TaskState::Failed, reason), "{class}");
+        assert_eq!(world.outcome("a").0, Some(Class::Budget));
+        assert_eq!(world.state("b"), TaskState::Skipped);
+    }
+}
+
+/// A last attempt says why it failed, not that there is no budget for another.
+#[test]
+fn an_attempt_after_which_none_would_follow_keeps_its_class() {
+    let plan = batch().task("a").spec(|spec| {
+        spec.limits = tokens(100);
+        spec.attempts = 1;
+    });
+    let mut world = World::start(plan);
+    world.begin("a");
+    world.ends("a", ended_with(failed(Class::AgentFailed), used(100)));
+    assert_eq!(world.outcome("a"), (Some(Class::AgentFailed), 1));
+}
+
+/// A rule for retries is no budget.
+#[test]
+fn a_spent_limit_outweighs_the_rule_for_retries() {
+    let plan = batch().task("a").spec(|spec| {
+        spec.limits = tokens(100);
+        spec.retry.by_class.insert(Class::Budget, RetryMode::Resume);
+    });
+    let mut world = World::start(plan);
+    world.begin("a");
+    uses(&mut world, "a", used(100));
+    world.exited("a", Exit::Code(0));
+    let reason = TaskReason::Failed(Class::Budget);
+    assert_eq!(world.at("a"), (TaskState::Failed, reason));
+}
+
+/// Attempts that end by the operator's word, or for the account, hold or requeue the task: what it
+/// used is looked at when its turn comes.
+#[test]
+fn a_held_task_that_used_up_its_limit_is_not_started_again() {
+    let plan = batch()
+        .set(|settings| settings.on_failure = OnFailure::Stop)
+        .task("a")
+        .spec(|spec| spec.limits = tokens(100));
+    let mut world = World::start(plan);
+    world.begin("a");
+    uses(&mut world, "a", used(60));
+    world.kill("a", secs(1));
+    uses(&mut world, "a", used(99));
+    world.exited("a", Exit::Signal(15));
+    world.resume_all();
+    assert_eq!(world.state("a"), TaskState::Running, "99 is not 100");
+    world.begin("a");
+    uses(&mut world, "a", used(1));
+    world.kill("a", secs(1));
+    world.exited("a", Exit::Signal(15));
+    assert_eq!(world.at("a"), (TaskState::Paused, TaskReason::Killed));
+    world.resume_all();
+    let reason = TaskReason::Failed(Class::Budget);
+    assert_eq!(world.at("a"), (TaskState::Failed, reason));
+    assert_eq!(
+        world.batch_at().1,
+        BatchReason::Settled,
+        "`on_failure: stop`"
+    );
+}
+
+/// The operator's `retry` grants a new budget as it grants new attempts.
+#[test]
+fn a_reopened_task_has_its_limits_anew() {
+    let plan = batch().task("a").spec(|spec| spec.limits = tokens(100));
+    let mut world = World::start(plan);
+    world.begin("a");
+    uses(&mut world, "a", used(100));
+    world.exited("a", Exit::Code(0));
+    assert_eq!(world.state("a"), TaskState::Failed);
+    world.retry("a");
+    assert_eq!(world.state("a"), TaskState::Running);
+    world.begin("a");
+    uses(&mut world, "a", used(99));
+    assert_eq!(stopped(&world), None);
+    uses(&mut world, "a", used(100));
+    assert_eq!(stopped(&world), Some(StopReason::Budget));
+    world.exited("a", Exit::Code(0));
+    assert_eq!(world.task("a").usage.tokens, 200, "what was used is used");
+}

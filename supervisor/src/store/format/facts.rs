@@ -143,6 +143,8 @@ pub(super) struct TaskDef {
     #[serde(default, skip_serializing_if = "is_default")]
     usage: Usage,
     #[serde(default, skip_serializing_if = "is_default")]
+    usage_before: Usage,
+    #[serde(default, skip_serializing_if = "is_default")]
     hold: bool,
 }
 

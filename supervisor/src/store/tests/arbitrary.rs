@@ -237,7 +237,8 @@ any_struct! {
     }
     Task {
         id, spec, item, touches, depends_on, state, reason, since, next_check, epoch, attempts,
-        consumed, attempts_max, lost, free_retries, attempt, mode, session, last, usage, hold,
+        consumed, attempts_max, lost, free_retries, attempt, mode, session, last, usage,
+        usage_before, hold,
     }
     Attempt {
         no, state, slot, mode, run, deadline, result, probe, proofs, waiting_since,

@@ -447,6 +447,7 @@ fn quiet_task() -> Task {
         session: None,
         last: None,
         usage: Usage::default(),
+        usage_before: Usage::default(),
         hold: false,
     }
 }
@@ -488,6 +489,10 @@ fn live_task() -> Task {
             summary: text(""),
         })),
         usage: usage(),
+        usage_before: Usage {
+            turns: 1,
+            ..Usage::default()
+        },
         hold: true,
         ..quiet_task()
     }

@@ -360,6 +360,14 @@ impl World {
             .collect()
     }
 
+    /// How often the host of this run was told to stop so far.
+    pub(crate) fn stops_of(&self, run: Generation) -> usize {
+        let stops = self.effects.iter().filter(
+            |effect| matches!(effect, Effect::StopHost { generation, .. } if *generation == run),
+        );
+        stops.count()
+    }
+
     /// How the supervisor's work ended with the last input, if it did.
     pub(crate) fn ending(&self) -> Option<Ending> {
         self.last.effects.iter().find_map(|effect| match effect {
