@@ -39,7 +39,11 @@ fn hostile_world(plan: &[&str]) -> World {
 fn run(world: &World) -> (Peaks, Option<i32>) {
     let host = world.path("agent-host");
     let host = host.to_str().expect("a path of a world is text");
-    let started = world.start_with("run", &["run"], &[("SUPERVISOR_AGENT_HOST", host)]);
+    let started = world.start_with(
+        "run",
+        &["run", "--no-guardian"],
+        &[("SUPERVISOR_AGENT_HOST", host)],
+    );
     peak::watch(started)
 }
 

@@ -16,7 +16,7 @@ use crate::cli::pace;
 use crate::cli::target::{self, Candidate, Target};
 use crate::control::wire::RunActivity;
 use crate::driver::clock::Clock;
-use crate::process::identity::{Machine, start_ticks};
+use crate::process::identity::{Machine, is_dying, start_ticks};
 use crate::process::pidfd;
 use crate::process::recorded::{Field, Proven, Refused};
 use crate::store::index::{self, IndexEntry};
@@ -402,7 +402,9 @@ impl Opened {
     /// that one dies.
     pub fn owner(&self) -> Option<u32> {
         match self.presence {
-            Presence { pid, alive: true, .. } => pid,
+            Presence {
+                pid, alive: true, ..
+            } => pid,
             Presence { alive: false, .. } => self.living_guardian(),
         }
     }
@@ -468,11 +470,12 @@ pub fn local_time() -> LocalTime {
     }
 }
 
-/// Whether the process that wrote itself into the lock is no more.
+/// Whether the process that wrote itself into the lock is no more, or dying.
 fn is_leaving(lock: &LockState) -> bool {
     match lock {
         LockState::Held(Some(holder)) => {
-            holder.start_ticks != 0 && start_ticks(holder.pid).ok() != Some(holder.start_ticks)
+            let is_it = || start_ticks(holder.pid).ok() == Some(holder.start_ticks);
+            holder.start_ticks != 0 && (is_dying(holder.pid) || !is_it())
         }
         LockState::Held(None) | LockState::Free => false,
     }

@@ -114,8 +114,13 @@ fn live_and_die(world: &World, script: &Script, record: &Record) -> (Vec<Life>, 
             match script.victims {
                 Victims::Supervisor => supervisor.kill(),
                 Victims::Both => {
-                    pid = last_holder(world).unwrap_or(pid);
+                    // One that was killed before it took the batch was never shown.
+                    let holder = last_holder(world);
+                    let is_new =
+                        |holder: &u32| !lives.iter().any(|life: &Life| life.pid == *holder);
+                    pid = holder.filter(is_new).unwrap_or(pid);
                     supervisor.kill_group();
+                    world.eventually("the supervisor is gone", |_| is_gone(pid).then_some(()));
                 }
             }
             if kill == script.kills {
@@ -147,6 +152,12 @@ fn last_holder(world: &World) -> Option<u32> {
     let text = std::fs::read_to_string(world.batch_dir()?.join("lock")).ok()?;
     let holder: serde_json::Value = serde_json::from_str(&text).ok()?;
     u32::try_from(holder.get("pid")?.as_u64()?).ok()
+}
+
+/// Whether a process that was killed has let everything go; nobody may have collected it yet.
+fn is_gone(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.is_empty() || stat.contains(") Z ")
 }
 
 /// Lets so many tasks come to their end, all in all.
