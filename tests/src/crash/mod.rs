@@ -114,12 +114,8 @@ fn live_and_die(world: &World, script: &Script, record: &Record) -> (Vec<Life>, 
             match script.victims {
                 Victims::Supervisor => supervisor.kill(),
                 Victims::Both => {
-                    // One that was killed before it took the batch was never shown.
-                    let holder = last_holder(world);
-                    let is_new =
-                        |holder: &u32| !lives.iter().any(|life: &Life| life.pid == *holder);
-                    pid = holder.filter(is_new).unwrap_or(pid);
                     supervisor.kill_group();
+                    pid = supervisor_of(world, pid, &lives);
                     world.eventually("the supervisor is gone", |_| is_gone(pid).then_some(()));
                 }
             }
@@ -129,6 +125,9 @@ fn live_and_die(world: &World, script: &Script, record: &Record) -> (Vec<Life>, 
         } else {
             // It ended by itself, who knows when.
             let code = supervisor.end(world);
+            if script.victims == Victims::Both {
+                pid = supervisor_of(world, pid, &lives);
+            }
             if kill < script.kills || code != Some(0) {
                 trouble.push(early_end(world, kill, code));
             }
@@ -145,6 +144,13 @@ fn live_and_die(world: &World, script: &Script, record: &Record) -> (Vec<Life>, 
         }
     }
     (lives, trouble)
+}
+
+/// The supervisor below this guardian; the guardian itself where it died before the supervisor took
+/// the batch, which nobody was shown then.
+fn supervisor_of(world: &World, guardian: u32, lives: &[Life]) -> u32 {
+    let is_new = |holder: &u32| !lives.iter().any(|life| life.pid == *holder);
+    last_holder(world).filter(is_new).unwrap_or(guardian)
 }
 
 /// The supervisor that wrote itself into the lock of the batch last.
