@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use protocol::class::Class;
 use protocol::command::{Pong, SteerMode};
 use protocol::ids::{Generation, MessageId, QuestionId};
 use protocol::report::{Event, RunResult};
 
+use crate::containment::{Cleared, Containment};
 use crate::identity::{Exit, Identity};
 use crate::plan::{Plan, RetryMode, TaskIx};
 use crate::reconcile::RunFacts;
@@ -39,11 +41,15 @@ pub enum Input {
         generation: Generation,
         /// The host.
         identity: Identity,
+        /// What holds its tree together.
+        containment: Containment,
     },
     /// A host could not be started.
     SpawnFailed {
         /// The run.
         generation: Generation,
+        /// Whether it is this machine that lacks something, or the start that failed.
+        class: Class,
         /// Why, for people.
         error: Arc<str>,
     },
@@ -110,6 +116,8 @@ pub enum Input {
         durable: Option<Box<RunResult>>,
         /// Messages that its file names as injected.
         injected: Vec<MessageId>,
+        /// What is known of its tree now.
+        cleared: Cleared,
     },
     /// Time went by: fire what is due.
     Tick,
@@ -215,6 +223,9 @@ pub enum OperatorCommand {
         /// Dependents see them as done.
         as_done: bool,
     },
+    /// Take another reading of the batch file: new tasks and those that are not done take it, done
+    /// ones stay. What runs keeps what it began with until its attempt ends.
+    Revise(Box<Plan>),
     /// End the supervisor.
     Stop(StopStage),
     /// Change the number of lanes, live.

@@ -13,6 +13,7 @@
 //! nothing it depends on has one.
 
 mod apply;
+pub mod containment;
 pub mod core;
 mod decide;
 pub mod effect;
@@ -30,6 +31,7 @@ pub mod reason;
 pub mod reconcile;
 pub mod record;
 pub mod retry;
+pub mod revision;
 pub mod state;
 pub mod time;
 pub mod timers;

@@ -10,6 +10,7 @@ use std::time::Duration;
 use protocol::class::Class;
 use protocol::ids::TaskId;
 
+use crate::containment::Wish;
 use crate::time::Wall;
 
 /// Position of a task in the plan; stable for the life of the batch.
@@ -169,6 +170,8 @@ pub struct TaskSpec {
     pub on_question: OnQuestion,
     /// How long a question waits.
     pub question_timeout: Duration,
+    /// How the trees of its runs are to be held together.
+    pub containment: Wish,
     /// What only the driver needs, as JSON text.
     pub work: Arc<str>,
 }
@@ -232,6 +235,19 @@ pub struct PlannedTask {
     /// Its `foreach` item, as JSON text.
     pub item: Option<Arc<str>>,
     /// Its globs of files; tasks whose globs overlap never run at the same time.
+    pub touches: Arc<[Arc<str>]>,
+    /// What must come first.
+    pub depends_on: Box<[Dependency]>,
+}
+
+/// What another reading of the batch file may change of a task.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rules {
+    /// Its rules.
+    pub spec: SpecIx,
+    /// Its `foreach` item, as JSON text.
+    pub item: Option<Arc<str>>,
+    /// Its globs of files.
     pub touches: Arc<[Arc<str>]>,
     /// What must come first.
     pub depends_on: Box<[Dependency]>,

@@ -46,6 +46,7 @@ fn plan(tasks: &[&[Dependency]], verify: bool) -> Plan {
         not_before: None,
         on_question: OnQuestion::Wait,
         question_timeout: TIMEOUT * 100,
+        containment: supervisor_core::containment::Wish::Auto,
         work: "{}".into(),
     };
     let settings = Settings {
@@ -169,6 +170,7 @@ impl Story {
             pid: 7,
             start_ticks: 1,
             pidfs_inode: None,
+            session: None,
         }
     }
 
@@ -212,6 +214,7 @@ impl Story {
         self.input(Input::HostSpawned {
             generation,
             identity,
+            containment: Default::default(),
         });
         self.input(Input::HostGreeted { generation });
         let capabilities = Capabilities {
@@ -242,6 +245,7 @@ impl Story {
             exit,
             durable,
             injected: Vec::new(),
+            cleared: supervisor_core::containment::Cleared::CLEAN,
         });
     }
 
@@ -449,6 +453,7 @@ fn the_wall_limit_of_an_attempt_that_waits_survives_a_reboot() {
             process,
             result,
             injected: Vec::new(),
+            cleared: supervisor_core::containment::Cleared::CLEAN,
         },
     )]);
     let task = &story.core.facts().unwrap().tasks[0];
@@ -477,6 +482,7 @@ fn a_batch_that_the_operator_paused_stays_paused_over_a_crash() {
         process,
         result,
         injected: Vec::new(),
+        cleared: supervisor_core::containment::Cleared::CLEAN,
     };
     story.take_over(vec![(generation, facts)]);
     story.input(Input::Tick);
@@ -501,6 +507,7 @@ fn a_batch_that_stops_on_failure_stays_stopped_over_a_crash() {
         process,
         result,
         injected: Vec::new(),
+        cleared: supervisor_core::containment::Cleared::CLEAN,
     };
     story.take_over(vec![(generation, facts)]);
     story.input(Input::Tick);
@@ -555,7 +562,11 @@ fn a_batch_in_which_nothing_starts_says_so_however_often_it_is_asked() {
         if story.state(FIRST).0 == TaskState::Running {
             let generation = story.run_of(FIRST);
             let error = "no such program".into();
-            story.input(Input::SpawnFailed { generation, error });
+            story.input(Input::SpawnFailed {
+                class: protocol::class::Class::SpawnFailure,
+                generation,
+                error,
+            });
         } else {
             story.wait(Duration::from_secs(5));
         }

@@ -225,6 +225,8 @@ fn queue(batch: &Found, want: Want, io: &mut Io<'_>) -> Result<Code, CliError> {
         return Err(CliError::new(Code::Refused, message)
             .hint("without `--wait` the message is queued for the next one"));
     }
+    // An order for a batch that no supervisor can read would wait for ever.
+    batch.read_any()?;
     keep(batch, want)?;
     io.line(format_args!(
         "queued: batch {} has no live supervisor; `supervisor run {}` carries it out",

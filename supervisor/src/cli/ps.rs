@@ -33,6 +33,7 @@ pub(super) fn run(args: &Args, io: &mut Io<'_>) -> Result<Code, CliError> {
     let shelf = Shelf::open()?;
     let census = Census::take()?;
     let mut rows = Vec::new();
+    let mut code = Code::Ok;
     match &args.target {
         Some(target) => {
             let meant = shelf.find(Some(target))?;
@@ -45,10 +46,14 @@ pub(super) fn run(args: &Args, io: &mut Io<'_>) -> Result<Code, CliError> {
         }
         None => {
             for batch in shelf.newest_first() {
-                // What can not be read is told, and does not hide the others.
+                // What can not be read is told and does not hide the others; but a list without it
+                // is not the whole list, and the exit code says so.
                 match batch.read() {
                     Ok(opened) => rows.extend(census.of(&batch, &opened, None)?),
-                    Err(error) => error.tell(io.err).map_err(CliError::output)?,
+                    Err(error) => {
+                        error.tell(io.err).map_err(CliError::output)?;
+                        code = error.code();
+                    }
                 }
             }
         }
@@ -64,5 +69,5 @@ pub(super) fn run(args: &Args, io: &mut Io<'_>) -> Result<Code, CliError> {
     } else {
         write_text(&rows, io.out).map_err(CliError::output)?;
     }
-    Ok(Code::Ok)
+    Ok(code)
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use protocol::class::Class;
 use protocol::command::{Answer as AnswerCommand, Command, Message, Stop};
 use protocol::ids::{Generation, MessageId};
 use protocol::report::Asked;
@@ -16,6 +17,7 @@ use crate::driver::error::chain;
 use crate::driver::host_io::Sent;
 use crate::driver::operator::{Waiter, queued_at};
 use crate::driver::run::Driver;
+use crate::process::spawn::{Order, SpawnError};
 
 impl Driver<'_> {
     /// Performs one effect; what it leads to joins the inputs.
@@ -65,35 +67,52 @@ impl Driver<'_> {
         if self.hosts.is_live(generation) {
             return;
         }
-        let run = self.facts().and_then(|facts| facts.runs.get(&generation));
-        let Some((state, token)) = run.map(|run| (run.state, run.token)) else {
+        let Some((state, order)) = self.order(generation) else {
             return;
         };
         let spawned = match state {
             RunState::Intended => self
                 .hosts
-                .spawn(generation, token)
-                .map_err(|error| chain(&error)),
+                .spawn(generation, order)
+                .map_err(|error| (class_of(&error), chain(&error))),
             RunState::Spawned
             | RunState::Started
             | RunState::Finished
             | RunState::Stopping
-            | RunState::Ended => Err("it was stopped before it was started".to_owned()),
+            | RunState::Ended => {
+                let why = "it was stopped before it was started";
+                Err((Class::SpawnFailure, why.to_owned()))
+            }
         };
-        if let (Ok(identity), Some((task, attempt))) = (&spawned, self.of_run(generation)) {
+        if let (Ok((identity, _)), Some((task, attempt))) = (&spawned, self.of_run(generation)) {
             let (attempt, run, pid) = (attempt.0, generation.0, identity.pid);
             tracing::debug!(%task, attempt, run, pid, "host started");
         }
         self.inputs.push_back(match spawned {
-            Ok(identity) => Input::HostSpawned {
+            Ok((identity, containment)) => Input::HostSpawned {
                 generation,
                 identity,
+                containment,
             },
-            Err(error) => Input::SpawnFailed {
+            Err((class, error)) => Input::SpawnFailed {
                 generation,
+                class,
                 error: error.into(),
             },
         });
+    }
+
+    fn order(&self, generation: Generation) -> Option<(RunState, Order)> {
+        let facts = self.facts()?;
+        let run = facts.runs.get(&generation)?;
+        let task = facts.tasks.get(usize::try_from(run.task.0).ok()?)?;
+        let spec = facts.specs.get(usize::try_from(task.spec.0).ok()?)?;
+        let order = Order {
+            token: run.token,
+            wish: spec.containment,
+            memory: None,
+        };
+        Some((run.state, order))
     }
 
     fn start_run(&mut self, generation: Generation, messages: &[MessageId]) {
@@ -117,6 +136,9 @@ impl Driver<'_> {
 
     fn stop_host(&mut self, generation: Generation, grace: Duration) {
         let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
+        if !grace.is_zero() {
+            self.hosts.asked_to_end(generation);
+        }
         self.command(generation, &Command::Stop(Stop { grace_ms }));
     }
 
@@ -179,6 +201,14 @@ impl Driver<'_> {
 
     pub(super) fn facts(&self) -> Option<&Facts> {
         self.core.facts()
+    }
+}
+
+/// What this machine lacks is no fault of the start.
+fn class_of(error: &SpawnError) -> Class {
+    match error {
+        SpawnError::NoCgroup(_) | SpawnError::Leaf(_) => Class::Environment,
+        SpawnError::Start(_) => Class::SpawnFailure,
     }
 }
 

@@ -105,6 +105,8 @@ pub(super) struct Driver<'a> {
     pub(super) begins: Option<u64>,
     /// The end of the last durable record.
     pub(super) durable: Position,
+    /// The end of the group before: that it was synced is proven by the one that followed.
+    pub(super) proven: Option<Position>,
     /// Facts that the core has not been told yet; at most a burst and what acts led to.
     pub(super) inputs: VecDeque<Input>,
     /// Hosts whose end was seen in this burst.
@@ -251,6 +253,7 @@ impl Driver<'_> {
 
     /// Records are durable: first what they allow is done, then whoever watches is told.
     fn durable(&mut self, written: Written) {
+        self.proven = Some(self.durable).filter(|before| before.seq > 0);
         self.durable = written.at;
         self.checkpoints.journal_bytes_since += written.bytes;
         self.tell_begun();
@@ -266,7 +269,7 @@ impl Driver<'_> {
     }
 
     /// Only possible when the state is exactly what is durable; inputs wait until it is.
-    pub(super) fn save_checkpoint(&mut self) {
+    fn save_checkpoint(&mut self) {
         let Some(facts) = self.core.facts() else {
             return;
         };

@@ -57,13 +57,14 @@ impl Leftovers {
             let (Some(host), true) = (host, clock().0 < until) else {
                 break;
             };
-            ended += orphans::sweep(1, |pid| !self.is_ours(pid) || self.is_host(pid))?.ended;
+            ended +=
+                orphans::sweep(1, |pid| !self.is_ours(pid) || self.is_host(pid), |_| {})?.ended;
             let pinned = pidfd::open(host)?;
             if pidfd::wait_ended(&pinned, LOOK_AGAIN)? {
                 pidfd::reap(pinned.as_fd())?;
             }
         }
-        let swept = orphans::sweep(CLEAN_PASSES, |pid| !self.is_ours(pid))?;
+        let swept = orphans::sweep(CLEAN_PASSES, |pid| !self.is_ours(pid), |_| {})?;
         ended += swept.ended;
         Ok(Swept { ended, ..swept })
     }

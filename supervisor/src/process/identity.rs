@@ -7,6 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use nix::unistd::{Pid, getpgid, getsid};
 use supervisor_core::identity::Identity;
 use supervisor_core::time::BootId;
 
@@ -87,6 +88,7 @@ impl Machine {
             pid,
             start_ticks: start_ticks(pid)?,
             pidfs_inode: pidfs_inode(pidfd)?,
+            session: session_of(pid),
         })
     }
 }
@@ -110,6 +112,20 @@ fn parse_boot_id(text: &str) -> Option<BootId> {
         return None;
     }
     u128::from_str_radix(&digits, 16).ok().map(BootId)
+}
+
+/// The session that a process is in; `None` when there is no such process, or it is of another
+/// namespace.
+pub fn session_of(pid: u32) -> Option<u32> {
+    // Number 0 is what the kernel says of a session outside of our namespace, and of its own threads.
+    let session = getsid(Some(Pid::from_raw(i32::try_from(pid).ok()?))).ok()?;
+    u32::try_from(session.as_raw()).ok().filter(|&it| it > 0)
+}
+
+/// The process group that a process is in; `None` as for [`session_of`].
+pub fn group_of(pid: u32) -> Option<u32> {
+    let group = getpgid(Some(Pid::from_raw(i32::try_from(pid).ok()?))).ok()?;
+    u32::try_from(group.as_raw()).ok().filter(|&it| it > 0)
 }
 
 /// Clock ticks since boot at the start of the process (field 22 of its `stat`).

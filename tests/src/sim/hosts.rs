@@ -93,6 +93,7 @@ impl World {
         if self.rng.chance(self.swarm.spawn / 3) {
             self.met(Fault::SpawnFailed);
             let input = Input::SpawnFailed {
+                class: protocol::class::Class::SpawnFailure,
                 generation,
                 error: "no process left".into(),
             };
@@ -130,6 +131,7 @@ impl World {
         let spawned = Input::HostSpawned {
             generation,
             identity,
+            containment: Default::default(),
         };
         let exit = self
             .rng
@@ -480,6 +482,7 @@ impl World {
                 exit,
                 durable,
                 injected,
+                cleared: supervisor_core::containment::Cleared::CLEAN,
             },
         );
         if self.rng.chance(self.swarm.lies / 3) {

@@ -69,7 +69,7 @@ fn the_table_is_total_and_every_letter_is_reached() {
             }
         }
     }
-    assert_eq!(combinations, 3 * 3 * 6 * 14);
+    assert_eq!(combinations, 3 * 3 * 6 * 15);
     let all: BTreeSet<Letter> = Letter::ALL.iter().copied().collect();
     assert_eq!(reached, all);
 }
@@ -407,6 +407,7 @@ fn facts_of_an_unknown_run_are_ignored() {
         process: ProcessFact::Living,
         result: ResultFact::Absent,
         injected: Vec::new(),
+        cleared: supervisor_core::containment::Cleared::CLEAN,
     };
     world.recover(vec![
         (Generation(1), facts.clone()),
@@ -429,6 +430,7 @@ fn each_run_gets_its_own_letter() {
         process,
         result,
         injected: Vec::new(),
+        cleared: supervisor_core::containment::Cleared::CLEAN,
     };
     world.recover(vec![
         (runs[0], of(ProcessFact::Gone, durable())),
@@ -436,6 +438,7 @@ fn each_run_gets_its_own_letter() {
         (runs[2], of(ProcessFact::Gone, ResultFact::Absent)),
     ]);
     assert_eq!(letters(&mut world), [Letter::A, Letter::G, Letter::C]);
+    world.tick();
     let states = world.states(&["a", "b", "c"]);
     assert_eq!(
         states,

@@ -8,14 +8,15 @@ use protocol::class::Class;
 use protocol::ids::TaskId;
 use serde::{Deserialize, Serialize};
 
+use supervisor_core::containment::Wish;
 use supervisor_core::plan::{
     AccountIx, AccountSpec, AgentIx, AgentKind, AgentSpec, AutoResume, Condition, Dependency,
-    Limits, MaxFailures, OnFailure, OnQuestion, PlannedTask, RetryMode, RetryPolicy, Settings,
-    SpecIx, TaskIx, TaskSpec,
+    Limits, MaxFailures, OnFailure, OnQuestion, PlannedTask, RetryMode, RetryPolicy, Rules,
+    Settings, SpecIx, TaskIx, TaskSpec,
 };
 use supervisor_core::time::Wall;
 
-use super::mirror::{As, List, Map, Millis, Mirror, Num, Opt, is_default, mirrors};
+use super::mirror::{As, List, Map, Millis, Mirror, Num, Opt, Word, is_default, mirrors};
 
 #[derive(Serialize, Deserialize)]
 #[serde(remote = "Settings", deny_unknown_fields)]
@@ -134,6 +135,8 @@ pub(super) struct TaskSpecDef {
     on_question: OnQuestion,
     #[serde(with = "As::<Millis>")]
     question_timeout: Duration,
+    #[serde(with = "As::<Word>")]
+    containment: Wish,
     work: Arc<str>,
 }
 
@@ -183,6 +186,20 @@ pub(super) struct PlannedTaskDef {
 }
 
 #[derive(Serialize, Deserialize)]
+#[serde(remote = "Rules", deny_unknown_fields)]
+pub(super) struct RulesDef {
+    #[serde(with = "As::<Num>")]
+    spec: SpecIx,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    item: Option<Arc<str>>,
+    #[serde(default, skip_serializing_if = "<[_]>::is_empty")]
+    touches: Arc<[Arc<str>]>,
+    #[serde(default, skip_serializing_if = "<[_]>::is_empty")]
+    #[serde(with = "As::<List<DependencyDef>>")]
+    depends_on: Box<[Dependency]>,
+}
+
+#[derive(Serialize, Deserialize)]
 #[serde(remote = "Dependency", deny_unknown_fields)]
 pub(super) struct DependencyDef {
     #[serde(with = "As::<Num>")]
@@ -212,6 +229,7 @@ mirrors! {
     RetryPolicyDef of RetryPolicy,
     RetryModeDef of RetryMode,
     PlannedTaskDef of PlannedTask,
+    RulesDef of Rules,
     DependencyDef of Dependency,
     ConditionDef of Condition,
 }

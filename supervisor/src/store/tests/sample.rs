@@ -9,6 +9,7 @@ use protocol::command::{RunKind, SteerMode};
 use protocol::ids::{AttemptNo, Generation, MessageId, QuestionId};
 use protocol::report::{Capabilities, Receipt, ResultStatus, RunResult, SteerReach, Usage};
 
+use supervisor_core::containment::{Cleared, Containment, Layer, Leftover};
 use supervisor_core::facts::{
     Account, Attempt, Batch, Facts, Message, Outcome, Question, Run, Task,
 };
@@ -18,13 +19,15 @@ use supervisor_core::machine::{
 };
 use supervisor_core::plan::{
     AccountIx, AccountSpec, AgentIx, AgentKind, AgentSpec, AutoResume, Condition, Dependency,
-    Limits, MaxFailures, OnFailure, OnQuestion, PlannedTask, RetryMode, RetryPolicy, Settings,
-    SpecIx, TaskIx, TaskSpec,
+    Limits, MaxFailures, OnFailure, OnQuestion, PlannedTask, RetryMode, RetryPolicy, Rules,
+    Settings, SpecIx, TaskIx, TaskSpec,
 };
 use supervisor_core::reason::{AccountReason, BatchLimit, BatchReason, TaskReason};
 use supervisor_core::reconcile::Letter;
 use supervisor_core::record::StopReason;
-use supervisor_core::record::{AttemptEnded, AttemptStarted, BatchCreated, Entry, Next, Record};
+use supervisor_core::record::{
+    AttemptEnded, AttemptStarted, BatchCreated, Entry, Next, PlanRevised, Record,
+};
 use supervisor_core::time::{Boot, BootId, Deadline, Now, Wall};
 
 /// A moment: `seq` seconds into the batch.
@@ -72,6 +75,7 @@ pub(super) fn identity() -> Identity {
         pid: 4242,
         start_ticks: 987_654,
         pidfs_inode: Some(77),
+        session: Some(4242),
     }
 }
 
@@ -133,6 +137,7 @@ fn spec() -> TaskSpec {
         not_before: None,
         on_question: OnQuestion::WaitThenDefault(text("go on")),
         question_timeout: Duration::from_secs(14_400),
+        containment: supervisor_core::containment::Wish::Auto,
         work: text(r#"{"prompt":"zwei Zeilen\nmit \"Zitat\" und é"}"#),
     }
 }
@@ -191,7 +196,9 @@ pub(super) fn name(record: &Record) -> &'static str {
         Record::BatchCreated(_) => "batch_created",
         Record::PlanExtended { .. } => "plan_extended",
         Record::PlanClosed => "plan_closed",
+        Record::PlanRevised(_) => "plan_revised",
         Record::TaskRevised { .. } => "task_revised",
+        Record::TaskRemoved { .. } => "task_removed",
         Record::SupervisorStarted { .. } => "supervisor_started",
         Record::ClockGap { .. } => "clock_gap",
         Record::BatchMoved { .. } => "batch_moved",
@@ -218,7 +225,7 @@ pub(super) fn name(record: &Record) -> &'static str {
 }
 
 /// How many variants there are.
-pub(super) const RECORDS: usize = 26;
+pub(super) const RECORDS: usize = 28;
 
 /// One record of every variant, in the order of the enum.
 pub(super) fn records() -> Vec<Record> {
@@ -242,10 +249,17 @@ fn plan_records() -> Vec<Record> {
             tasks: vec![planned()],
         },
         Record::PlanClosed,
+        Record::PlanRevised(Box::new(PlanRevised {
+            revision: 1,
+            settings: settings(),
+            agents: vec![agent()],
+            accounts: vec![account()],
+        })),
         Record::TaskRevised {
             task: TaskIx(3),
-            spec: SpecIx(1),
+            rules: rules(),
         },
+        Record::TaskRemoved { task: TaskIx(4) },
         Record::SupervisorStarted {
             term: 2,
             identity: identity(),
@@ -289,6 +303,10 @@ fn run_records() -> Vec<Record> {
         Record::RunSpawned {
             generation,
             identity: identity(),
+            containment: Containment {
+                layers: Layer::ALL.iter().copied().collect(),
+                leaf: Some(text("/sys/fs/cgroup/supervisor/leaf")),
+            },
         },
         Record::RunStarted {
             generation,
@@ -308,10 +326,19 @@ fn run_records() -> Vec<Record> {
             generation,
             exit: Exit::Signal(9),
             injected: vec![MessageId(1), MessageId(2)],
+            cleared: Cleared::Clean { killed: 3 },
         },
         Record::RunReconciled {
             generation,
             letter: Letter::D,
+            cleared: Cleared::Residual {
+                killed: 2,
+                left: vec![Leftover {
+                    pid: 77,
+                    start_ticks: 1234,
+                    why: text("env_tag"),
+                }],
+            },
         },
         Record::AttemptEnded(AttemptEnded {
             task: TaskIx(3),
@@ -420,7 +447,19 @@ fn batch(seq: u64) -> Batch {
         ran: Duration::from_millis(12_345),
         running_since: Some(Boot(60_000)),
         spawn_failures: 1,
+        revision: 2,
+        lanes: Some(8),
         stop_grade: Some(supervisor_core::input::StopStage::Drain),
+    }
+}
+
+fn rules() -> Rules {
+    let planned = planned();
+    Rules {
+        spec: SpecIx(1),
+        item: planned.item,
+        touches: planned.touches,
+        depends_on: planned.depends_on,
     }
 }
 
@@ -449,6 +488,8 @@ fn quiet_task() -> Task {
         usage: Usage::default(),
         usage_before: Usage::default(),
         hold: false,
+        revised: None,
+        removed: false,
     }
 }
 
@@ -479,6 +520,7 @@ fn live_task() -> Task {
             probe: false,
             proofs: 1,
             waiting_since: Some(Boot(88_000)),
+            work: Some(text("{\"file\":\"batch.yml\"}")),
         }),
         mode: RetryMode::Fresh,
         session: Some(text("s-1")),
@@ -494,6 +536,8 @@ fn live_task() -> Task {
             ..Usage::default()
         },
         hold: true,
+        revised: Some(Box::new(rules())),
+        removed: true,
         ..quiet_task()
     }
 }
@@ -506,6 +550,7 @@ fn run() -> Run {
         state: RunState::Stopping,
         token: 0xfeed,
         identity: Some(identity()),
+        containment: Containment::default(),
         capabilities: Some(capabilities()),
         stop: Some((StopReason::Timeout, Boot(70_000))),
         result: Some(result()),

@@ -70,6 +70,7 @@ fn default_spec() -> TaskSpec {
         not_before: None,
         on_question: OnQuestion::Wait,
         question_timeout: Duration::from_secs(4 * 3600),
+        containment: supervisor_core::containment::Wish::Auto,
         work: "{}".into(),
     }
 }
@@ -185,6 +186,10 @@ impl PlanBuilder {
 
     fn last(&mut self) -> &mut Draft {
         self.tasks.last_mut().expect("a task of the plan")
+    }
+
+    pub(crate) fn plan(self) -> Plan {
+        self.created(0).plan
     }
 
     pub(crate) fn created(self, seed: u64) -> Created {

@@ -14,6 +14,7 @@ use supervisor_core::input::{Input, OperatorCommand, StopStage};
 use supervisor_core::plan::RetryMode;
 use supervisor_core::reconcile::{ProcessFact, ResultFact, RunFacts};
 
+use super::plan::PlanBuilder;
 use super::world::World;
 
 /// What the scripted agent's adapter can prove.
@@ -76,12 +77,14 @@ impl World {
         self.handle(Input::HostSpawned {
             generation,
             identity,
+            containment: Default::default(),
         });
     }
 
     pub(crate) fn spawn_failed(&mut self, name: &str) {
         let generation = self.run(name);
         self.handle(Input::SpawnFailed {
+            class: protocol::class::Class::SpawnFailure,
             generation,
             error: "no such file".into(),
         });
@@ -144,6 +147,7 @@ impl World {
             exit,
             durable: durable.map(Box::new),
             injected: Vec::new(),
+            cleared: supervisor_core::containment::Cleared::CLEAN,
         });
     }
 
@@ -265,6 +269,30 @@ impl World {
             .remove(0)
     }
 
+    /// The batch file was edited to say this; answers what the operator is told.
+    pub(crate) fn revise(&mut self, plan: PlanBuilder) -> String {
+        let command = OperatorCommand::Revise(Box::new(plan.plan()));
+        self.op_lines(command).remove(0)
+    }
+
+    /// The supervisor dies, no host lives on, and the next one is given an edited batch file.
+    pub(crate) fn resume_with(&mut self, plan: PlanBuilder) {
+        self.crash();
+        let runs: Vec<Generation> = self.facts().runs.keys().copied().collect();
+        let gone = |generation| {
+            let facts = RunFacts {
+                process: ProcessFact::Gone,
+                result: ResultFact::Absent,
+                injected: Vec::new(),
+                cleared: supervisor_core::containment::Cleared::CLEAN,
+            };
+            (generation, facts)
+        };
+        self.recover(runs.into_iter().map(gone).collect());
+        self.revise(plan);
+        self.tick();
+    }
+
     pub(crate) fn stop(&mut self, stage: StopStage) -> String {
         self.op_lines(OperatorCommand::Stop(stage)).remove(0)
     }
@@ -278,6 +306,7 @@ impl World {
             process,
             result,
             injected: Vec::new(),
+            cleared: supervisor_core::containment::Cleared::CLEAN,
         };
         let runs = self.facts().runs.keys().map(|run| (*run, facts.clone()));
         let runs = runs.collect();
