@@ -18,7 +18,7 @@ use crate::clock;
 use crate::link::Link;
 use crate::logs::{Logs, Stream};
 use crate::mailbox::{Delivered, Mailbox, Moment};
-use crate::run_dir::{FileError, RunDir};
+use crate::run_dir::{FileError, RunDir, refuse_links};
 use crate::scratch::Scratch;
 
 /// Largest prompt or script file (16 MiB: far beyond any context window).
@@ -96,10 +96,12 @@ impl Run {
     ) -> (Self, Result<(), Failure>) {
         let path = Path::new(&start.run_dir);
         let mut outcome = Ok(());
-        let made = RunDir::make(path, start.log_max).and_then(|dir| {
-            dir.write_manifest(&start)?;
-            Ok(dir)
-        });
+        let made = refuse_links(Path::new(&start.task_dir), path)
+            .and_then(|()| RunDir::make(path, start.log_max))
+            .and_then(|dir| {
+                dir.write_manifest(&start)?;
+                Ok(dir)
+            });
         let dir = made.map_err(|error| outcome = Err(error.into())).ok();
         let run = Self {
             logs: Logs::new(path, start.log_max),

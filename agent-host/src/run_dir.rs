@@ -180,6 +180,33 @@ pub(crate) fn make_folder(path: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(missing)
 }
 
+/// Refuses symbolic links in the folders from `first` down to `last`, as far as they exist: an agent
+/// of an earlier run could have put one there, so that this one writes somewhere else. Links above
+/// `first` are the operator's own.
+///
+/// # Errors
+/// "Not a folder" and which one; `last` is not below `first`.
+pub(crate) fn refuse_links(first: &Path, last: &Path) -> Result<(), FileError> {
+    let refused = |folder: &Path, kind: io::ErrorKind| {
+        FileError::new("can not write below", folder, kind.into())
+    };
+    let below = last
+        .strip_prefix(first)
+        .map_err(|_| refused(last, io::ErrorKind::InvalidInput))?;
+    let mut folder = first.to_owned();
+    let mut rest = below.components();
+    loop {
+        // What is not there can not lead anywhere.
+        if folder.symlink_metadata().is_ok_and(|seen| !seen.is_dir()) {
+            return Err(refused(&folder, io::ErrorKind::NotADirectory));
+        }
+        match rest.next() {
+            Some(name) => folder.push(name),
+            None => return Ok(()),
+        }
+    }
+}
+
 /// Makes the entries of a folder durable.
 ///
 /// # Errors
@@ -332,6 +359,27 @@ mod tests {
         let made = make_folder(&path).unwrap();
         assert_eq!(made, [path.clone(), home.path().join("a")]);
         assert_eq!(make_folder(&path).unwrap(), Vec::<PathBuf>::new());
+    }
+
+    #[test]
+    fn a_link_in_any_folder_of_the_task_is_refused_and_one_above_is_not() {
+        let home = tempfile::tempdir().unwrap();
+        let elsewhere = home.path().join("elsewhere");
+        std::fs::create_dir(&elsewhere).unwrap();
+        let state = home.path().join("state");
+        std::os::unix::fs::symlink(&elsewhere, &state).unwrap();
+        let task = state.join("tasks/t");
+        let run = task.join("attempts/1/runs/2");
+        refuse_links(&task, &run).unwrap();
+        make_folder(&run).unwrap();
+        refuse_links(&task, &run).unwrap();
+        for link in [run.clone(), task.join("attempts"), task.clone()] {
+            std::fs::remove_dir_all(&link).unwrap();
+            std::os::unix::fs::symlink(home.path(), &link).unwrap();
+            let refused = refuse_links(&task, &run).unwrap_err().text();
+            assert!(refused.contains(&link.display().to_string()), "{refused}");
+            std::fs::remove_file(&link).unwrap();
+        }
     }
 
     #[test]

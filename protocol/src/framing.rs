@@ -37,6 +37,15 @@ pub struct FrameReader {
     max: usize,
 }
 
+/// A line that has begun, as one reader leaves it for another one.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct HalfLine {
+    /// Its bytes so far.
+    pub bytes: Vec<u8>,
+    /// It is over the limit and was reported: what follows of it is swallowed.
+    pub swallowing: bool,
+}
+
 impl Default for FrameReader {
     fn default() -> Self {
         Self::with_max(LINE_MAX)
@@ -52,6 +61,24 @@ impl FrameReader {
             start: 0,
             swallowing: false,
             max,
+        }
+    }
+
+    /// A reader that goes on in the middle of this line.
+    pub fn resume(line: HalfLine) -> Self {
+        Self {
+            scanned: line.bytes.len(),
+            buffer: line.bytes,
+            swallowing: line.swallowing,
+            ..Self::default()
+        }
+    }
+
+    /// The line that has begun, once `next_frame` has answered `None`; for [`FrameReader::resume`].
+    pub fn half_line(&self) -> HalfLine {
+        HalfLine {
+            bytes: self.buffer[self.start..].to_vec(),
+            swallowing: self.swallowing,
         }
     }
 
@@ -176,6 +203,35 @@ mod tests {
         reader.push(b"f\n");
         assert_eq!(frames(&mut reader), [Frame::Line(b"half".to_vec())]);
         assert_eq!(reader.unfinished(), 0);
+    }
+
+    /// Every stream, handed from one reader to another after every byte, gives the same frames.
+    #[test]
+    fn a_second_reader_goes_on_in_the_middle_of_a_line() {
+        let mut stream = b"one\n \n".to_vec();
+        stream.extend(vec![b'x'; LINE_MAX + 1]);
+        stream.extend(b"rest\ntwo\nhal");
+        let mut whole = FrameReader::default();
+        whole.push(&stream);
+        let expected = frames(&mut whole);
+        assert_eq!(expected.len(), 4);
+        for step in [1_000, 333_333, LINE_MAX] {
+            let mut reader = FrameReader::default();
+            let mut found = Vec::new();
+            for bytes in stream.chunks(step) {
+                reader.push(bytes);
+                found.extend(frames(&mut reader));
+                reader = FrameReader::resume(reader.half_line());
+            }
+            assert!(
+                found.len() == 4 && found[0] == expected[0],
+                "{}",
+                found.len()
+            );
+            assert!(matches!(found[2], Frame::TooLong { .. }));
+            assert_eq!(found[3], expected[3]);
+            assert_eq!(reader.half_line().bytes, b"hal");
+        }
     }
 
     #[test]

@@ -113,6 +113,15 @@ pub fn answer(hello: &Hello) -> Result<HelloReply, Skew> {
 /// # Errors
 /// [`Skew`] when the host chose a version that was not offered or is of another release.
 pub fn check(reply: &HelloReply) -> Result<u32, Skew> {
+    check_as(BUILD, reply)
+}
+
+/// As [`check`], for a hello that a supervisor of the release `build` has said: a supervisor that
+/// was replaced since must judge the reply as the one that asked would have.
+///
+/// # Errors
+/// As [`check`].
+pub fn check_as(build: &str, reply: &HelloReply) -> Result<u32, Skew> {
     if reply.version < VERSION_MIN || reply.version > VERSION_MAX {
         return Err(Skew::NotOffered {
             chosen: reply.version,
@@ -120,9 +129,9 @@ pub fn check(reply: &HelloReply) -> Result<u32, Skew> {
             max: VERSION_MAX,
         });
     }
-    if reply.build != BUILD {
+    if reply.build != build {
         return Err(Skew::Build {
-            supervisor: BUILD.to_owned(),
+            supervisor: build.to_owned(),
             host: reply.build.clone(),
         });
     }
@@ -197,6 +206,16 @@ mod tests {
         let from_supervisor =
             format!("supervisor is {BUILD} but agent-host is 0.0.1: install both from one release");
         assert_eq!(skew.to_string(), from_supervisor);
+    }
+
+    #[test]
+    fn a_reply_is_judged_by_the_release_that_asked() {
+        let reply = HelloReply {
+            version: VERSION_MAX,
+            build: "0.0.1".to_owned(),
+        };
+        assert_eq!(check_as("0.0.1", &reply), Ok(VERSION_MAX));
+        assert!(check_as("0.0.2", &reply).is_err());
     }
 
     #[test]

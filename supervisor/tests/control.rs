@@ -93,7 +93,7 @@ async fn a_request_reaches_the_loop_and_its_reply_the_client() {
     let got = asked.recv().await.unwrap();
     assert_eq!(got.want, want);
     assert_eq!(got.pid, Some(std::process::id()));
-    got.replies.send(done("paused")).await.unwrap();
+    assert!(got.caller.tell(done("paused")));
     drop(got);
     assert_eq!(client.await.unwrap().unwrap(), [done("paused")]);
     server.close().await;
@@ -127,7 +127,7 @@ async fn a_client_that_waits_gets_every_move_and_then_an_end() {
         done("m1 seen"),
     ];
     for reply in &told {
-        got.replies.send(reply.clone()).await.unwrap();
+        assert!(got.caller.tell(reply.clone()));
     }
     assert_eq!(client.await.unwrap().unwrap(), told);
 }
@@ -148,7 +148,7 @@ async fn the_last_replies_are_handed_over_before_the_server_closes() {
     let (server, mut asked) = serve(&world);
     let client = ask(world.socket.clone(), request(Want::Watch));
     let got = asked.recv().await.unwrap();
-    got.replies.try_send(done("over")).unwrap();
+    assert!(got.caller.tell(done("over")));
     drop(got);
     server.close().await;
     assert_eq!(client.await.unwrap().unwrap(), [done("over")]);
@@ -191,8 +191,11 @@ async fn what_an_earlier_supervisor_left_is_replaced_but_nothing_else_is() {
     drop(std::os::unix::net::UnixListener::bind(&world.socket).unwrap());
     assert!(world.socket.exists());
     let (server, _asked) = serve(&world);
+    server::unbind(&world.socket, &world.lock);
+    assert!(!world.socket.exists());
     server.close().await;
     std::fs::write(&world.socket, "precious").unwrap();
+    server::unbind(&world.socket, &world.lock);
     assert!(server::bind(&world.socket, &world.lock).is_err());
     assert_eq!(std::fs::read_to_string(&world.socket).unwrap(), "precious");
 }
@@ -242,7 +245,7 @@ async fn a_process_that_carries_a_run_of_the_batch_is_refused() {
     let (_server, mut asked) = serve(&world);
     drop(tokio::spawn(async move {
         while let Some(asked) = asked.recv().await {
-            asked.replies.send(done("answered")).await.unwrap();
+            assert!(asked.caller.tell(done("answered")));
         }
     }));
     let token = "0123456789abcdef0123456789abcdef";

@@ -330,7 +330,8 @@ fn has_cgroups() -> bool {
     let launcher = launcher("/bin/true");
     let parent = launcher.cgroup();
     if let Err(missing) = &parent {
-        writeln!(std::io::stderr(), "not tested here: {missing}").unwrap();
+        let mut err = std::io::stderr();
+        writeln!(err, "not tested here: {missing}").unwrap();
     }
     parent.is_ok()
 }

@@ -70,7 +70,8 @@ fn stranger(pid: u32, leads: bool) -> Option<Child> {
 #[test]
 fn a_stranger_with_the_number_of_a_dead_host_is_never_touched() {
     if File::options().write(true).open(LAST_PID).is_err() {
-        writeln!(std::io::stderr(), "not tested here: {LAST_PID} is root's").unwrap();
+        let mut err = std::io::stderr();
+        writeln!(err, "not tested here: {LAST_PID} is root's").unwrap();
         return;
     }
     let machine = Machine::here().unwrap();

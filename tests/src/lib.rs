@@ -7,4 +7,6 @@ pub mod peak;
 pub mod random;
 pub mod sim;
 pub mod source;
+pub mod sweep;
 pub mod world;
+pub mod zoo;

@@ -2,7 +2,7 @@
 //! cleared environment, and nothing left alive when it ends.
 #![expect(clippy::expect_used, reason = "a test: a panic is its failure")]
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io::Write as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -33,6 +33,8 @@ pub struct World {
 pub struct Operator {
     root: PathBuf,
     programs: PathBuf,
+    /// What starts `supervisor` for it: a program and its first arguments.
+    launcher: Vec<OsString>,
 }
 
 /// One command that has ended.
@@ -134,6 +136,7 @@ impl World {
         let operator = Operator {
             root: root.path().to_owned(),
             programs: programs(),
+            launcher: Vec::new(),
         };
         let world = Self { root, operator };
         for folder in ["home", "state", "config", "run", "repo"] {
@@ -207,6 +210,12 @@ impl World {
         ]);
         let ran = finish(git.args(args)).ok();
         ran.stdout
+    }
+
+    /// From here on every `supervisor` of this world is started by this program, which is given
+    /// these arguments and then the command line to become.
+    pub fn launch_by<A: Into<OsString>>(&mut self, launcher: impl IntoIterator<Item = A>) {
+        self.operator.launcher = launcher.into_iter().map(Into::into).collect();
     }
 
     /// The operator of this world.
@@ -427,7 +436,15 @@ impl Operator {
 
     /// A `supervisor` command to be changed further.
     pub fn command<A: AsRef<OsStr>>(&self, args: &[A]) -> Command {
-        let mut command = self.program(self.programs.join("supervisor"));
+        let supervisor = self.programs.join("supervisor");
+        let mut command = match self.launcher.split_first() {
+            None => self.program(supervisor),
+            Some((launcher, first)) => {
+                let mut command = self.program(launcher);
+                command.args(first).arg(supervisor);
+                command
+            }
+        };
         command.args(args);
         command
     }

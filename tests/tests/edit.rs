@@ -4,6 +4,7 @@ use supervisor_tests::world::World;
 
 const OLD: &str = r#"version: 1
 name: edit
+isolation: none
 concurrency: 1
 defaults: {retry: {backoff: 1s..1s}}
 tasks:
@@ -18,6 +19,7 @@ tasks:
 
 const NEW: &str = r#"version: 1
 name: edit
+isolation: none
 concurrency: 1
 defaults: {retry: {backoff: 1s..1s}}
 tasks:
@@ -34,7 +36,7 @@ tasks:
 fn edited() -> World {
     let world = World::new();
     world.write("batch.yml", OLD);
-    let started = world.start("first", &["run"]);
+    let started = world.start("first", &["run", "--no-guardian"]);
     world.eventually("gate runs", |world| {
         world.read("log").contains("old").then_some(())
     });
@@ -103,12 +105,13 @@ fn a_variable_set_on_resume_is_an_edit() {
     let world = World::new();
     let file = r#"version: 1
 name: vars
+isolation: none
 vars: {word: one}
 tasks:
   - {id: gate, run: "echo {{ vars.word }} >> log; until test -e open; do sleep 0.05; done"}
 "#;
     world.write("batch.yml", file);
-    let started = world.start("first", &["run"]);
+    let started = world.start("first", &["run", "--no-guardian"]);
     world.eventually("gate runs", |world| {
         world.read("log").contains("one").then_some(())
     });
@@ -125,7 +128,7 @@ fn a_failed_task_is_retried_under_the_edited_file() {
     let world = World::new();
     let file = |command: &str| {
         format!(
-            "version: 1\nname: fix\ndefaults: {{attempts: 1}}\ntasks:\n  - {{id: a, run: \"{command}\"}}\n"
+            "version: 1\nname: fix\nisolation: none\ndefaults: {{attempts: 1}}\ntasks:\n  - {{id: a, run: \"{command}\"}}\n"
         )
     };
     world.write("batch.yml", &file("exit 3"));

@@ -604,3 +604,22 @@ fn a_group_that_is_stopped_and_continued_goes_on() {
     assert_eq!(guardian.end(&world), Some(0), "{}", world.printed("run"));
     assert_done(&world);
 }
+
+#[test]
+fn a_supervisor_that_became_another_program_is_still_guarded() {
+    let world = world();
+    let guardian = world.start("run", &["run"]);
+    let first = working(&world);
+    world.supervisor(&["reexec", "guarded"]).ok();
+    assert_eq!(working(&world), first, "the process is the same");
+    assert_eq!(world.status()["batch"]["guardian"]["alive"], true);
+    kill(pid(first), Signal::SIGKILL).unwrap();
+    other_than(&world, first);
+    working(&world);
+    world.supervisor(&["reexec", "guarded"]).ok();
+    guardian.signal(Signal::SIGTERM);
+    assert_eq!(guardian.end(&world), Some(5), "{}", world.printed("run"));
+    world.assert_nothing_left();
+    assert_eq!(stops(&world).len(), 1, "{}", world.printed("run"));
+    assert_eq!(starts(&world).len(), 2);
+}

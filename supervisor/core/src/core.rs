@@ -9,7 +9,7 @@ use crate::effect::Effect;
 use crate::facts::Facts;
 use crate::index::Index;
 use crate::input::Input;
-use crate::live::{LiveRuns, PING_EVERY};
+use crate::live::{Live, LiveRuns, PING_EVERY};
 use crate::machine::{Edge, IllegalEdge};
 use crate::mutation::{self, Mutation};
 use crate::plan::{AccountIx, TaskIx};
@@ -118,6 +118,18 @@ pub struct Core {
     tick_owed: bool,
 }
 
+/// What a core knows beside its records: all that a second core needs, together with the records, to
+/// decide on every further input as the first one would have.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Unrecorded {
+    /// The moment of the last input.
+    pub last: Option<Now>,
+    /// Whether a tick is owed.
+    pub tick_owed: bool,
+    /// Signs of life of every live run.
+    pub live: Vec<(Generation, Live)>,
+}
+
 /// Lateness beyond which the supervisor must have been away (suspended, stopped, starved), and
 /// boot deadlines move instead of firing: twice the longest time between two pings.
 const GAP_MIN: Duration = Duration::from_secs(30);
@@ -144,6 +156,26 @@ impl Core {
         let mut changes = Vec::new();
         crate::state::apply(&mut self.state, entry, &mut changes)?;
         Ok(changes)
+    }
+
+    /// What is lost with this core, for the one that goes on in its place.
+    pub fn unrecorded(&self) -> Unrecorded {
+        let live = self.live.iter().map(|(run, live)| (run, live.clone()));
+        Unrecorded {
+            last: self.last,
+            tick_owed: self.tick_owed,
+            live: live.collect(),
+        }
+    }
+
+    /// Goes on in the place of the core that said this, whose records have been replayed. Not for a
+    /// core that takes over from a dead supervisor: that one is told [`Input::Recovered`].
+    pub fn take_over(&mut self, unrecorded: Unrecorded) {
+        self.last = unrecorded.last;
+        self.tick_owed = unrecorded.tick_owed;
+        for (generation, live) in unrecorded.live {
+            self.live.take_over(generation, live);
+        }
     }
 
     /// Decides what an input leads to, and applies it.

@@ -241,11 +241,10 @@ impl Index {
             }
             (Some(_), true) | (None, false) => {}
         }
+        // A wait stands still, and with the result in, what is missing has limits of its own.
         let deadline = task.attempt.as_ref().and_then(|attempt| {
-            attempt
-                .waiting_since
-                .is_none()
-                .then_some(Deadline::Boot(attempt.deadline))
+            let works = attempt.waiting_since.is_none() && attempt.result.is_none();
+            works.then_some(Deadline::Boot(attempt.deadline))
         });
         self.timers.arm(Timer::Attempt(ix), deadline);
         let idle = task

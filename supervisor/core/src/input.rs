@@ -35,6 +35,13 @@ pub enum Input {
         /// One entry for each live run of the state.
         runs: Vec<(Generation, RunFacts)>,
     },
+    /// This supervisor goes on in the place of another program of the same process; nothing is lost.
+    Replaced {
+        /// Its release.
+        build: Arc<str>,
+        /// Who is told once it is recorded.
+        reply: ReplyId,
+    },
     /// A host was started for this run and waits behind the gate.
     HostSpawned {
         /// The run.

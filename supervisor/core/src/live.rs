@@ -94,6 +94,45 @@ pub struct Live {
     armed: [Option<Boot>; KINDS],
 }
 
+impl Live {
+    /// A run whose host was started at this moment.
+    pub fn begun(now: Boot) -> Live {
+        Live {
+            gate: Gate::Closed,
+            spawned: now,
+            heard: now,
+            alive: now,
+            progressed: now,
+            activity: "starting".into(),
+            pong: Pong::default(),
+            usage: Usage::default(),
+            usage_noted: None,
+            context: None,
+            wire_faults: 0,
+            asked: 0,
+            broken: None,
+            refused: None,
+            armed: [None; KINDS],
+        }
+    }
+
+    /// Its armed deadlines.
+    pub fn armed(&self) -> impl Iterator<Item = (LiveTimer, Boot)> + '_ {
+        let armed = ALL_KINDS.iter().zip(self.armed);
+        armed.filter_map(|(kind, at)| Some((*kind, at?)))
+    }
+
+    /// The same run with these deadlines armed, and no others.
+    #[must_use]
+    pub fn with_armed(mut self, deadlines: impl IntoIterator<Item = (LiveTimer, Boot)>) -> Live {
+        self.armed = [None; KINDS];
+        for (kind, at) in deadlines {
+            self.armed[kind as usize] = Some(at);
+        }
+        self
+    }
+}
+
 /// Every live run, with one table of their deadlines.
 #[derive(Debug, Clone, Default)]
 pub struct LiveRuns {
@@ -129,26 +168,15 @@ impl LiveRuns {
     }
 
     pub(crate) fn insert(&mut self, generation: Generation, now: Boot) {
-        self.runs.insert(
-            generation,
-            Live {
-                gate: Gate::Closed,
-                spawned: now,
-                heard: now,
-                alive: now,
-                progressed: now,
-                activity: "starting".into(),
-                pong: Pong::default(),
-                usage: Usage::default(),
-                usage_noted: None,
-                context: None,
-                wire_faults: 0,
-                asked: 0,
-                broken: None,
-                refused: None,
-                armed: [None; KINDS],
-            },
-        );
+        self.take_over(generation, Live::begun(now));
+    }
+
+    /// Takes in what another core knew of a run, its armed deadlines included.
+    pub(crate) fn take_over(&mut self, generation: Generation, live: Live) {
+        self.remove(generation);
+        let armed = live.armed().map(|(kind, at)| (at, generation, kind));
+        self.timers.extend(armed);
+        self.runs.insert(generation, live);
     }
 
     pub(crate) fn remove(&mut self, generation: Generation) -> Option<Live> {

@@ -74,6 +74,11 @@ pub enum Record {
         /// Its release.
         build: Arc<str>,
     },
+    /// The supervisor became another program in place: what follows was decided by this release.
+    SupervisorReplaced {
+        /// Its release.
+        build: Arc<str>,
+    },
     /// The supervisor was away (suspended, stopped, starved) for this long: boot deadlines move.
     ClockGap {
         /// The length.

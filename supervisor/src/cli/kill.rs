@@ -13,6 +13,7 @@ use crate::cli::open::{Found, Opened, Shelf};
 use crate::cli::processes::Census;
 use crate::cli::target::Target;
 use crate::cli::{Io, act, pace};
+use crate::control::peer;
 use crate::control::wire::Want;
 use crate::driver::error::chain;
 use crate::driver::recover::Patience;
@@ -157,6 +158,7 @@ impl Killer {
         io: &mut Io<'_>,
     ) -> Result<Code, CliError> {
         let facts = opened.facts();
+        self.refuse_agents(batch, facts)?;
         let hosts = hosts(facts, task);
         if self.dry_run {
             return self.preview(batch, opened, &hosts, task, io);
@@ -261,6 +263,25 @@ impl Killer {
             }
         }
         self.force(&Recorded { name, identity }, io)
+    }
+
+    /// An agent does not end runs of its own batch, neither through the supervisor, which refuses it
+    /// as well, nor by force when that has refused.
+    fn refuse_agents(&self, batch: &Found, facts: &Facts) -> Result<(), CliError> {
+        let own = std::process::id();
+        let is_host = |pid| {
+            let recorded = facts.runs.values().filter_map(|run| run.identity.as_ref());
+            let mut same = recorded.filter(|identity| identity.pid == pid);
+            same.any(|identity| Proven::find(&self.machine, identity).is_ok())
+        };
+        if peer::carries_tag(own, &batch.id) || peer::descends_from_host(own, is_host) {
+            let text = format!(
+                "this comes from a run of {} itself: an agent can not end runs",
+                batch.id
+            );
+            return Err(CliError::new(Code::Refused, text));
+        }
+        Ok(())
     }
 
     /// Pins those that live now: after the order their end can then still be told.

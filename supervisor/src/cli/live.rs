@@ -1,6 +1,7 @@
 //! What `run` tells while it works: lines for people, objects for scripts, a board for a terminal.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -329,6 +330,24 @@ impl Observer for Show {
         let view = view(picture.facts, &self.time, &self.dir, &self.file);
         let board = board(picture, &view);
         self.screen.board(board);
+    }
+
+    fn leave(&mut self) {
+        self.screen.leave();
+    }
+
+    fn stay(&mut self) {
+        match Screen::start(self.style == Style::Terminal) {
+            Ok(screen) => self.screen = screen,
+            Err(error) => tracing::error!(%error, "the display can not go on"),
+        }
+    }
+
+    fn words(&self) -> Vec<OsString> {
+        match self.style {
+            Style::Json => vec!["--json".into()],
+            Style::Terminal | Style::Plain => Vec::new(),
+        }
     }
 }
 

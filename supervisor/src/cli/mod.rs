@@ -11,6 +11,7 @@ pub mod detach;
 pub mod error;
 pub mod explain;
 pub mod guard;
+pub mod handover;
 pub mod kill;
 pub mod list;
 pub mod live;
@@ -21,6 +22,7 @@ pub mod pause;
 pub mod plan;
 pub mod processes;
 pub mod ps;
+pub mod reexec;
 pub mod resume;
 pub mod retry;
 pub mod run;
@@ -128,10 +130,16 @@ enum Command {
     Skip(skip::Args),
     /// Wait until a batch or a task is settled
     Wait(wait::Args),
+    /// Replace the program of a live supervisor, in place
+    Reexec(reexec::Args),
     /// Prove a batch's journal: checksums, order, legal steps, checkpoint
     Verify(verify::Args),
     /// Print completions for a shell
     Completions(completions::Args),
+    #[command(hide = true)]
+    Handover(handover::Args),
+    #[command(hide = true)]
+    HandoverCheck,
 }
 
 impl Command {
@@ -156,7 +164,10 @@ impl Command {
             Self::Skip(args) => skip::run(&args, io),
             Self::Wait(args) => wait::run(&args, io),
             Self::Verify(args) => verify::run(&args, io),
+            Self::Reexec(args) => reexec::run(&args, io),
             Self::Completions(args) => completions::run(&args, io),
+            Self::Handover(args) => handover::run(&args, io),
+            Self::HandoverCheck => handover::check(io),
         }
     }
 }

@@ -262,12 +262,15 @@ fn tell_edit(choice: &Choice, json: bool, io: &mut Io<'_>) -> Result<(), CliErro
         let line = serde_json::json!({
             "v": 1, "type": "revision", "batch": id, "number": number, "changes": edit.changes,
         });
-        return io.line(format_args!("{line}"));
+        io.line(format_args!("{line}"))?;
+    } else {
+        io.line(format_args!(
+            "{id} takes the edited batch file (revision {number}):"
+        ))?;
+        revision::write_text(&edit.changes, io.out).map_err(CliError::output)?;
     }
-    io.line(format_args!(
-        "{id} takes the edited batch file (revision {number}):"
-    ))?;
-    revision::write_text(&edit.changes, io.out).map_err(CliError::output)
+    // The display has a writer of its own, and what it says comes after this.
+    io.out.flush().map_err(CliError::output)
 }
 
 /// How the supervisor begins.
@@ -460,12 +463,17 @@ fn again(args: &Args) -> Vec<OsString> {
     words
 }
 
-fn show(args: &Args, batch: &Found, live: BTreeMap<TaskIx, String>) -> Result<Show, CliError> {
-    let style = match (args.json, Screen::has_person()) {
+/// How the batch is shown: as JSON, or as whoever looks can see it.
+pub(super) fn style(json: bool) -> Style {
+    match (json, Screen::has_person()) {
         (true, _) => Style::Json,
         (false, true) => Style::Terminal,
         (false, false) => Style::Plain,
-    };
+    }
+}
+
+fn show(args: &Args, batch: &Found, live: BTreeMap<TaskIx, String>) -> Result<Show, CliError> {
+    let style = style(args.json);
     let dir = batch.dir.path().display().to_string();
     Show::start(style, local_time(), dir, shown(&batch.file), live).map_err(|error| {
         CliError::new(
@@ -477,7 +485,12 @@ fn show(args: &Args, batch: &Found, live: BTreeMap<TaskIx, String>) -> Result<Sh
 
 /// The last words: what came of it, where everything is, what can be done next. Read back from the
 /// disk, so that what is told is what is durable.
-fn finish(batch: &Found, ending: Ending, json: bool, io: &mut Io<'_>) -> Result<Code, CliError> {
+pub(super) fn finish(
+    batch: &Found,
+    ending: Ending,
+    json: bool,
+    io: &mut Io<'_>,
+) -> Result<Code, CliError> {
     let code = match ending {
         Ending::Done => Code::Ok,
         Ending::Failed => Code::Failed,

@@ -2,11 +2,13 @@
 //! pager) must never hold up the supervisor's loop.
 
 use std::io::{self, IsTerminal, Write};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+
+use crate::process::replace;
 
 /// Lines that wait for a slow reader; what comes beyond is counted and said.
 const LINES_MAX: usize = 16 * 1024;
@@ -14,6 +16,9 @@ const LINES_MAX: usize = 16 * 1024;
 pub const ROWS_MAX: usize = 16;
 /// The live lines are redrawn at most this often.
 pub const REDRAW: Duration = Duration::from_millis(250);
+
+/// Longest wait for a terminal that takes no output when another program takes our place.
+const LEAVE_MAX: Duration = Duration::from_secs(1);
 
 /// What a live display shows between two lines.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -38,6 +43,8 @@ enum Order {
 pub struct Screen {
     orders: Option<SyncSender<Order>>,
     thread: Option<JoinHandle<()>>,
+    /// Closed when the thread has shown everything.
+    ended: Receiver<()>,
     dropped: u64,
 }
 
@@ -48,18 +55,22 @@ impl Screen {
     /// When the system allows no more threads.
     pub fn start(live: bool) -> io::Result<Screen> {
         let (orders, to_show) = sync_channel(LINES_MAX);
+        let (ending, ended) = sync_channel(0);
         let thread = std::thread::Builder::new()
             .name("screen".into())
             .spawn(move || {
+                hold_signals();
                 if live {
                     draw(&to_show)
                 } else {
                     print(&to_show)
                 }
+                drop::<SyncSender<()>>(ending);
             })?;
         Ok(Screen {
             orders: Some(orders),
             thread: Some(thread),
+            ended,
             dropped: 0,
         })
     }
@@ -102,6 +113,20 @@ impl Screen {
         }
     }
 
+    /// As [`Screen::close`], but waits no longer than [`LEAVE_MAX`]: a terminal that takes nothing
+    /// must not hold up whoever leaves.
+    pub fn leave(&mut self) {
+        self.orders = None;
+        match self.ended.recv_timeout(LEAVE_MAX) {
+            Err(RecvTimeoutError::Timeout) => {
+                tracing::warn!("the terminal takes no output: lines are lost");
+                // It is stuck in a write, and ends with its program.
+                drop(self.thread.take());
+            }
+            Ok(()) | Err(RecvTimeoutError::Disconnected) => self.close(),
+        }
+    }
+
     /// Shows what waits, takes the board away, and ends.
     pub fn close(&mut self) {
         self.orders = None;
@@ -115,6 +140,14 @@ impl Screen {
 impl Drop for Screen {
     fn drop(&mut self) {
         self.close();
+    }
+}
+
+/// Signals are for the loop's thread. Without it one that comes in the moment of a change of programs
+/// could be lost; nothing else depends on it.
+fn hold_signals() {
+    if let Err(error) = replace::hold_signals() {
+        tracing::debug!(%error, "the display's thread may receive signals");
     }
 }
 

@@ -94,6 +94,12 @@ pub enum Want {
     Inbox,
     /// Replies `Changed` lines until the supervisor ends.
     Watch,
+    /// Become another program of the same kind, and go on with everything. Answered by the new
+    /// program, or by the old one, which goes on when the new one can not.
+    Reexec {
+        /// The program's absolute path.
+        program: String,
+    },
 }
 
 /// A rung of the ladder that an operator can wait for.

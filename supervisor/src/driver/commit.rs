@@ -12,6 +12,7 @@ use std::time::Duration;
 use supervisor_core::record::Entry;
 
 use crate::driver::nudge::{self, Heard, LoopEnd, Nudger, ThreadEnd};
+use crate::process::replace;
 use crate::store::{Position, StoreError};
 
 /// Time between two tries to write a group for which there was no room.
@@ -125,6 +126,11 @@ impl Committer {
         let thread = std::thread::Builder::new()
             .name("journal".into())
             .spawn(move || {
+                // Signals are for the loop's thread: one that this thread took in the moment of a
+                // change of programs would be lost.
+                if let Err(error) = replace::hold_signals() {
+                    tracing::debug!(%error, "the journal's thread may receive signals");
+                }
                 // The loop goes first, and then there is nobody to tell.
                 if let Err(Gone) = writer.work() {
                     tracing::debug!("the journal's thread ends");

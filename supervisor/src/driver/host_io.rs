@@ -1,11 +1,11 @@
 //! The pipes of one host: bytes to words on the way in, lines to bytes on the way out.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use protocol::command::Pong;
-use protocol::framing::{Frame, FrameReader, LINE_MAX};
+use protocol::framing::{Frame, FrameReader, HalfLine, LINE_MAX};
 use protocol::ids::Generation;
 use protocol::report::{Ask, EXCERPT_MAX, Event, Report, excerpt};
 use protocol::rpc::{self, ERROR_BAD_PARAMS, ERROR_UNKNOWN_METHOD, Incoming, RpcError};
@@ -13,7 +13,7 @@ use protocol::version::{self, HelloReply};
 use supervisor_core::input::WireFault;
 use tokio::io::unix::AsyncFd;
 use tokio::net::unix::pipe;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::process::spawn::set_nonblocking;
 
@@ -49,12 +49,16 @@ pub enum HostWord {
     Fault(WireFault),
     /// A request that must be refused.
     Unanswerable(u64, RpcError),
+    /// Nobody listens to it any more: asked to, the listener gave the pipe back. All that was read
+    /// of it has been told, but for a line that has only begun.
+    Parked(Box<Inlet>),
     /// The process has ended; its exit has not been collected. Always the last word.
     Ended,
 }
 
-/// Understands one frame. What is kept of it is small, however long its line was: words wait.
-pub fn understand(frame: Frame) -> HostWord {
+/// Understands one frame of a host to which the release `said` has said hello. What is kept of it is
+/// small, however long its line was: words wait.
+pub fn understand(frame: Frame, said: &str) -> HostWord {
     let line = match frame {
         Frame::Line(line) => line,
         Frame::Blank => return HostWord::Fault(WireFault::Blank),
@@ -80,11 +84,15 @@ pub fn understand(frame: Frame) -> HostWord {
             ERROR_UNKNOWN_METHOD,
             "the supervisor has no such method",
         ),
-        Ok(Incoming::Answer { id, outcome }) => understand_answer(id, outcome),
+        Ok(Incoming::Answer { id, outcome }) => understand_answer(id, outcome, said),
     }
 }
 
-fn understand_answer(id: u64, outcome: Result<&serde_json::value::RawValue, RpcError>) -> HostWord {
+fn understand_answer(
+    id: u64,
+    outcome: Result<&serde_json::value::RawValue, RpcError>,
+    said: &str,
+) -> HostWord {
     if id != HELLO_ID {
         let pong = outcome
             .ok()
@@ -92,7 +100,7 @@ fn understand_answer(id: u64, outcome: Result<&serde_json::value::RawValue, RpcE
         return pong.map_or(HostWord::Fault(WireFault::Garbage), HostWord::Ponged);
     }
     match outcome.map(|reply| serde_json::from_str::<HelloReply>(reply.get())) {
-        Ok(Ok(reply)) => match version::check(&reply) {
+        Ok(Ok(reply)) => match version::check_as(said, &reply) {
             Ok(_) => HostWord::Greeted,
             Err(skew) => refused(&skew.to_string()),
         },
@@ -114,14 +122,15 @@ fn unanswerable(id: u64, code: i64, message: &str) -> HostWord {
 pub type Words = mpsc::Sender<(Generation, HostWord)>;
 
 /// Listens to one host until its process has ended; then what is left in its pipe is read, and
-/// [`HostWord::Ended`] is the last word. The end of its stdout alone is not its end.
+/// [`HostWord::Ended`] is the last word. The end of its stdout alone is not its end. Once `park` is
+/// true, [`HostWord::Parked`] is the last word instead.
 pub async fn listen(
     generation: Generation,
-    stdout: pipe::Receiver,
+    mut inlet: Inlet,
     process: Arc<AsyncFd<OwnedFd>>,
     words: Words,
+    mut park: watch::Receiver<bool>,
 ) {
-    let mut inlet = Inlet::new(stdout);
     loop {
         let ended = tokio::select! {
             biased;
@@ -133,6 +142,12 @@ pub async fn listen(
                     Err(_) => return,
                 }
                 true
+            }
+            // Cancel-safe: the switch is only looked at.
+            () = switched(&mut park) => {
+                // Nobody listens any more when this fails; then nobody needs to know.
+                let _unheard = words.send((generation, HostWord::Parked(Box::new(inlet)))).await;
+                return;
             }
             // Cancel-safe: only readiness is waited for, nothing is taken from the pipe.
             ready = inlet.stdout.readable(), if inlet.open => {
@@ -157,21 +172,46 @@ pub async fn listen(
     }
 }
 
+/// Returns once the switch is on.
+async fn switched(park: &mut watch::Receiver<bool>) {
+    // Whoever held the switch is gone when this fails, and with it whoever listens.
+    let _off = park.wait_for(|parked| *parked).await.is_err();
+}
+
 /// The reading side of one pipe.
 #[derive(Debug)]
-struct Inlet {
+pub struct Inlet {
     stdout: pipe::Receiver,
     frames: FrameReader,
+    /// The release that said hello to this host.
+    said: Arc<str>,
     open: bool,
 }
 
 impl Inlet {
-    fn new(stdout: pipe::Receiver) -> Inlet {
+    /// The pipe of a host to which the release `said` says hello.
+    pub fn new(stdout: pipe::Receiver, said: Arc<str>) -> Inlet {
         Inlet {
             stdout,
             frames: FrameReader::default(),
+            said,
             open: true,
         }
+    }
+
+    /// Goes on with a pipe in the middle of a line; `open` is false once its end was seen.
+    pub fn resume(stdout: pipe::Receiver, said: Arc<str>, line: HalfLine, open: bool) -> Inlet {
+        Inlet {
+            stdout,
+            frames: FrameReader::resume(line),
+            said,
+            open,
+        }
+    }
+
+    /// The line that has begun, and whether the pipe is open.
+    pub fn rest(&self) -> (HalfLine, bool) {
+        (self.frames.half_line(), self.open)
     }
 
     /// Takes what is there now, at most [`READ_SIZE`]; how much it was.
@@ -191,7 +231,8 @@ impl Inlet {
     /// Hands on all whole frames; `None` when nobody listens any more.
     async fn tell(&mut self, generation: Generation, words: &Words) -> Option<()> {
         while let Some(frame) = self.frames.next_frame() {
-            words.send((generation, understand(frame))).await.ok()?;
+            let word = understand(frame, &self.said);
+            words.send((generation, word)).await.ok()?;
         }
         Some(())
     }
@@ -229,6 +270,27 @@ pub struct Outlet {
     backlog: Arc<Mutex<Backlog>>,
 }
 
+/// What an outlet leaves for the one that goes on with its pipe.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Unsent {
+    /// These bytes wait for the host to read.
+    pub bytes: Vec<u8>,
+    /// The host has closed its stdin.
+    pub closed: bool,
+}
+
+impl AsFd for Inlet {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.stdout.as_fd()
+    }
+}
+
+impl AsFd for Outlet {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.stdin.as_fd()
+    }
+}
+
 #[derive(Debug, Default)]
 struct Backlog {
     bytes: Vec<u8>,
@@ -248,6 +310,33 @@ impl Outlet {
             stdin,
             backlog: Arc::default(),
         })
+    }
+
+    /// Goes on with an outlet that another one has left like this.
+    ///
+    /// # Errors
+    /// As [`Outlet::new`].
+    pub fn resume(stdin: OwnedFd, left: Unsent) -> io::Result<Outlet> {
+        let outlet = Outlet::new(stdin)?;
+        let waits = !left.bytes.is_empty() && !left.closed;
+        *lock(&outlet.backlog) = Backlog {
+            bytes: left.bytes,
+            flushing: waits,
+            closed: left.closed,
+        };
+        if waits {
+            outlet.start_flush();
+        }
+        Ok(outlet)
+    }
+
+    /// What has not gone into the pipe. It is true until the event loop runs again.
+    pub fn unsent(&self) -> Unsent {
+        let backlog = lock(&self.backlog);
+        Unsent {
+            bytes: backlog.bytes.clone(),
+            closed: backlog.closed,
+        }
     }
 
     /// Sends one line, its newline included.
@@ -337,7 +426,7 @@ mod tests {
     const RUN: Generation = Generation(5);
 
     fn line(text: &str) -> HostWord {
-        understand(Frame::Line(text.as_bytes().to_vec()))
+        understand(Frame::Line(text.as_bytes().to_vec()), version::BUILD)
     }
 
     #[test]
@@ -416,11 +505,11 @@ mod tests {
             );
         }
         assert!(matches!(
-            understand(Frame::Blank),
+            understand(Frame::Blank, version::BUILD),
             HostWord::Fault(WireFault::Blank)
         ));
         assert!(matches!(
-            understand(Frame::TooLong { seen: 1 }),
+            understand(Frame::TooLong { seen: 1 }, version::BUILD),
             HostWord::Fault(WireFault::TooLong)
         ));
     }
@@ -430,6 +519,9 @@ mod tests {
         child: std::process::Child,
         stdout: Option<std::io::PipeWriter>,
         words: mpsc::Receiver<(Generation, HostWord)>,
+        heard: Words,
+        process: Arc<AsyncFd<OwnedFd>>,
+        park: watch::Sender<bool>,
     }
 
     fn scene(words_max: usize) -> Scene {
@@ -443,11 +535,23 @@ mod tests {
         let (reader, stdout) = std::io::pipe().unwrap();
         let reader = pipe::Receiver::from_owned_fd(reader.into()).unwrap();
         let (sender, words) = mpsc::channel(words_max);
-        drop(tokio::spawn(listen(RUN, reader, process, sender)));
+        let park = watch::Sender::new(false);
+        let inlet = Inlet::new(reader, version::BUILD.into());
+        let listening = listen(
+            RUN,
+            inlet,
+            process.clone(),
+            sender.clone(),
+            park.subscribe(),
+        );
+        drop(tokio::spawn(listening));
         Scene {
             child,
             stdout: Some(stdout),
             words,
+            heard: sender,
+            process,
+            park,
         }
     }
 
@@ -512,7 +616,7 @@ mod tests {
             HostWord::Fault(WireFault::Blank)
         ));
         assert!(matches!(scene.next().await, HostWord::Ended));
-        assert!(scene.words.recv().await.is_none());
+        assert_eq!(scene.heard.strong_count(), 1, "the listener has ended");
     }
 
     #[tokio::test]
@@ -520,6 +624,81 @@ mod tests {
         let mut scene = scene(8);
         scene.end(); // the writing end stays open in the test
         assert!(matches!(scene.next().await, HostWord::Ended));
+    }
+
+    #[tokio::test]
+    async fn a_parked_pipe_goes_on_in_the_middle_of_a_line() {
+        let mut scene = scene(1);
+        scene.say("\n\n{\"method\":\"report\",\"params\":{\"generation\":5,");
+        scene.park.send_replace(true);
+        let mut words = Vec::new();
+        let inlet = loop {
+            match scene.next().await {
+                HostWord::Parked(inlet) => break inlet,
+                word => words.push(word),
+            }
+        };
+        // Whether the switch was seen before the bytes is open; nothing is told twice or lost.
+        scene.say("\"event\":{\"type\":\"turn_ended\"}}}\n");
+        scene.park.send_replace(false);
+        let (line, open) = inlet.rest();
+        let stdout = inlet.stdout.into_blocking_fd().unwrap();
+        set_nonblocking(&stdout).unwrap();
+        let stdout = pipe::Receiver::from_owned_fd(stdout).unwrap();
+        let inlet = Inlet::resume(stdout, version::BUILD.into(), line, open);
+        let (process, heard) = (scene.process.clone(), scene.heard.clone());
+        drop(tokio::spawn(listen(
+            RUN,
+            inlet,
+            process,
+            heard,
+            scene.park.subscribe(),
+        )));
+        scene.end();
+        loop {
+            match scene.next().await {
+                HostWord::Ended => break,
+                word => words.push(word),
+            }
+        }
+        assert!(
+            matches!(
+                words.as_slice(),
+                [
+                    HostWord::Fault(WireFault::Blank),
+                    HostWord::Fault(WireFault::Blank),
+                    HostWord::Reported(RUN, Event::TurnEnded {})
+                ]
+            ),
+            "{words:?}"
+        );
+    }
+
+    #[tokio::test]
+    async fn what_waits_for_a_host_goes_on_through_another_outlet() {
+        let (mut reader, writer) = std::io::pipe().unwrap();
+        let second = writer.try_clone().unwrap();
+        let outlet = Outlet::new(writer.into()).unwrap();
+        let mut sent = Vec::new();
+        for number in 0..40_000_u32 {
+            let line = format!("{number}\n");
+            assert_eq!(outlet.send(line.as_bytes()), Sent::Taken);
+            sent.extend_from_slice(line.as_bytes());
+        }
+        // The event loop has not run since, so the first outlet has flushed nothing.
+        let left = outlet.unsent();
+        assert!(!left.bytes.is_empty() && !left.closed);
+        *lock(&outlet.backlog) = Backlog::default();
+        let resumed = Outlet::resume(second.into(), left).unwrap();
+        assert_eq!(resumed.send(b"last\n"), Sent::Taken);
+        sent.extend_from_slice(b"last\n");
+        let length = sent.len();
+        let reading = tokio::task::spawn_blocking(move || {
+            let mut all = vec![0; length];
+            reader.read_exact(&mut all).unwrap();
+            all
+        });
+        assert!(reading.await.unwrap() == sent);
     }
 
     #[tokio::test]

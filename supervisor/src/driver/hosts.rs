@@ -13,15 +13,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use protocol::command::Command;
+use protocol::framing::HalfLine;
 use protocol::ids::Generation;
 use protocol::rpc;
-use protocol::version::Hello;
+use protocol::version::{BUILD, Hello};
 use supervisor_core::containment::{Cleared, Containment};
 use supervisor_core::identity::{Exit, Identity};
 use tokio::io::unix::AsyncFd;
 use tokio::net::unix::pipe;
+use tokio::sync::watch;
 
-use crate::driver::host_io::{self, HELLO_ID, Outlet, Sent, Words};
+use crate::driver::host_io::{self, HELLO_ID, Inlet, Outlet, Sent, Unsent, Words};
 use crate::process::orphans::{self, CLEAN_PASSES, Swept};
 use crate::process::pidfd;
 use crate::process::spawn::{Launcher, Order, SpawnError, Spawned};
@@ -43,6 +45,10 @@ pub struct Hosts {
     words: Words,
     live: HashMap<Generation, Host>,
     pids: HashSet<u32>,
+    /// A child that is no host and is not swept: a supervisor that is being tried.
+    spared: Option<u32>,
+    /// On while nobody is to listen to hosts.
+    park: watch::Sender<bool>,
 }
 
 #[derive(Debug)]
@@ -52,9 +58,15 @@ struct Host {
     token: u128,
     /// It was asked to end, with a grace.
     asked: bool,
+    /// Its family was asked to end, and it is killed in a moment.
+    ending: bool,
     process: Arc<AsyncFd<OwnedFd>>,
     outlet: Outlet,
     last_id: u64,
+    /// The release that said hello to it.
+    said: Arc<str>,
+    /// Its pipe while nobody listens to it.
+    parked: Option<Inlet>,
 }
 
 impl Hosts {
@@ -66,6 +78,8 @@ impl Hosts {
             words,
             live: HashMap::new(),
             pids: HashSet::new(),
+            spared: None,
+            park: watch::Sender::new(false),
         }
     }
 
@@ -98,23 +112,131 @@ impl Hosts {
         token: u128,
         spawned: Spawned,
     ) -> io::Result<()> {
-        let process = Arc::new(pidfd::watch(spawned.pidfd)?);
-        let outlet = Outlet::new(spawned.stdin)?;
+        let said: Arc<str> = BUILD.into();
         let stdout = pipe::Receiver::from_owned_fd(spawned.stdout)?;
-        let listening = host_io::listen(generation, stdout, process.clone(), self.words.clone());
-        drop(tokio::spawn(listening)); // it ends with its host
-        self.pids.insert(spawned.identity.pid);
         let host = Host {
             identity: spawned.identity,
             containment: spawned.containment,
             token,
             asked: false,
-            process,
-            outlet,
+            ending: false,
+            process: Arc::new(pidfd::watch(spawned.pidfd)?),
+            outlet: Outlet::new(spawned.stdin)?,
             last_id: HELLO_ID,
+            said: said.clone(),
+            parked: None,
         };
-        self.live.insert(generation, host);
+        self.admit(generation, host, Inlet::new(stdout, said));
         Ok(())
+    }
+
+    fn admit(&mut self, generation: Generation, host: Host, inlet: Inlet) {
+        self.pids.insert(host.identity.pid);
+        let process = host.process.clone();
+        self.live.insert(generation, host);
+        self.listen(generation, inlet, process);
+    }
+
+    fn listen(&self, generation: Generation, inlet: Inlet, process: Arc<AsyncFd<OwnedFd>>) {
+        let (words, park) = (self.words.clone(), self.park.subscribe());
+        let listening = host_io::listen(generation, inlet, process, words, park);
+        drop(tokio::spawn(listening)); // it ends with its host, or when it is parked
+    }
+
+    /// From now on nobody listens to hosts, also to those that start; each listener says so.
+    pub fn park(&self) {
+        self.park.send_replace(true);
+    }
+
+    /// A listener gave its pipe back.
+    pub fn parked(&mut self, generation: Generation, inlet: Inlet) {
+        if let Some(host) = self.live.get_mut(&generation) {
+            host.parked = Some(inlet);
+        }
+    }
+
+    /// Whether nobody listens to any host.
+    pub fn are_parked(&self) -> bool {
+        self.live.values().all(|host| host.parked.is_some())
+    }
+
+    /// Listens again to all hosts.
+    pub fn listen_again(&mut self) {
+        self.park.send_replace(false);
+        let inlets: Vec<_> = (self.live.iter_mut())
+            .filter_map(|(run, host)| Some((*run, host.parked.take()?, host.process.clone())))
+            .collect();
+        for (generation, inlet, process) in inlets {
+            self.listen(generation, inlet, process);
+        }
+    }
+
+    /// What the next program needs to go on with these hosts. It is true until the event loop runs
+    /// again.
+    pub fn left(&self) -> Vec<LeftHost<'_>> {
+        let left = self.live.iter().map(|(&generation, host)| {
+            let parked = host.parked.as_ref();
+            let (line, open) = parked.map_or((HalfLine::default(), true), Inlet::rest);
+            LeftHost {
+                generation,
+                pid: host.identity.pid,
+                token: host.token,
+                containment: &host.containment,
+                asked: host.asked,
+                ending: host.ending,
+                process: host.process.as_fd(),
+                stdin: host.outlet.as_fd(),
+                stdout: parked.map(AsFd::as_fd),
+                last_id: host.last_id,
+                said: &host.said,
+                unsent: host.outlet.unsent(),
+                line,
+                open,
+            }
+        });
+        left.collect()
+    }
+
+    /// Goes on with a host of the program before this one.
+    ///
+    /// # Errors
+    /// When its descriptors can not be watched.
+    pub fn adopt(&mut self, generation: Generation, kept: KeptHost) -> io::Result<()> {
+        let stdout = pipe::Receiver::from_owned_fd(kept.stdout)?;
+        // It is an uncollected child of ours, so its number still means it.
+        let identity = self.launcher.machine().identify(kept.pid, &kept.process)?;
+        let host = Host {
+            identity: Identity {
+                session: Some(kept.pid),
+                ..identity
+            },
+            containment: kept.containment,
+            token: kept.token,
+            asked: kept.asked,
+            ending: kept.ending,
+            process: Arc::new(pidfd::watch(kept.process)?),
+            outlet: Outlet::resume(kept.stdin, kept.unsent)?,
+            last_id: kept.last_id,
+            said: kept.said.clone(),
+            parked: None,
+        };
+        let inlet = Inlet::resume(stdout, kept.said, kept.line, kept.open);
+        self.admit(generation, host, inlet);
+        if kept.ending {
+            // Whoever waited for the moment to kill it is gone.
+            self.kill(generation);
+        }
+        Ok(())
+    }
+
+    /// Spares this child from sweeps, or with `None` no child that is not a host.
+    pub fn spare(&mut self, pid: Option<u32>) {
+        self.spared = pid;
+    }
+
+    /// How many hosts live.
+    pub fn len(&self) -> usize {
+        self.live.len()
     }
 
     /// Sends a command; `None` when this run has no live host.
@@ -162,6 +284,7 @@ impl Hosts {
         };
         let pid = host.identity.pid;
         if std::mem::take(&mut host.asked) {
+            host.ending = true;
             orphans::ask_to_end(pid);
             let process = host.process.clone();
             drop(tokio::spawn(async move {
@@ -190,7 +313,7 @@ impl Hosts {
                 process: Pin(host.process),
             });
         }
-        let is_host = |pid| self.pids.contains(&pid);
+        let is_host = |pid| self.is_kept(pid);
         let ends = tree::end_trees(self.launcher.machine(), &hosts, is_host);
         let runs = runs.into_iter().zip(ends);
         runs.map(|(generation, (exit, cleared))| (generation, exit, cleared))
@@ -206,7 +329,7 @@ impl Hosts {
 
     /// Ends every child that is no host; so many looks in a row must find none.
     pub fn sweep(&self, clean_passes: u32) -> Swept {
-        match orphans::sweep(clean_passes, |pid| self.pids.contains(&pid), |_pid| {}) {
+        match orphans::sweep(clean_passes, |pid| self.is_kept(pid), |_pid| {}) {
             Ok(swept) => {
                 if swept != Swept::default() {
                     tracing::warn!(
@@ -224,6 +347,11 @@ impl Hosts {
         }
     }
 
+    /// Whether this child lives on: a live host, or a supervisor that is being tried.
+    fn is_kept(&self, pid: u32) -> bool {
+        self.pids.contains(&pid) || self.spared == Some(pid)
+    }
+
     /// Whether this process number is a live host's.
     pub fn is_host(&self, pid: u32) -> bool {
         self.pids.contains(&pid)
@@ -238,6 +366,70 @@ impl Hosts {
     pub fn is_empty(&self) -> bool {
         self.live.is_empty()
     }
+}
+
+/// A live host as one program leaves it for the next.
+#[derive(Debug)]
+pub struct LeftHost<'a> {
+    /// Its run.
+    pub generation: Generation,
+    /// Its process number.
+    pub pid: u32,
+    /// Its spawn token.
+    pub token: u128,
+    /// What holds its tree together.
+    pub containment: &'a Containment,
+    /// It was asked to end, with a grace.
+    pub asked: bool,
+    /// Its family was asked to end, and it is to be killed.
+    pub ending: bool,
+    /// Its pin.
+    pub process: BorrowedFd<'a>,
+    /// The pipe of commands.
+    pub stdin: BorrowedFd<'a>,
+    /// The pipe of reports; absent while somebody listens to it.
+    pub stdout: Option<BorrowedFd<'a>>,
+    /// The number of the last request to it.
+    pub last_id: u64,
+    /// The release that said hello to it.
+    pub said: &'a str,
+    /// What waits for it to read.
+    pub unsent: Unsent,
+    /// What was read of a line that has only begun.
+    pub line: HalfLine,
+    /// Whether the end of its stdout has not been seen.
+    pub open: bool,
+}
+
+/// The same host as the next program takes it.
+#[derive(Debug)]
+pub struct KeptHost {
+    /// Its process number.
+    pub pid: u32,
+    /// Its spawn token.
+    pub token: u128,
+    /// What holds its tree together.
+    pub containment: Containment,
+    /// It was asked to end, with a grace.
+    pub asked: bool,
+    /// Its family was asked to end, and it is to be killed.
+    pub ending: bool,
+    /// Its pin.
+    pub process: OwnedFd,
+    /// The pipe of commands.
+    pub stdin: OwnedFd,
+    /// The pipe of reports.
+    pub stdout: OwnedFd,
+    /// The number of the last request to it.
+    pub last_id: u64,
+    /// The release that said hello to it.
+    pub said: Arc<str>,
+    /// What waits for it to read.
+    pub unsent: Unsent,
+    /// What was read of a line that has only begun.
+    pub line: HalfLine,
+    /// Whether the end of its stdout has not been seen.
+    pub open: bool,
 }
 
 /// The pin of a host, shared with who listens to it.

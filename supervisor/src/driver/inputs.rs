@@ -10,10 +10,9 @@ use supervisor_core::effect::Answer;
 use supervisor_core::identity::Exit;
 use supervisor_core::input::{Input, OperatorCommand, StopStage, WireFault};
 use supervisor_core::reconcile::ResultFact;
-use tokio::sync::mpsc::Sender;
 
 use crate::control::peer;
-use crate::control::server::{Asked, refuse_agent};
+use crate::control::server::{Asked, Caller, refuse_agent};
 use crate::control::wire::Reply;
 use crate::driver::error::chain;
 use crate::driver::host_io::HostWord;
@@ -43,6 +42,7 @@ impl Driver<'_> {
             HostWord::Ponged(pong) => Input::HostPonged { generation, pong },
             HostWord::Fault(fault) => Input::WireFault { generation, fault },
             HostWord::Unanswerable(id, error) => return self.refuse_host(generation, id, &error),
+            HostWord::Parked(inlet) => return self.hosts.parked(generation, *inlet),
             HostWord::Ended => return self.gone.push(generation),
         };
         self.inputs.push_back(input);
@@ -125,38 +125,36 @@ impl Driver<'_> {
 
     /// A client of the control socket asks.
     pub(super) fn asked(&mut self, asked: Asked) {
-        let Asked { pid, want, replies } = asked;
+        let Asked { pid, want, caller } = asked;
         let hosts = &self.hosts;
         if pid.is_some_and(|pid| peer::descends_from_host(pid, |pid| hosts.is_host(pid))) {
-            return hand(&replies, refuse_agent());
+            return hand(&caller, refuse_agent());
         }
         let Some(facts) = self.core.facts() else {
             return;
         };
         match operator::understand(&mut self.names, facts, want) {
-            Err(refusal) => hand(&replies, refusal),
-            Ok(Meaning::Watch) => self.desk.watch(replies),
+            Err(refusal) => hand(&caller, refusal),
+            Ok(Meaning::Watch) => self.desk.watch(caller),
             Ok(Meaning::Activity) => {
                 let now = self.clock.now();
-                hand(&replies, operator::activity(facts, self.core.live(), now));
+                hand(&caller, operator::activity(facts, self.core.live(), now));
             }
             Ok(Meaning::Inbox) => {
                 self.read_inbox();
-                hand(&replies, Reply::Done { lines: Vec::new() });
+                hand(&caller, Reply::Done { lines: Vec::new() });
             }
             Ok(Meaning::Command(command, wait)) => {
-                self.ordered(command, Waiter::Client { replies, wait });
+                self.ordered(command, Waiter::Client { caller, wait });
             }
-            Ok(Meaning::EndAll { grace }) => self.end_all(grace, replies),
+            Ok(Meaning::EndAll { grace }) => self.end_all(grace, caller),
+            Ok(Meaning::Replace { program }) => self.replace_by(&program, caller),
         }
     }
 
     /// Kills what runs; then nothing is left for the supervisor to do but to end.
-    fn end_all(&mut self, grace: Duration, replies: Sender<Reply>) {
-        let client = Waiter::Client {
-            replies,
-            wait: None,
-        };
+    fn end_all(&mut self, grace: Duration, caller: Caller) {
+        let client = Waiter::Client { caller, wait: None };
         let tasks = self.facts().map(operator::live_tasks).unwrap_or_default();
         let stop = OperatorCommand::Stop(StopStage::Stop);
         if tasks.is_empty() {
@@ -181,7 +179,7 @@ impl Driver<'_> {
     }
 
     fn note_stop(&mut self, stage: StopStage) {
-        if let Some(guarded) = &self.guarded {
+        if let Some(guarded) = &self.place.guarded {
             guarded.tell(&Word::Ending);
         }
         self.stopping = self.stopping.max(Some(stage));
@@ -216,7 +214,11 @@ impl Driver<'_> {
                 }
                 // Meant for a supervisor that lived then.
                 Ok(
-                    Meaning::EndAll { .. } | Meaning::Activity | Meaning::Inbox | Meaning::Watch,
+                    Meaning::EndAll { .. }
+                    | Meaning::Activity
+                    | Meaning::Inbox
+                    | Meaning::Watch
+                    | Meaning::Replace { .. },
                 ) => {
                     self.forget_inbox(waiting, "it is too late for this request");
                 }
@@ -255,8 +257,8 @@ impl Driver<'_> {
 }
 
 /// Hands a client its only reply; one that is gone already needs none.
-fn hand(replies: &Sender<Reply>, reply: Reply) {
-    if replies.try_send(reply).is_err() {
+fn hand(caller: &Caller, reply: Reply) {
+    if !caller.tell(reply) {
         tracing::debug!("a client went away before its reply");
     }
 }

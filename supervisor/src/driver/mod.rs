@@ -9,6 +9,7 @@ pub mod commit;
 pub mod error;
 #[cfg(test)]
 mod fixture;
+pub mod handover;
 pub mod host_io;
 pub mod hosts;
 mod inputs;
@@ -26,4 +27,4 @@ pub mod start;
 
 pub use error::DriverError;
 pub use observer::{Found, Note, Observer, Picture};
-pub use open::{Mode, Options, host_program, run};
+pub use open::{HOST_VARIABLE, Mode, Options, host_program, run};

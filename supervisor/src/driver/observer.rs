@@ -1,5 +1,6 @@
 //! What the command line is told while a batch runs: plain lines or a live view are its business.
 
+use std::ffi::OsString;
 use std::time::Duration;
 
 use protocol::ids::Generation;
@@ -26,6 +27,18 @@ pub trait Observer {
 
     /// The live view's turn: called at most as often as asked for, while runs are live.
     fn refresh(&mut self, picture: Picture<'_>);
+
+    /// Another program is about to take this one's place, and with it whatever is shown: what waits
+    /// is shown, or given up after a moment.
+    fn leave(&mut self) {}
+
+    /// It did not: showing goes on.
+    fn stay(&mut self) {}
+
+    /// The words on its command line by which the next program shows the batch in the same way.
+    fn words(&self) -> Vec<OsString> {
+        Vec::new()
+    }
 }
 
 /// The batch at one moment. It may be ahead of what is durable.

@@ -13,18 +13,19 @@ use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 use tracing::Instrument;
 
-use crate::control::server::{self, Server};
+use crate::control::server::{self, Asked, Server};
 use crate::driver::alarm::Alarm;
 use crate::driver::clock::Clock;
 use crate::driver::commit::Committer;
 use crate::driver::error::{DriverError, chain};
+use crate::driver::handover::leave::leave;
 use crate::driver::host_io::WORDS_MAX;
 use crate::driver::hosts::Hosts;
 use crate::driver::journal::StateLog;
 use crate::driver::observer::{Note, Observer};
 use crate::driver::operator::{Desk, TaskNames, Waiter};
 use crate::driver::recover::{self, Patience, Scene};
-use crate::driver::run::{Checkpoints, Driver, Sources};
+use crate::driver::run::{Checkpoints, Driver, Left, Place, Sources};
 use crate::driver::signals::Signals;
 use crate::driver::start::Starter;
 use crate::guardian::Guarded;
@@ -66,12 +67,15 @@ pub enum Mode {
     Resume,
 }
 
+/// The variable that names the other program of the pair, where it does not lie beside this one.
+pub const HOST_VARIABLE: &str = "SUPERVISOR_AGENT_HOST";
+
 /// Where the other program of the pair is: named by `SUPERVISOR_AGENT_HOST`, else beside this one.
 ///
 /// # Errors
 /// [`DriverError::HostMissing`] when there is no program at that place.
 pub fn host_program() -> Result<PathBuf, DriverError> {
-    let path = match std::env::var_os("SUPERVISOR_AGENT_HOST") {
+    let path = match std::env::var_os(HOST_VARIABLE) {
         Some(path) => std::path::absolute(path),
         None => std::env::current_exe().map(|own| own.with_file_name("agent-host")),
     };
@@ -139,11 +143,11 @@ async fn supervise(options: Options<'_>) -> Result<Ending, DriverError> {
 }
 
 /// A batch as its files tell it, its journal open for more.
-struct Opened {
-    core: Core,
-    clock: Clock,
-    log: StateLog,
-    loaded: Loaded,
+pub(super) struct Opened {
+    pub(super) core: Core,
+    pub(super) clock: Clock,
+    pub(super) log: StateLog,
+    pub(super) loaded: Loaded,
 }
 
 fn open(options: &Options<'_>, machine: &Machine) -> Result<Opened, DriverError> {
@@ -182,36 +186,63 @@ async fn begin(
     signals: Signals,
     recovered: Input,
 ) -> Result<Ending, DriverError> {
-    let Options {
-        dir,
-        lock,
-        socket,
-        host,
-        mode,
-        commands,
-        guarded,
-        observer,
-    } = options;
-    tell_damage(&opened.loaded, observer);
-    let batch = match (&mode, opened.core.facts()) {
+    tell_damage(&opened.loaded, options.observer);
+    let batch = match (&options.mode, opened.core.facts()) {
         (Mode::Create(created), _) => created.id.clone(),
         (Mode::Resume, Some(facts)) => facts.batch.id.clone(),
         (Mode::Resume, None) => {
-            let dir = dir.path().to_owned();
+            let dir = options.dir.path().to_owned();
             return Err(DriverError::Empty { dir });
         }
     };
-    let (words, heard) = mpsc::channel(WORDS_MAX);
     let (asking, asked) = mpsc::channel(server::REQUESTS_MAX);
-    let launcher = Launcher::new(machine, &host, dir.path(), &batch)
+    let place = Place {
+        batch,
+        socket: options.socket,
+        host: options.host,
+        lock: options.lock,
+        asking,
+        guarded: options.guarded,
+    };
+    let (mut driver, mut sources) = assemble(
+        place,
+        options.dir,
+        options.observer,
+        opened,
+        machine,
+        signals,
+        asked,
+    )?;
+    let listening =
+        server::bind(&driver.place.socket, &driver.place.lock).map_err(DriverError::system(
+            "listen on the control socket: its folder is missing or its path is too long",
+        ))?;
+    let place = &driver.place;
+    let server = Server::start(listening, place.batch.clone(), place.asking.clone());
+    driver.inputs = first_inputs(options.mode, recovered);
+    driver.settle()?;
+    driver.feed_waiting(options.commands)?;
+    driver.settle()?;
+    driver.begin_after_now();
+    drive(driver, &mut sources, server).await
+}
+
+/// Puts a driver together that has heard and decided nothing yet.
+pub(super) fn assemble<'a>(
+    place: Place,
+    dir: StateDir,
+    observer: &'a mut dyn Observer,
+    opened: Opened,
+    machine: Machine,
+    signals: Signals,
+    asked: mpsc::Receiver<Asked>,
+) -> Result<(Driver<'a>, Sources), DriverError> {
+    let (words, heard) = mpsc::channel(WORDS_MAX);
+    let launcher = Launcher::new(machine, &place.host, dir.path(), &place.batch)
         .map_err(DriverError::system("name the host's program"))?;
     let commit =
         Committer::start(opened.log).map_err(DriverError::system("start the journal's thread"))?;
-    let listening = server::bind(&socket, &lock).map_err(DriverError::system(
-        "listen on the control socket: its folder is missing or its path is too long",
-    ))?;
-    let server = Server::start(listening, batch, asking);
-    let mut sources = Sources {
+    let sources = Sources {
         words: heard,
         asked,
         signals,
@@ -223,7 +254,7 @@ async fn begin(
         }),
     };
     let end = opened.loaded.end;
-    let mut driver = Driver {
+    let driver = Driver {
         core: opened.core,
         clock: opened.clock,
         hosts: Hosts::new(launcher, dir.hosts_log(), words),
@@ -237,11 +268,10 @@ async fn begin(
             journal_bytes_since: opened.loaded.tail_bytes,
             last_bytes: opened.loaded.checkpoint_bytes,
         },
-        guarded,
         begins: None,
         durable: end,
         proven: None,
-        inputs: first_inputs(mode, recovered),
+        inputs: VecDeque::new(),
         gone: Vec::new(),
         untold: VecDeque::new(),
         observer,
@@ -249,14 +279,26 @@ async fn begin(
         disk_error: None,
         stopping: None,
         ending: None,
+        place,
+        replacing: None,
     };
-    driver.settle()?;
-    driver.feed_waiting(commands)?;
-    driver.settle()?;
-    driver.begin_after_now();
-    let ended = driver.work(&mut sources).await;
+    Ok((driver, sources))
+}
+
+/// Works to the end, which another program may see instead of this one.
+pub(super) async fn drive(
+    mut driver: Driver<'_>,
+    sources: &mut Sources,
+    mut server: Server,
+) -> Result<Ending, DriverError> {
+    let ended = loop {
+        match driver.work(sources).await {
+            Ok(Left::Ended(ending)) => break Ok(ending),
+            Ok(Left::AtRest) => server = leave(&mut driver, sources, server).await?,
+            Err(error) => break Err(error),
+        }
+    };
     driver.close(server, ended.is_ok()).await;
-    drop(lock);
     ended
 }
 
@@ -340,13 +382,13 @@ impl Driver<'_> {
         };
         tracing::debug!(seq, "the guardian may go on with the batch");
         self.begins = None;
-        if let Some(guarded) = &self.guarded {
+        if let Some(guarded) = &self.place.guarded {
             guarded.tell(&Word::Begun(batch));
         }
     }
 
     pub(super) fn guardian_gone(&mut self) {
-        if let Some(guarded) = self.guarded.take() {
+        if let Some(guarded) = self.place.guarded.take() {
             let pid = guarded.pid();
             tracing::warn!(pid, "the guardian is gone");
             self.observer.noted(Note::GuardianGone(pid));
@@ -355,6 +397,7 @@ impl Driver<'_> {
 
     /// After the loop: what waits is told, what is durable is summed up, and the disk's thread ends.
     async fn close(mut self, server: Server, well: bool) {
+        self.stay("the supervisor ends");
         self.desk.close();
         if well {
             self.hosts.sweep(orphans::CLEAN_PASSES);
@@ -362,6 +405,7 @@ impl Driver<'_> {
             self.sum_up();
         }
         drop(self.desk);
+        server::unbind(&self.place.socket, &self.place.lock);
         server.close().await;
         self.commit.end();
     }

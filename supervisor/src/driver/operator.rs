@@ -1,11 +1,12 @@
 //! Operators' requests: words of the control socket to commands of the core, and answers back.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use protocol::ids::{Generation, MessageId, TaskId};
 use protocol::report::Receipt;
+use serde::{Deserialize, Serialize};
 use supervisor_core::core::Change;
 use supervisor_core::effect::{Answer, Refusal};
 use supervisor_core::facts::Facts;
@@ -14,9 +15,8 @@ use supervisor_core::live::LiveRuns;
 use supervisor_core::machine::{Edge, MessageState};
 use supervisor_core::plan::{RetryMode, TaskIx};
 use supervisor_core::time::{Now, Wall};
-use tokio::sync::mpsc::Sender;
 
-use crate::control::server::refused;
+use crate::control::server::{Caller, refused};
 use crate::control::wire::{Reply, RunActivity, Rung, Want};
 use crate::store::inbox::Waiting;
 
@@ -71,6 +71,11 @@ pub enum Meaning {
     Inbox,
     /// Tell every step from now on.
     Watch,
+    /// Become this program and go on.
+    Replace {
+        /// The program.
+        program: PathBuf,
+    },
 }
 
 /// Understands a request.
@@ -98,6 +103,10 @@ pub fn understand(names: &mut TaskNames, facts: &Facts, want: Want) -> Result<Me
         Want::Activity => return Ok(Meaning::Activity),
         Want::Inbox => return Ok(Meaning::Inbox),
         Want::Watch => return Ok(Meaning::Watch),
+        Want::Reexec { program } => {
+            let program = PathBuf::from(program);
+            return Ok(Meaning::Replace { program });
+        }
         Want::Kill {
             tasks: None,
             grace_ms,
@@ -190,7 +199,7 @@ pub enum Waiter {
     /// A client of the control socket.
     Client {
         /// Where replies go.
-        replies: Sender<Reply>,
+        caller: Caller,
         /// The rung it waits for.
         wait: Option<Rung>,
     },
@@ -206,6 +215,13 @@ pub enum Waiter {
         /// The request.
         waiting: Waiting,
     },
+    /// A client that is told this once what it asked for is durable.
+    Replaced {
+        /// Where the reply goes.
+        caller: Caller,
+        /// The reply.
+        told: Reply,
+    },
     /// Nobody: signals, and the second half of ending all.
     Nobody,
 }
@@ -215,7 +231,26 @@ pub enum Waiter {
 struct Follow {
     ids: Vec<MessageId>,
     rung: Rung,
-    replies: Sender<Reply>,
+    caller: Caller,
+    lines: Vec<String>,
+}
+
+/// Everyone who waits for steps, by connection: what a desk leaves for the one that goes on in its
+/// place.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Watches {
+    watchers: Vec<u64>,
+    follows: Vec<LeftFollow>,
+    /// Files of the inbox whose requests were carried out, but which could not be removed.
+    taken: Vec<PathBuf>,
+}
+
+/// [`Follow`], as it is left.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct LeftFollow {
+    connection: u64,
+    ids: Vec<MessageId>,
+    rung: Rung,
     lines: Vec<String>,
 }
 
@@ -225,7 +260,7 @@ pub struct Desk {
     last: u64,
     waiting: HashMap<ReplyId, Waiter>,
     follows: Vec<Follow>,
-    watchers: Vec<Sender<Reply>>,
+    watchers: Vec<Caller>,
     /// Files of the inbox whose requests are being carried out.
     taken: HashSet<PathBuf>,
 }
@@ -245,8 +280,8 @@ impl Desk {
     }
 
     /// From now on this client is told every step.
-    pub fn watch(&mut self, replies: Sender<Reply>) {
-        self.watchers.push(replies);
+    pub fn watch(&mut self, caller: Caller) {
+        self.watchers.push(caller);
     }
 
     /// Whether somebody waits to be told of steps.
@@ -267,27 +302,21 @@ impl Desk {
 
     /// Hands a client the core's answer; one that waits for a rung is told of every move after.
     /// `queued` is what [`queued_at`] says of the answer.
-    pub fn answer(
-        &mut self,
-        replies: Sender<Reply>,
-        wait: Option<Rung>,
-        answer: &Answer,
-        queued: Wall,
-    ) {
+    pub fn answer(&mut self, caller: Caller, wait: Option<Rung>, answer: &Answer, queued: Wall) {
         let reply = reply(answer, queued);
-        if !tell(&replies, reply) {
+        if !caller.tell(reply) {
             return;
         }
         if let (Answer::Messages(ids), Some(rung)) = (answer, wait) {
             let follow = Follow {
                 ids: ids.clone(),
                 rung,
-                replies,
+                caller,
                 lines: Vec::new(),
             };
             if rung == Rung::Queued {
                 let lines = ids.iter().map(|id| format!("{id} queued")).collect();
-                tell(&follow.replies, Reply::Done { lines });
+                follow.caller.tell(Reply::Done { lines });
             } else {
                 self.follows.push(follow);
             }
@@ -299,7 +328,7 @@ impl Desk {
         if !self.watchers.is_empty() {
             for change in changes {
                 let line = shown(facts, change);
-                self.watchers.retain(|watcher| tell(watcher, line.clone()));
+                self.watchers.retain(|watcher| watcher.tell(line.clone()));
             }
         }
         if self.follows.is_empty() {
@@ -313,21 +342,51 @@ impl Desk {
         }
     }
 
+    /// Who waits for steps. Whoever waits for an answer is not in it: the core answers in the turn
+    /// that it is asked in.
+    pub fn watches(&self) -> Watches {
+        let follows = self.follows.iter().map(|follow| LeftFollow {
+            connection: follow.caller.connection,
+            ids: follow.ids.clone(),
+            rung: follow.rung,
+            lines: follow.lines.clone(),
+        });
+        Watches {
+            watchers: self.watchers.iter().map(|it| it.connection).collect(),
+            follows: follows.collect(),
+            taken: self.taken.iter().cloned().collect(),
+        }
+    }
+
+    /// Goes on in the place of a desk that has left these; of those whose connection is not here
+    /// any more nobody waits.
+    pub fn take_over(&mut self, watches: Watches, callers: &BTreeMap<u64, Caller>) {
+        let here = |connection: &u64| callers.get(connection).cloned();
+        self.watchers = watches.watchers.iter().filter_map(here).collect();
+        let follows = watches.follows.into_iter().filter_map(|left| {
+            Some(Follow {
+                caller: here(&left.connection)?,
+                ids: left.ids,
+                rung: left.rung,
+                lines: left.lines,
+            })
+        });
+        self.follows = follows.collect();
+        self.taken.extend(watches.taken);
+    }
+
     /// The supervisor ends: nobody is left waiting without a word.
     pub fn close(&mut self) {
         for watcher in self.watchers.drain(..) {
-            tell(&watcher, Reply::Done { lines: Vec::new() });
+            watcher.tell(Reply::Done { lines: Vec::new() });
         }
         let text = "the supervisor ended first; the message stays with the task";
         for follow in self.follows.drain(..) {
-            tell(&follow.replies, refused(5, text));
+            follow.caller.tell(refused(5, text));
         }
         for (_, waiter) in self.waiting.drain() {
-            if let Waiter::Client { replies, .. } = waiter {
-                tell(
-                    &replies,
-                    refused(5, "the supervisor ended before it could answer"),
-                );
+            if let Waiter::Client { caller, .. } | Waiter::Replaced { caller, .. } = waiter {
+                caller.tell(refused(5, "the supervisor ended before it could answer"));
             }
         }
     }
@@ -347,21 +406,18 @@ impl Follow {
             let rungs = message.rungs.iter().rev();
             rungs.into_iter().find(|(reached, _)| *reached == state)
         });
-        let told = tell(
-            &self.replies,
-            Reply::Moved {
-                id,
-                state: edge.to.to_owned(),
-                at_ms: rung.map_or(now.wall, |(_, at)| *at).0,
-            },
-        );
+        let told = self.caller.tell(Reply::Moved {
+            id,
+            state: edge.to.to_owned(),
+            at_ms: rung.map_or(now.wall, |(_, at)| *at).0,
+        });
         if is_over(state, self.rung) {
             self.ids.swap_remove(position);
             self.lines.push(format!("{id} {}", edge.to));
         }
         if self.ids.is_empty() {
             let lines = std::mem::take(&mut self.lines);
-            tell(&self.replies, Reply::Done { lines });
+            self.caller.tell(Reply::Done { lines });
             return false;
         }
         told
@@ -379,11 +435,6 @@ fn is_over(state: MessageState, rung: Rung) -> bool {
         | MessageState::Dead
         | MessageState::Uncertain => true,
     }
-}
-
-/// Hands a reply over without waiting; `false` when the client is gone or too slow.
-fn tell(replies: &Sender<Reply>, reply: Reply) -> bool {
-    replies.try_send(reply).is_ok()
 }
 
 /// When the messages of an answer were queued; they share one moment. `now` where it is about none.
@@ -548,7 +599,7 @@ mod tests {
         let ids = vec![MessageId(1), MessageId(2)];
         let queued = Wall(7);
         desk.answer(
-            replies,
+            Caller::new(1, replies),
             Some(Rung::Injected),
             &Answer::Messages(ids),
             queued,
@@ -577,14 +628,19 @@ mod tests {
         let facts = core.facts().unwrap();
         let mut desk = Desk::default();
         let (watcher, mut watched) = mpsc::channel(16);
-        desk.watch(watcher);
+        desk.watch(Caller::new(3, watcher));
         let (follower, mut followed) = mpsc::channel(16);
         let messages = Answer::Messages(vec![MessageId(1)]);
-        desk.answer(follower, Some(Rung::Seen), &messages, Wall(8));
+        desk.answer(
+            Caller::new(4, follower),
+            Some(Rung::Seen),
+            &messages,
+            Wall(8),
+        );
         let (client, mut waiting) = mpsc::channel(16);
         let wait = None;
         desk.enlist(Waiter::Client {
-            replies: client,
+            caller: Caller::new(2, client),
             wait,
         });
         desk.changed(facts, fixture::now(), &[moved(1, "queued", "sent")]);
@@ -603,7 +659,7 @@ mod tests {
         let facts = core.facts().unwrap();
         let mut desk = Desk::default();
         let (watcher, watched) = mpsc::channel(2);
-        desk.watch(watcher);
+        desk.watch(Caller::new(3, watcher));
         for _ in 0..3 {
             desk.changed(facts, fixture::now(), &[moved(1, "queued", "sent")]);
         }

@@ -161,13 +161,15 @@ impl Driver<'_> {
 
     fn reply(&mut self, reply: ReplyId, answer: Answer) {
         match self.desk.discharge(reply) {
-            Waiter::Client { replies, wait } => {
+            Waiter::Client { caller, wait } => {
                 let now = self.clock.now().wall;
                 let queued = queued_at(self.core.facts(), &answer, now);
-                self.desk.answer(replies, wait, &answer, queued);
+                self.desk.answer(caller, wait, &answer, queued);
             }
             Waiter::Host { generation, id } => self.answer_host(generation, id, &answer),
             Waiter::Inbox { waiting } => self.settle_inbox(waiting, &answer),
+            // A client that is gone needs no answer.
+            Waiter::Replaced { caller, told } => _ = caller.tell(told),
             Waiter::Nobody => {}
         }
     }

@@ -8,10 +8,11 @@
 //! thread of its own ([`commit`](crate::driver::commit)).
 
 use std::collections::VecDeque;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::time::Duration;
 
-use protocol::ids::Generation;
+use protocol::ids::{BatchId, Generation};
 use supervisor_core::core::{Change, Core, Turn};
 use supervisor_core::effect::{Effect, Ending};
 use supervisor_core::input::{Input, StopStage};
@@ -24,6 +25,7 @@ use crate::driver::alarm::Alarm;
 use crate::driver::clock::Clock;
 use crate::driver::commit::{Answer, Committer, Written};
 use crate::driver::error::{DriverError, chain};
+use crate::driver::handover::leave::{Replacing, Stepped};
 use crate::driver::host_io::HostWord;
 use crate::driver::hosts::Hosts;
 use crate::driver::observer::{Note, Observer, Picture};
@@ -31,7 +33,7 @@ use crate::driver::operator::{Desk, TaskNames};
 use crate::driver::signals::{Heard, Signals};
 use crate::driver::start::Starter;
 use crate::guardian::Guarded;
-use crate::store::{Position, StateDir, checkpoint};
+use crate::store::{Lock, Position, StateDir, checkpoint};
 
 /// Records that wait for the disk until no more inputs are taken: hosts and clients then wait in
 /// their pipes. A group of this size is some megabytes.
@@ -72,6 +74,31 @@ pub(super) enum Wake {
     Refresh,
     /// Records have waited long enough for company.
     Lingered,
+    /// A step towards another program in our place.
+    Stepped(Stepped),
+}
+
+/// Why the loop was left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Left {
+    /// The supervisor ends.
+    Ended(Ending),
+    /// Everything is at rest, so that another program can take this one's place.
+    AtRest,
+}
+
+/// Where a supervisor works; the same for the program that takes its place.
+#[derive(Debug)]
+pub(super) struct Place {
+    pub(super) batch: BatchId,
+    pub(super) socket: PathBuf,
+    pub(super) host: PathBuf,
+    /// The lock of the state dir, held until the supervisor has ended.
+    pub(super) lock: Lock,
+    /// Where the control socket's requests go.
+    pub(super) asking: mpsc::Sender<Asked>,
+    /// Who starts this supervisor again, while it lives.
+    pub(super) guarded: Option<Guarded>,
 }
 
 /// When the next checkpoint is due.
@@ -99,8 +126,6 @@ pub(super) struct Driver<'a> {
     pub(super) outbox: Outbox,
     pub(super) commit: Committer,
     pub(super) checkpoints: Checkpoints,
-    /// Who starts this supervisor again, while it lives.
-    pub(super) guarded: Option<Guarded>,
     /// Once this record is durable, the guardian is told that there is a batch to go on with.
     pub(super) begins: Option<u64>,
     /// The end of the last durable record.
@@ -121,19 +146,26 @@ pub(super) struct Driver<'a> {
     /// The hardest stop that was asked for.
     pub(super) stopping: Option<StopStage>,
     pub(super) ending: Option<Ending>,
+    pub(super) place: Place,
+    /// On the way to another program in our place.
+    pub(super) replacing: Option<Replacing>,
 }
 
 impl Driver<'_> {
-    /// Works until the core says that the batch is settled, or that a person is needed.
+    /// Works until the core says that the batch is settled, or that a person is needed; or until
+    /// another program can take this one's place.
     ///
     /// # Errors
     /// [`DriverError`]: the journal broke, the core contradicts itself, or the supervisor was
     /// killed while the disk failed.
-    pub(super) async fn work(&mut self, sources: &mut Sources) -> Result<Ending, DriverError> {
+    pub(super) async fn work(&mut self, sources: &mut Sources) -> Result<Left, DriverError> {
         loop {
             self.settle()?;
             if let Some(ending) = self.ending {
-                return Ok(ending);
+                return Ok(Left::Ended(ending));
+            }
+            if self.is_resting() && self.is_at_rest() {
+                return Ok(Left::AtRest);
             }
             self.check_unrecorded()?;
             sources
@@ -150,6 +182,7 @@ impl Driver<'_> {
     /// rare and must not starve comes first; hosts, who may talk without end, come last.
     async fn wait(&mut self, sources: &mut Sources) -> Wake {
         let open = self.takes_inputs();
+        let asks = open && !self.is_resting();
         let live = !self.hosts.is_empty();
         tokio::select! {
             biased;
@@ -163,8 +196,10 @@ impl Driver<'_> {
             () = refresh(&mut sources.refresh), if live => Wake::Refresh,
             // a timer that is not returned fires with the next call
             () = lingered(&mut self.linger) => Wake::Lingered,
+            // cancel-safe by its own contract
+            stepped = stepped(&mut self.replacing) => Wake::Stepped(stepped),
             // a request is returned or stays in its channel; the server lives as long as the loop
-            Some(asked) = sources.asked.recv(), if open => Wake::Asked(asked),
+            Some(asked) = sources.asked.recv(), if asks => Wake::Asked(asked),
             // a word is returned or stays in its channel; the table of hosts keeps a sender
             Some((run, word)) = sources.words.recv(), if open => Wake::Word(run, word),
         }
@@ -179,7 +214,9 @@ impl Driver<'_> {
                 return Ok(());
             } else if let Ok((run, word)) = sources.words.try_recv() {
                 Wake::Word(run, word)
-            } else if let Ok(asked) = sources.asked.try_recv() {
+            } else if !self.is_resting()
+                && let Ok(asked) = sources.asked.try_recv()
+            {
                 Wake::Asked(asked)
             } else {
                 return Ok(());
@@ -210,6 +247,7 @@ impl Driver<'_> {
             Wake::Asked(asked) => self.asked(asked),
             Wake::Signal(Heard::Stop(stage)) => self.stop(stage),
             Wake::Signal(Heard::GuardianGone) => self.guardian_gone(),
+            Wake::Stepped(stepped) => self.stepped(stepped),
             Wake::Alarm => self.inputs.push_back(Input::Tick),
             Wake::Lingered => {
                 self.linger = None;
@@ -235,6 +273,7 @@ impl Driver<'_> {
                 self.observer.noted(Note::DiskFailed(&error));
                 self.disk_error = Some(error);
                 self.inputs.push_back(Input::DiskFailed);
+                self.stay("the journal can not be written");
             }
             Answer::Room => {
                 tracing::info!("the disk takes records again");
@@ -314,12 +353,17 @@ impl Driver<'_> {
     fn flush(&mut self) {
         if self.commit.waiting() == 0 {
             self.linger = None;
-        } else if !self.outbox.is_empty() || self.desk.is_watched() || self.wants_checkpoint() {
+        } else if !self.outbox.is_empty() || self.is_awaited() {
             self.linger = None;
             self.commit.flush();
         } else if self.linger.is_none() {
             self.linger = Some(Box::pin(tokio::time::sleep(LINGER_MAX)));
         }
+    }
+
+    /// Whether anybody waits for records that no act waits for.
+    fn is_awaited(&self) -> bool {
+        self.desk.is_watched() || self.wants_checkpoint() || self.is_resting()
     }
 
     fn carry_out(&mut self, mut turn: Turn) -> Result<(), DriverError> {
@@ -359,6 +403,13 @@ impl Driver<'_> {
 async fn lingered(linger: &mut Option<Pin<Box<Sleep>>>) {
     match linger {
         Some(sleep) => sleep.await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn stepped(replacing: &mut Option<Replacing>) -> Stepped {
+    match replacing {
+        Some(replacing) => replacing.next().await,
         None => std::future::pending().await,
     }
 }

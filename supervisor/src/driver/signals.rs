@@ -18,6 +18,7 @@
 //! `timeout`) comes twice then, from the sender and from the guardian, and counts once.
 
 use std::io;
+use std::time::Duration;
 
 use supervisor_core::input::StopStage;
 use supervisor_core::time::{Boot, BootId};
@@ -28,6 +29,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::driver::clock::Clock;
 use crate::guardian::Guarded;
 use crate::guardian::channel::{self, Word};
+
+/// One look of the event loop at its sources; the shortest time that it can wait.
+const LOOK: Duration = Duration::from_millis(1);
 
 /// Which kind of signal came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,6 +90,35 @@ impl Signals {
             twins: Twins::default(),
             stage: None,
         })
+    }
+
+    /// As [`Signals::listen`], for a supervisor whose signals have reached this stage already.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn listen_from(stage: Option<StopStage>, guarded: Option<&Guarded>) -> io::Result<Signals> {
+        let listening = Signals::listen(guarded)?;
+        Ok(Signals { stage, ..listening })
+    }
+
+    /// The stage that signals have reached.
+    pub fn stage(&self) -> Option<StopStage> {
+        self.stage
+    }
+
+    /// The stage that signals ask for which have arrived by now, if any have.
+    pub async fn arrived(&mut self) -> Option<StopStage> {
+        let mut reached = None;
+        // A signal is seen when the event loop looks at its sources, which it does before any time
+        // has passed. Each kind comes once: the kernel holds back what comes later.
+        while let Ok(heard) = tokio::time::timeout(LOOK, self.next()).await {
+            match heard {
+                Heard::Stop(stage) => reached = Some(stage),
+                // The next program sees for itself that it has none.
+                Heard::GuardianGone => {}
+            }
+        }
+        reached
     }
 
     /// What is heard next. Cancel-safe: a signal that was not returned is still pending. Signals

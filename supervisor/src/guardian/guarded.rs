@@ -11,7 +11,7 @@ use supervisor_core::identity::Identity;
 use crate::guardian::channel::{VARIABLE, Word};
 use crate::guardian::signals::HEARD;
 use crate::process::identity::Machine;
-use crate::process::{inherited, pidfd};
+use crate::process::{inherited, pidfd, replace};
 
 /// The guardian of this process.
 #[derive(Debug)]
@@ -30,14 +30,17 @@ impl Guarded {
     pub fn of_this_process() -> io::Result<Option<Guarded>> {
         let number = std::env::var(VARIABLE).ok();
         let number = number.and_then(|number| number.parse().ok());
-        let Some(found) = number.and_then(inherited::take).and_then(Self::judge) else {
+        let fd = number.and_then(|number| replace::take(number).ok());
+        let Some(found) = fd.and_then(Self::handed_over) else {
             return Ok(None);
         };
         inherited::unblock(&HEARD)?;
         Ok(Some(found))
     }
 
-    fn judge(fd: OwnedFd) -> Option<Guarded> {
+    /// The guardian at the other end of a socket that this process got; `None` when it has died, or
+    /// when our parent did not make the socket.
+    pub fn handed_over(fd: OwnedFd) -> Option<Guarded> {
         let maker = socket_peercred(&fd).ok()?.pid;
         (Some(maker) == getppid()).then(|| Guarded {
             stream: fd.into(),
@@ -92,8 +95,8 @@ mod tests {
     #[test]
     fn a_socket_that_our_parent_did_not_make_is_no_guardian() {
         let (ours, _theirs) = UnixStream::pair().unwrap();
-        assert!(Guarded::judge(ours.into()).is_none());
+        assert!(Guarded::handed_over(ours.into()).is_none());
         let file = std::fs::File::open("/dev/null").unwrap();
-        assert!(Guarded::judge(file.into()).is_none());
+        assert!(Guarded::handed_over(file.into()).is_none());
     }
 }

@@ -1,8 +1,10 @@
 //! What a dead supervisor leaves: its hosts become our children, end by themselves because their
 //! stdin has ended, and whatever does not is killed and collected.
 
+use std::ffi::OsStr;
 use std::io;
 use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -16,14 +18,18 @@ use crate::process::{pidfd, scan};
 /// something that never ends by itself.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
+/// Programs of hosts that are known; those of later ones are killed without being waited for.
+const PROGRAMS_MAX: usize = 64;
+
 /// How leftovers are told from what is not ours.
 #[derive(Debug)]
 pub struct Leftovers {
     /// We had children before we started any: a shell that became this program. Then only what
     /// carries a run's token is ours, and everything else is left alone.
     strangers: bool,
-    /// The hosts' program; `None` when there is none beside us.
-    host: Option<PathBuf>,
+    /// The programs of hosts; none when there is none beside us, and one more each time that a
+    /// supervisor became another program.
+    hosts: Vec<PathBuf>,
 }
 
 impl Leftovers {
@@ -34,7 +40,15 @@ impl Leftovers {
     pub fn adopt(host: Option<PathBuf>) -> io::Result<Leftovers> {
         let strangers = !orphans::children()?.is_empty();
         orphans::adopt()?;
-        Ok(Leftovers { strangers, host })
+        let hosts = host.into_iter().collect();
+        Ok(Leftovers { strangers, hosts })
+    }
+
+    /// From now on hosts may run this program too.
+    pub fn add_host(&mut self, program: PathBuf) {
+        if !self.hosts.contains(&program) && self.hosts.len() < PROGRAMS_MAX {
+            self.hosts.push(program);
+        }
     }
 
     /// Ends what is left; `clock` reads the boot-time clock. Call it while no supervisor of ours
@@ -76,18 +90,16 @@ impl Leftovers {
     /// Whether a child of ours runs the hosts' program. It decides on patience alone.
     fn is_host(&self, pid: u32) -> bool {
         let program = std::fs::read_link(format!("/proc/{pid}/exe"));
-        match (program, &self.host) {
-            (Ok(program), Some(host)) => is_same(&program, host),
-            (Ok(_) | Err(_), _) => false,
-        }
+        program.is_ok_and(|program| self.hosts.iter().any(|host| host == as_installed(&program)))
     }
 }
 
-/// Whether these are one program, also when a newer release has taken its place meanwhile.
-fn is_same(found: &Path, host: &Path) -> bool {
-    let found = found.as_os_str().as_encoded_bytes();
-    let found = found.strip_suffix(b" (deleted)").unwrap_or(found);
-    found == host.as_os_str().as_encoded_bytes()
+/// The name of a program as it was installed: the kernel adds a word when another one has taken its
+/// place meanwhile.
+pub fn as_installed(program: &Path) -> &Path {
+    let name = program.as_os_str().as_bytes();
+    let name = name.strip_suffix(b" (deleted)").unwrap_or(name);
+    Path::new(OsStr::from_bytes(name))
 }
 
 #[cfg(test)]
@@ -95,11 +107,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_host_is_known_also_after_an_upgrade() {
+    fn a_program_keeps_its_name_when_another_one_takes_its_place() {
         let host = Path::new("/opt/bin/agent-host");
-        assert!(is_same(Path::new("/opt/bin/agent-host"), host));
-        assert!(is_same(Path::new("/opt/bin/agent-host (deleted)"), host));
-        assert!(!is_same(Path::new("/opt/bin/agent-host-2"), host));
-        assert!(!is_same(Path::new("/bin/sleep"), host));
+        assert_eq!(
+            as_installed(Path::new("/opt/bin/agent-host (deleted)")),
+            host
+        );
+        assert_eq!(as_installed(host), host);
+        let other = Path::new("/opt/bin/agent-host (deleted) x");
+        assert_eq!(as_installed(other), other);
     }
 }

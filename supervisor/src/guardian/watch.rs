@@ -13,9 +13,10 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use supervisor_core::identity::Exit;
 use supervisor_core::time::BootId;
 
+use crate::driver;
 use crate::driver::clock::Clock;
 use crate::guardian::channel::{Word, byte_of};
-use crate::guardian::leftovers::Leftovers;
+use crate::guardian::leftovers::{self, Leftovers};
 use crate::guardian::ruling::{self, Death, RESTARTS_MAX, Restarts, WINDOW};
 use crate::guardian::signals::{Came, Signals};
 use crate::guardian::start::{self, Supervisor};
@@ -158,11 +159,28 @@ impl Watch {
     }
 
     fn listen(&mut self, supervisor: &mut Supervisor, listening: &mut bool) -> io::Result<bool> {
+        let pid = supervisor.pid;
         supervisor.line.read(|word| match word {
-            Word::Listening => *listening = true,
+            Word::Listening => {
+                *listening = true;
+                self.follow_program(pid);
+            }
             Word::Begun(batch) => self.begun = Some(batch),
             Word::Ending => self.asked = true,
         })
+    }
+
+    /// A supervisor may become another program (`reexec`), and says again that it listens. That
+    /// program is the one to start again, and the host beside it is that of its hosts.
+    fn follow_program(&mut self, pid: u32) {
+        let Some(program) = program_of(pid).filter(|now| *now != self.guard.program) else {
+            return;
+        };
+        if std::env::var_os(driver::HOST_VARIABLE).is_none() {
+            self.leftovers
+                .add_host(program.with_file_name("agent-host"));
+        }
+        self.guard.program = program;
     }
 
     fn hand_on(&mut self, came: Came, supervisor: &mut Supervisor, listening: bool) {
@@ -273,6 +291,12 @@ fn wait(polled: &mut [PollFd<'_>], at_most: Option<Duration>) -> io::Result<()> 
 /// A signal in the words of the crate that sends it; `None` for none that is heard.
 fn as_sent(signal: Signal) -> Option<rustix::process::Signal> {
     rustix::process::Signal::from_named_raw(signal as i32)
+}
+
+/// The program that a process runs; one that was replaced on the disk is its successor there.
+fn program_of(pid: u32) -> Option<PathBuf> {
+    let path = std::fs::read_link(format!("/proc/{pid}/exe")).ok()?;
+    Some(leftovers::as_installed(&path).to_owned())
 }
 
 /// Puts stdin back to its beginning; `false` for a pipe or a terminal.

@@ -2,32 +2,10 @@
 //! becomes of signals.
 
 use std::io;
-use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::os::fd::BorrowedFd;
 
 use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
 use rustix::io::{FdFlags, fcntl_setfd};
-
-/// Numbers below are stdin, stdout and stderr, which belong to the language's runtime.
-const FIRST_INHERITED: RawFd = 3;
-
-/// Takes over the descriptor that our parent left open for us under this number, and keeps it from
-/// programs that we start. Works once in the life of a process; `None` ever after, and when there is
-/// no such descriptor.
-pub fn take(number: RawFd) -> Option<OwnedFd> {
-    static TAKEN: AtomicBool = AtomicBool::new(false);
-    if number < FIRST_INHERITED || TAKEN.swap(true, Ordering::Relaxed) {
-        return None;
-    }
-    // SAFETY: the number is only handed to a system call that fails on one that is not open, and the
-    // borrow ends with that call.
-    let open = fcntl_setfd(unsafe { BorrowedFd::borrow_raw(number) }, FdFlags::CLOEXEC);
-    open.ok()?;
-    // SAFETY: it is open, as the call above proves. It was opened by the program before us (the
-    // callers ask before they open anything, and only for a number that a parent announced), so
-    // nothing in this one owns it; `TAKEN` keeps a second owner away.
-    Some(unsafe { OwnedFd::from_raw_fd(number) })
-}
 
 /// Lets a child keep this descriptor through the start of its program.
 ///
@@ -65,9 +43,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_standard_streams_and_what_is_not_open_are_never_taken() {
-        assert!(take(1).is_none());
-        assert!(take(-1).is_none());
-        assert!(take(1_000_000).is_none(), "nothing has this number");
+    fn what_was_blocked_is_let_through_again_and_nothing_else() {
+        let both: SigSet = [Signal::SIGUSR1, Signal::SIGUSR2].into_iter().collect();
+        both.thread_block().unwrap();
+        unblock(&[Signal::SIGUSR1]).unwrap();
+        let now = SigSet::thread_get_mask().unwrap();
+        assert!(!now.contains(Signal::SIGUSR1));
+        assert!(now.contains(Signal::SIGUSR2));
     }
 }

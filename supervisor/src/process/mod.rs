@@ -16,6 +16,7 @@ pub mod orphans;
 pub mod pidfd;
 pub mod procfs;
 pub mod recorded;
+pub mod replace;
 pub mod scan;
 pub mod spawn;
 pub mod tag;

@@ -100,7 +100,8 @@ impl Disk for RealDisk {
         let made = DirBuilder::new().mode(0o700).create(path);
         match made.as_ref().map_err(io::Error::kind) {
             Ok(()) => self.sync_dir(above),
-            Err(io::ErrorKind::AlreadyExists) if path.is_dir() => Ok(()),
+            // A link is refused: an agent may have put it there to be written through.
+            Err(io::ErrorKind::AlreadyExists) if path.symlink_metadata()?.is_dir() => Ok(()),
             Err(io::ErrorKind::NotFound) if above != path => {
                 self.create_dir(above)?;
                 DirBuilder::new().mode(0o700).create(path)?;

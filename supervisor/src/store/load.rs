@@ -88,14 +88,50 @@ pub fn open_for_append(
     dir: &StateDir,
     at: Wall,
 ) -> Result<(Journal, Loaded), StoreError> {
-    let mut reading = read(&*disk, dir, Check::Whole)?;
-    disk.create_dir(&dir.journal())
-        .map_err(StoreError::io("make", &dir.journal()))?;
-    if let Some(torn) = &mut reading.loaded.torn {
-        cut(&*disk, dir, torn, reading.loaded.end.seq, at)?;
+    read_for_append(&*disk, dir, Check::Whole)?.open(disk, dir, at)
+}
+
+/// The first half of [`open_for_append`], which changes nothing: for whoever must be sure of what is
+/// there before anything is changed.
+///
+/// # Errors
+/// As [`load`].
+pub fn read_for_append(
+    disk: &dyn Disk,
+    dir: &StateDir,
+    check: Check,
+) -> Result<Reading, StoreError> {
+    read(disk, dir, check)
+}
+
+/// A batch that was read and can be opened for more.
+#[derive(Debug)]
+pub struct Reading {
+    /// What was read.
+    pub loaded: Loaded,
+    resume: Resume,
+}
+
+impl Reading {
+    /// The second half of [`open_for_append`]. Only the holder of the batch's lock may call it, and
+    /// only if it was so when the batch was read.
+    ///
+    /// # Errors
+    /// As [`open_for_append`].
+    pub fn open(
+        mut self,
+        disk: Arc<dyn Disk>,
+        dir: &StateDir,
+        at: Wall,
+    ) -> Result<(Journal, Loaded), StoreError> {
+        disk.create_dir(&dir.journal())
+            .map_err(StoreError::io("make", &dir.journal()))?;
+        if let Some(torn) = &mut self.loaded.torn {
+            cut(&*disk, dir, torn, self.loaded.end.seq, at)?;
+        }
+        let journal = Journal::resume(disk, dir, self.loaded.end, &self.resume)?;
+        Ok((journal, self.loaded))
     }
-    let journal = Journal::resume(disk, dir, reading.loaded.end, &reading.resume)?;
-    Ok((journal, reading.loaded))
 }
 
 /// Calls `each` with every record of the journal from the first on, checkpoint or not; returns the
@@ -120,11 +156,6 @@ pub fn replay(
         write.drain(..).try_for_each(&mut *each)
     };
     walk_segments(disk, dir, &segments, (1, 0), &mut chain, &mut walk)
-}
-
-struct Reading {
-    loaded: Loaded,
-    resume: Resume,
 }
 
 fn read(disk: &dyn Disk, dir: &StateDir, check: Check) -> Result<Reading, StoreError> {

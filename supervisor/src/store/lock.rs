@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -100,7 +101,33 @@ pub fn last_holder(dir: &StateDir) -> Result<Option<Holder>, StoreError> {
     }
 }
 
+impl AsFd for Lock {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
 impl Lock {
+    /// The lock of a batch that the program before this one has handed over. It was never given
+    /// back: a lock of this kind belongs to the open file, and lives as long as that does.
+    ///
+    /// # Errors
+    /// When it is another file than the batch's, or somebody else holds the lock.
+    pub fn handed_over(dir: &StateDir, file: File) -> io::Result<Lock> {
+        use std::os::unix::fs::MetadataExt;
+        let (found, named) = (file.metadata()?, std::fs::symlink_metadata(dir.lock())?);
+        if (found.dev(), found.ino()) != (named.dev(), named.ino()) {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "it is not the batch's lock",
+            ));
+        }
+        if !kernel::take(&file)? {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        Ok(Lock { file })
+    }
+
     /// Writes the holder's line in one call, so that a reader sees the former one, none, or this.
     fn write(&mut self, holder: &Holder) -> io::Result<()> {
         let mut line = serde_json::to_vec(holder)?;

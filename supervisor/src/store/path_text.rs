@@ -8,7 +8,7 @@ use serde::de::{SeqAccess, Visitor};
 use serde::{Deserializer, Serialize, Serializer};
 
 /// For `#[serde(with = "path_text")]`.
-pub(super) fn serialize<S: Serializer>(path: &Path, to: S) -> Result<S::Ok, S::Error> {
+pub(crate) fn serialize<S: Serializer>(path: &Path, to: S) -> Result<S::Ok, S::Error> {
     match path.to_str() {
         Some(text) => to.serialize_str(text),
         None => path.as_os_str().as_bytes().serialize(to),
@@ -16,7 +16,7 @@ pub(super) fn serialize<S: Serializer>(path: &Path, to: S) -> Result<S::Ok, S::E
 }
 
 /// For `#[serde(with = "path_text")]`.
-pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<PathBuf, D::Error> {
+pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<PathBuf, D::Error> {
     struct Text;
     impl<'de> Visitor<'de> for Text {
         type Value = OsString;

@@ -101,9 +101,11 @@ impl StateRoot {
 
 /// Makes a folder, and what is missing above it, that only this user can enter.
 fn make_private(path: &Path) -> Result<(), StoreError> {
-    RealDisk
-        .create_dir(path)
-        .map_err(|error| StoreError::writing(path, error))?;
+    match RealDisk.create_dir(path) {
+        // What stands there instead of a folder is named below.
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+        made => made.map_err(|error| StoreError::writing(path, error))?,
+    }
     let found = std::fs::symlink_metadata(path).map_err(StoreError::io("read", path))?;
     let refused = |why| {
         Err(StoreError::Unsafe {

@@ -1,14 +1,19 @@
 //! `explain`: one record of the journal as one line of a story.
 
+use std::time::Duration;
+
 use protocol::ids::Generation;
 use protocol::report::RunResult;
+use supervisor_core::containment::Cleared;
 use supervisor_core::facts::Facts;
 use supervisor_core::identity::Exit;
 use supervisor_core::machine::AccountState;
 use supervisor_core::plan::{AccountIx, TaskIx};
 use supervisor_core::reason::{AccountReason, BatchReason, TaskReason};
 use supervisor_core::reconcile::Letter;
-use supervisor_core::record::{AttemptEnded, AttemptStarted, Entry, Next, Record};
+use supervisor_core::record::{
+    AttemptEnded, AttemptStarted, Entry, Next, PlanRevised, Record, StopReason,
+};
 
 use crate::view::reason::first_line;
 use crate::view::time::Span;
@@ -53,6 +58,7 @@ fn word(record: &Record) -> &'static str {
         Record::TaskRevised { .. } => "task_revised",
         Record::TaskRemoved { .. } => "task_removed",
         Record::SupervisorStarted { .. } => "supervisor_started",
+        Record::SupervisorReplaced { .. } => "supervisor_replaced",
         Record::ClockGap { .. } => "clock_gap",
         Record::BatchMoved { .. } => "batch_moved",
         Record::TaskMoved { .. } => "task_moved",
@@ -96,6 +102,7 @@ impl Past<'_> {
             | Record::PlanExtended { .. }
             | Record::PlanClosed
             | Record::SupervisorStarted { .. }
+            | Record::SupervisorReplaced { .. }
             | Record::ClockGap { .. }
             | Record::BatchMoved { .. }
             | Record::AccountMoved { .. }
@@ -146,13 +153,14 @@ impl Past<'_> {
             Record::BatchCreated(created) => format!("batch {} was created", created.id),
             Record::PlanExtended { tasks, .. } => format!("{} tasks were planned", tasks.len()),
             Record::PlanClosed => "the plan is whole".to_owned(),
-            Record::PlanRevised(revised) => {
-                format!("took the edited batch file (revision {})", revised.revision)
-            }
+            Record::PlanRevised(revised) => plan_revised(revised),
             Record::TaskRevised { task, .. } => self.revised(*task),
             Record::TaskRemoved { .. } => "the batch file no longer has it".to_owned(),
             Record::SupervisorStarted { term, identity, .. } => {
                 format!("supervisor pid {} took over (term {term})", identity.pid)
+            }
+            Record::SupervisorReplaced { build } => {
+                format!("the supervisor became {build} in place")
             }
             Record::ClockGap { gap } => format!("the supervisor was away for {}", Span(*gap)),
             Record::BatchMoved { to, reason } => format!("{to}: {}", self.batch_phrase(*reason)),
@@ -187,13 +195,7 @@ impl Past<'_> {
                 generation: run,
                 reason,
                 grace,
-            } => {
-                format!(
-                    "run {run}: told to end: {}, grace {}",
-                    reason.word(),
-                    Span(*grace)
-                )
-            }
+            } => stop_decided(*run, *reason, *grace),
             Record::RunFinished { generation, result } => run_finished(*generation, result),
             Record::RunEnded {
                 generation: run,
@@ -210,13 +212,7 @@ impl Past<'_> {
                 generation: run,
                 letter,
                 cleared,
-            } => {
-                format!(
-                    "run {run} after a crash, row {}: {}; {cleared}",
-                    letter.word(),
-                    ruling(*letter)
-                )
-            }
+            } => reconciled(*run, *letter, cleared),
             Record::UsageNoted {
                 generation: run,
                 usage,
@@ -330,10 +326,25 @@ impl Past<'_> {
     }
 }
 
+fn plan_revised(revised: &PlanRevised) -> String {
+    let number = revised.revision;
+    format!("took the edited batch file (revision {number})")
+}
+
 fn attempt_started(started: &AttemptStarted) -> String {
     let (attempt, slot) = (started.attempt, started.slot);
     let (mode, run) = (started.mode.word(), started.generation);
     format!("attempt {attempt} began in lane {slot} ({mode}, run {run})")
+}
+
+fn stop_decided(run: Generation, reason: StopReason, grace: Duration) -> String {
+    let (reason, grace) = (reason.word(), Span(grace));
+    format!("run {run}: told to end: {reason}, grace {grace}")
+}
+
+fn reconciled(run: Generation, letter: Letter, cleared: &Cleared) -> String {
+    let (row, ruling) = (letter.word(), ruling(letter));
+    format!("run {run} after a crash, row {row}: {ruling}; {cleared}")
 }
 
 fn run_finished(run: Generation, result: &RunResult) -> String {

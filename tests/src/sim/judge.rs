@@ -114,6 +114,7 @@ impl Oracle {
             | Record::MessageMoved { .. }
             | Record::AccountMoved { .. }
             | Record::UsageNoted { .. }
+            | Record::SupervisorReplaced { .. }
             | Record::ConcurrencySet { .. } => {}
         }
         Ok(())

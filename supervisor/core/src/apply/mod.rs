@@ -89,8 +89,10 @@ impl Apply<'_> {
                 term,
                 identity,
                 guardian,
-                build: _,
+                ..
             } => self.supervisor_started(*term, identity, guardian.as_ref()),
+            // It says who decides from here on; nothing else follows from it.
+            Record::SupervisorReplaced { build: _ } => Ok(()),
             Record::ClockGap { gap } => self.clock_gap(*gap),
             Record::BatchMoved { to, reason } => self.batch_moved(*to, *reason),
             Record::TaskMoved {

@@ -7,6 +7,7 @@ use protocol::report::{ResultStatus, RunResult};
 
 use crate::identity::Exit;
 use crate::live::Live;
+use crate::record::StopReason;
 use crate::time::Wall;
 
 /// Why an attempt failed.
@@ -77,5 +78,25 @@ pub(super) fn fault_text(fault: crate::input::WireFault) -> &'static str {
         crate::input::WireFault::Blank => "too many blank lines on the wire",
         crate::input::WireFault::Garbage => "too many lines on the wire that are not the protocol",
         crate::input::WireFault::TooLong => "a line on the wire over the limit",
+    }
+}
+
+/// Stops by which the operator wants the attempt to be over, whatever it did so far.
+pub(super) const fn ends_task(reason: StopReason) -> bool {
+    match reason {
+        StopReason::Superseded
+        | StopReason::Paused
+        | StopReason::Killed
+        | StopReason::Cancelled
+        | StopReason::Removed => true,
+        StopReason::Silence
+        | StopReason::NoProgress
+        | StopReason::Timeout
+        | StopReason::Budget
+        | StopReason::NoHello
+        | StopReason::Protocol
+        | StopReason::Lingering
+        | StopReason::Question
+        | StopReason::Interrupted => false,
     }
 }

@@ -135,6 +135,10 @@ impl<'a> Desk<'a> {
             }
             Input::Tick => self.fire_timers(),
             Input::Operator { reply, command } => self.operator(reply, command),
+            Input::Replaced { build, reply } => {
+                self.record(Record::SupervisorReplaced { build });
+                self.reply(reply, Answer::Done(Vec::new()));
+            }
             Input::DiskFailed => self.disk_failed(),
             Input::DiskRecovered => self.disk_recovered(),
         }

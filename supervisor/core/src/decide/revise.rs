@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use super::{Desk, GRACE};
 use crate::effect::Refusal;
-use crate::machine::BatchState;
+use crate::machine::{BatchState, TaskState};
 use crate::plan::{OnFailure, Plan, RetryMode, TaskIx};
 use crate::reason::{BatchReason, TaskReason};
-use crate::record::{PlanRevised, Record, StopReason};
+use crate::record::{Next, PlanRevised, Record, StopReason};
 use crate::revision::{self, Revision};
 
 impl Desk<'_> {
@@ -64,6 +64,17 @@ impl Desk<'_> {
         } else if self.task(task).attempt.is_some() {
             let detail = "no longer in the batch file";
             self.cancel_idle(task, detail, TaskReason::Removed);
+        }
+    }
+
+    /// No other attempt follows where the batch file no longer has the task.
+    pub(super) fn end_removed(&self, ix: TaskIx, next: Next) -> Next {
+        match next {
+            Next::Retry { .. } | Next::Hold { .. } if self.task(ix).removed => Next::End {
+                to: TaskState::Cancelled,
+                reason: TaskReason::Removed,
+            },
+            Next::Retry { .. } | Next::Hold { .. } | Next::End { .. } => next,
         }
     }
 

@@ -9,7 +9,7 @@ use protocol::ids::{Generation, MessageId};
 use protocol::report::{ResultStatus, RunResult};
 
 use super::Desk;
-use super::failure::{Failure, failed, fault_text, reported, vanished};
+use super::failure::{Failure, ends_task, failed, fault_text, reported, vanished};
 use crate::containment::Cleared;
 use crate::identity::Exit;
 use crate::live::Live;
@@ -360,17 +360,6 @@ impl Desk<'_> {
         Next::Hold { reason, mode }
     }
 
-    /// No other attempt follows where the batch file no longer has the task.
-    fn end_removed(&self, ix: TaskIx, next: Next) -> Next {
-        match next {
-            Next::Retry { .. } | Next::Hold { .. } if self.task(ix).removed => Next::End {
-                to: TaskState::Cancelled,
-                reason: TaskReason::Removed,
-            },
-            Next::Retry { .. } | Next::Hold { .. } | Next::End { .. } => next,
-        }
-    }
-
     /// Rules on a failed attempt by the class table.
     pub(super) fn fail(&mut self, ix: TaskIx, failure: Failure) {
         let class = match retry::group(failure.class) {
@@ -409,7 +398,7 @@ impl Desk<'_> {
     /// Whether a task has used up one of its limits since it was last opened: then no attempt of it
     /// starts, whatever its rules for retries say.
     pub(super) fn is_spent(&self, ix: TaskIx) -> bool {
-        super::report::reached(self.spec(ix).limits, self.task(ix).spent()).is_some()
+        super::report::reached(self.next_spec(ix).limits, self.task(ix).spent()).is_some()
     }
 
     fn next_after(&self, ix: TaskIx, class: Class) -> Next {
@@ -584,25 +573,5 @@ impl Desk<'_> {
             let (to, reason) = (BatchState::Stopping, BatchReason::NothingStarts);
             self.record(Record::BatchMoved { to, reason });
         }
-    }
-}
-
-/// Stops by which the operator wants the attempt to be over, whatever it did so far.
-const fn ends_task(reason: StopReason) -> bool {
-    match reason {
-        StopReason::Superseded
-        | StopReason::Paused
-        | StopReason::Killed
-        | StopReason::Cancelled
-        | StopReason::Removed => true,
-        StopReason::Silence
-        | StopReason::NoProgress
-        | StopReason::Timeout
-        | StopReason::Budget
-        | StopReason::NoHello
-        | StopReason::Protocol
-        | StopReason::Lingering
-        | StopReason::Question
-        | StopReason::Interrupted => false,
     }
 }

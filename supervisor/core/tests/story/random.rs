@@ -447,6 +447,13 @@ fn wind_up(world: &mut World) {
     );
 }
 
+fn not_repeatable(world: &World) -> Vec<&Effect> {
+    let effects = world.effects.iter();
+    effects
+        .filter(|it| !matches!(it, Effect::KillHost { .. } | Effect::Finish { .. }))
+        .collect()
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -460,6 +467,37 @@ proptest! {
             world.tick();
         }
         wind_up(&mut world);
+    }
+
+    /// A core that is replaced before every input decides the same as one that never is. A
+    /// deadline that was over is over once more: a kill, or the word that nothing is left to be done,
+    /// is then said twice, which changes nothing.
+    #[test]
+    fn a_replaced_core_decides_as_the_first_one_would(
+        outline in outlines(),
+        steps in vec(steps(), 1..40),
+    ) {
+        let mut worlds = [false, true].map(|replaced| {
+            let mut world = World::seeded(plan(&outline), outline.seed);
+            world.recover(Vec::new());
+            world.tick();
+            (replaced, world)
+        });
+        for step in &steps {
+            for (replaced, world) in &mut worlds {
+                if *replaced {
+                    world.replace();
+                }
+                take(world, step);
+                if *replaced {
+                    world.replace();
+                }
+                world.tick();
+            }
+            let [(_, first), (_, second)] = &worlds;
+            prop_assert_eq!(&first.journal, &second.journal);
+            prop_assert_eq!(not_repeatable(first), not_repeatable(second));
+        }
     }
 
     /// Before the first record nothing but a creation means anything.

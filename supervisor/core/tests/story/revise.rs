@@ -159,6 +159,25 @@ fn a_failed_task_takes_the_edit_with_its_retry() {
     assert_eq!(world.state("a"), TaskState::Ready);
 }
 
+/// What follows an attempt is ruled by the newest file, its limits too.
+#[test]
+fn a_raised_limit_of_a_task_lets_it_be_tried_again() {
+    let plan = |tokens| {
+        let task = batch().task("a");
+        task.spec(move |spec| {
+            spec.limits.tokens = Some(tokens);
+            let resumed = (Class::Budget, RetryMode::Resume);
+            spec.retry.by_class = [resumed].into_iter().collect();
+        })
+    };
+    let mut world = World::start(plan(100));
+    world.begin("a");
+    world.report("a", Event::Usage(used(100)));
+    world.revise(plan(1_000));
+    world.exited("a", Exit::Signal(15));
+    assert_eq!(world.state("a"), TaskState::Ready);
+}
+
 // Removed tasks.
 
 #[test]

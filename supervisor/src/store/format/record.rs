@@ -62,6 +62,9 @@ pub(super) enum RecordDef {
         guardian: Option<Identity>,
         build: Arc<str>,
     },
+    SupervisorReplaced {
+        build: Arc<str>,
+    },
     ClockGap {
         #[serde(with = "As::<Millis>")]
         gap: Duration,

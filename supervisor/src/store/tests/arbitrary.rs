@@ -298,7 +298,7 @@ any_enum! {
     Record {
         BatchCreated(created), PlanExtended { specs, tasks }, PlanClosed,
         PlanRevised(revised), TaskRevised { task, rules }, TaskRemoved { task },
-        SupervisorStarted { term, identity, guardian, build }, ClockGap { gap },
+        SupervisorStarted { term, identity, guardian, build }, SupervisorReplaced { build }, ClockGap { gap },
         BatchMoved { to, reason }, TaskMoved { task, to, reason, next_check },
         AttemptStarted(started), RunIntended { generation, task, kind, token },
         RunSpawned { generation, identity, containment }, RunStarted { generation, capabilities, session },

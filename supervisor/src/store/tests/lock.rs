@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
 use crate::store::lock::{Guardian, last_holder, lock, state};
-use crate::store::{Holder, LockState, RealDisk, StateDir, StoreError};
+use crate::store::{Holder, Lock, LockState, RealDisk, StateDir, StoreError};
 
 fn batch() -> (tempfile::TempDir, StateDir) {
     let folder = tempfile::tempdir().unwrap();
@@ -131,4 +131,22 @@ fn the_lock_file_is_private_and_not_a_link() {
     assert!(lock(&dir, &holder(41)).is_err());
     assert!(state(&dir).is_err());
     assert_eq!(std::fs::read(&stranger).unwrap(), b"precious");
+}
+
+#[test]
+fn a_lock_is_handed_over_with_its_descriptor_and_with_nothing_else() {
+    use std::fs::File;
+    use std::os::fd::AsFd;
+    let (_folder, dir) = batch();
+    let first = lock(&dir, &holder(41)).unwrap();
+    let same = File::from(first.as_fd().try_clone_to_owned().unwrap());
+    let other = File::options().write(true).open(dir.lock()).unwrap();
+    assert!(Lock::handed_over(&dir, other).is_err(), "another open file");
+    let stranger = tempfile::tempfile().unwrap();
+    assert!(Lock::handed_over(&dir, stranger).is_err(), "another file");
+    let second = Lock::handed_over(&dir, same).unwrap();
+    drop(first);
+    assert_eq!(state(&dir).unwrap(), LockState::Held(Some(holder(41))));
+    drop(second);
+    assert_eq!(state(&dir).unwrap(), LockState::Free);
 }

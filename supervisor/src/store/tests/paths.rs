@@ -129,6 +129,18 @@ fn files_are_never_opened_through_a_link() {
 }
 
 #[test]
+fn a_link_in_place_of_a_folder_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let (target, link) = (folder.path().join("target"), folder.path().join("link"));
+    std::fs::create_dir(&target).unwrap();
+    RealDisk.create_dir(&target).unwrap();
+    std::os::unix::fs::symlink(&target, &link).unwrap();
+    assert!(RealDisk.create_dir(&link).is_err());
+    // Above the folder a link is the operator's own.
+    RealDisk.create_dir(&link.join("below")).unwrap();
+}
+
+#[test]
 fn the_socket_is_in_the_runtime_folder_where_there_is_one() {
     let folder = tempfile::tempdir().unwrap();
     let runtime = folder.path().join("run");

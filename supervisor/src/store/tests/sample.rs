@@ -200,6 +200,7 @@ pub(super) fn name(record: &Record) -> &'static str {
         Record::TaskRevised { .. } => "task_revised",
         Record::TaskRemoved { .. } => "task_removed",
         Record::SupervisorStarted { .. } => "supervisor_started",
+        Record::SupervisorReplaced { .. } => "supervisor_replaced",
         Record::ClockGap { .. } => "clock_gap",
         Record::BatchMoved { .. } => "batch_moved",
         Record::TaskMoved { .. } => "task_moved",
@@ -225,7 +226,7 @@ pub(super) fn name(record: &Record) -> &'static str {
 }
 
 /// How many variants there are.
-pub(super) const RECORDS: usize = 28;
+pub(super) const RECORDS: usize = 29;
 
 /// One record of every variant, in the order of the enum.
 pub(super) fn records() -> Vec<Record> {
@@ -265,6 +266,9 @@ fn plan_records() -> Vec<Record> {
             identity: identity(),
             guardian: Some(identity()),
             build: text("0.1.0"),
+        },
+        Record::SupervisorReplaced {
+            build: text("0.2.0"),
         },
         Record::ClockGap {
             gap: Duration::from_secs(3_600),

@@ -232,6 +232,16 @@ impl World {
         self.checks.crashed();
     }
 
+    /// Another program goes on in the place of this one, in the middle of everything.
+    pub(crate) fn replace(&mut self) {
+        let facts = self.facts().clone();
+        let unrecorded = self.core.unrecorded();
+        let mut next = Core::restore(facts);
+        next.take_over(unrecorded.clone());
+        assert_eq!(next.unrecorded(), unrecorded);
+        self.core = next;
+    }
+
     /// A supervisor takes over.
     pub(crate) fn recover(&mut self, runs: Vec<(Generation, RunFacts)>) {
         let supervisor = self.identity();
