@@ -605,18 +605,26 @@ fn a_group_that_is_stopped_and_continued_goes_on() {
     assert_done(&world);
 }
 
+/// Lets the supervisor become its own program anew, once it listens.
+fn reexec(world: &World) {
+    working(world);
+    world.eventually("it becomes another program", |world| {
+        let ran = world.supervisor(&["reexec", "guarded"]);
+        (ran.code == Some(0)).then_some(())
+    });
+}
+
 #[test]
 fn a_supervisor_that_became_another_program_is_still_guarded() {
     let world = world();
     let guardian = world.start("run", &["run"]);
     let first = working(&world);
-    world.supervisor(&["reexec", "guarded"]).ok();
+    reexec(&world);
     assert_eq!(working(&world), first, "the process is the same");
     assert_eq!(world.status()["batch"]["guardian"]["alive"], true);
     kill(pid(first), Signal::SIGKILL).unwrap();
     other_than(&world, first);
-    working(&world);
-    world.supervisor(&["reexec", "guarded"]).ok();
+    reexec(&world);
     guardian.signal(Signal::SIGTERM);
     assert_eq!(guardian.end(&world), Some(5), "{}", world.printed("run"));
     world.assert_nothing_left();

@@ -66,14 +66,17 @@ impl Leftovers {
         loop {
             let children = orphans::children()?.into_iter();
             let host = children
-                .filter(|&pid| self.is_ours(pid) && self.is_host(pid))
-                .next();
+                .filter(|&pid| self.is_ours(pid))
+                .find(|&pid| self.is_host(pid));
             let (Some(host), true) = (host, clock().0 < until) else {
                 break;
             };
             ended +=
                 orphans::sweep(1, |pid| !self.is_ours(pid) || self.is_host(pid), |_| {})?.ended;
-            let pinned = pidfd::open(host)?;
+            // The sweep collects one that has just ended.
+            let Ok(pinned) = pidfd::open(host) else {
+                continue;
+            };
             if pidfd::wait_ended(&pinned, LOOK_AGAIN)? {
                 pidfd::reap(pinned.as_fd())?;
             }

@@ -130,11 +130,7 @@ impl Apply<'_> {
                 injected: _,
                 cleared: _,
             } => self.run_ended(*generation),
-            Record::RunReconciled {
-                generation,
-                letter: _,
-                cleared: _,
-            } => self.known_run(*generation),
+            Record::RunReconciled { generation, .. } => self.known_run(*generation),
             Record::AttemptEnded(ended) => self.attempt_ended(ended),
             Record::TaskEnded { task, to, reason } => self.task_ended(*task, *to, *reason),
             Record::Reopened {
