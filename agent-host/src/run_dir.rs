@@ -188,7 +188,7 @@ pub(crate) fn make_folder(path: &Path) -> io::Result<Vec<PathBuf>> {
 /// "Not a folder" and which one; `last` is not below `first`.
 pub(crate) fn refuse_links(first: &Path, last: &Path) -> Result<(), FileError> {
     let refused = |folder: &Path, kind: io::ErrorKind| {
-        FileError::new("can not write below", folder, kind.into())
+        FileError::new("can not make folders below", folder, kind.into())
     };
     let below = last
         .strip_prefix(first)

@@ -45,6 +45,7 @@ const SIGNAL_CALLS: &[(&str, &[&str])] = &[
         &[
             "supervisor/src/process/hunt.rs",
             "supervisor/src/process/orphans.rs",
+            "supervisor/src/process/replace.rs",
             "supervisor/src/process/spawn.rs",
             "supervisor/src/driver/hosts.rs",
         ],
@@ -73,8 +74,9 @@ const SIGNAL_CALLS: &[(&str, &[&str])] = &[
     (
         "child.kill(",
         &[
-            "supervisor/src/process/spawn.rs",
             "supervisor/src/process/pidfd.rs",
+            "supervisor/src/process/replace.rs",
+            "supervisor/src/process/spawn.rs",
         ],
     ),
     ("leaf.kill(", &["supervisor/src/process/tree.rs"]),

@@ -194,7 +194,10 @@ impl Killer {
         let holder = batch.holder()?;
         let held_by = holder.and_then(|holder| self.here(holder.pid, holder.start_ticks));
         match held_by.as_ref().or(facts.batch.supervisor.as_ref()) {
-            Some(identity) => self.force(&Recorded { name, identity }, io),
+            Some(identity) => {
+                let forced = self.force(&Recorded { name, identity }, io)?;
+                Ok(forced == Forced::MayLive)
+            }
             None => Ok(false),
         }
     }
@@ -262,7 +265,8 @@ impl Killer {
                 return Ok(false);
             }
         }
-        self.force(&Recorded { name, identity }, io)
+        let forced = self.force(&Recorded { name, identity }, io)?;
+        Ok(forced == Forced::MayLive)
     }
 
     /// An agent does not end runs of its own batch, neither through the supervisor, which refuses it
@@ -396,9 +400,13 @@ impl Killer {
         hosts: &[Recorded<'_>],
         io: &mut Io<'_>,
     ) -> Result<Code, CliError> {
-        let mut lives = false;
+        let (mut lives, mut refused) = (false, false);
         for host in hosts {
-            lives |= self.force(host, io)?;
+            match self.force(host, io)? {
+                Forced::Ended => {}
+                Forced::Refused => refused = true,
+                Forced::MayLive => lives = true,
+            }
         }
         lives |= !self.end_trees(facts, task, io)?;
         let what = task.and_then(|ix| facts.tasks.get(ix.0 as usize));
@@ -411,7 +419,7 @@ impl Killer {
             return Ok(Code::Failed);
         }
         io.line(format_args!("{name}: nothing of it is alive"))?;
-        Ok(Code::Ok)
+        Ok(if refused { Code::Refused } else { Code::Ok })
     }
 
     /// Ends what is left of the trees of these runs; `false` when something is.
@@ -445,34 +453,32 @@ impl Killer {
         Ok(cleared.iter().all(Cleared::is_clean))
     }
 
-    /// Kills one recorded process; whether it may still live.
-    fn force(&self, process: &Recorded<'_>, io: &mut Io<'_>) -> Result<bool, CliError> {
+    /// Kills one recorded process, if it is still the recorded one.
+    fn force(&self, process: &Recorded<'_>, io: &mut Io<'_>) -> Result<Forced, CliError> {
         let name = &process.name;
         let proven = match recorded::signal(&self.machine, process.identity, Signal::KILL) {
             Ok(proven) => proven,
-            Err(Refused::Gone { .. }) => return Ok(false),
+            Err(Refused::Gone { .. }) => return Ok(Forced::Ended),
             Err(refused) => {
-                let may_live = match &refused {
+                let forced = match &refused {
                     Refused::Differs {
                         field: Field::Node | Field::PidNamespace,
                         ..
                     }
-                    | Refused::System { .. } => true,
-                    Refused::Differs { .. } | Refused::Gone { .. } => false,
+                    | Refused::System { .. } => Forced::MayLive,
+                    Refused::Differs { .. } | Refused::Gone { .. } => Forced::Refused,
                 };
                 io.line(format_args!("{name}: not touched: {}", chain(&refused)))?;
-                return Ok(may_live);
+                return Ok(forced);
             }
         };
         let pid = proven.pid();
-        let gone = pidfd::wait_ended(&proven, DYING_MAX).unwrap_or(false);
-        let end = if gone {
-            "killed"
-        } else {
-            "killed, still dying"
-        };
-        io.line(format_args!("{name} (pid {pid}): {end}"))?;
-        Ok(!gone)
+        if pidfd::wait_ended(&proven, DYING_MAX).unwrap_or(false) {
+            io.line(format_args!("{name} (pid {pid}): killed"))?;
+            return Ok(Forced::Ended);
+        }
+        io.line(format_args!("{name} (pid {pid}): killed, still dying"))?;
+        Ok(Forced::MayLive)
     }
 }
 
@@ -486,6 +492,17 @@ fn guardian_of<'a>(
     let living = task.is_none() && opened.living_guardian().is_some();
     let name = format!("guardian of {}", batch.id);
     living.then_some(Recorded { name, identity })
+}
+
+/// What force did to one recorded process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Forced {
+    /// It is gone.
+    Ended,
+    /// Its number belongs to another process, which was left alone.
+    Refused,
+    /// It can not be judged from here, or it has not died yet.
+    MayLive,
 }
 
 fn runs(facts: &Facts, task: Option<TaskIx>) -> impl Iterator<Item = &Run> {

@@ -509,10 +509,8 @@ fn is_leaving(lock: &LockState) -> bool {
 
 /// Whether the process has ended and only waits for its exit to be collected.
 fn is_over(pid: u32) -> bool {
-    match pidfd::open(pid).and_then(pidfd::has_ended) {
-        Ok(over) => over,
-        Err(_) => true, // gone meanwhile
-    }
+    // One that can not be pinned is gone meanwhile.
+    pidfd::open(pid).and_then(pidfd::has_ended).unwrap_or(true)
 }
 
 fn presence(lock: &LockState, facts: &Facts) -> Presence {

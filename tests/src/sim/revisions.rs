@@ -186,6 +186,8 @@ impl Oracle {
         });
         if task.removed && task.reason == TaskReason::Removed {
             reached.revision("returned");
+            // Killed while it was out of the file; to put it back is the operator's newest word.
+            self.held.remove(&ix);
         }
         let max = facts.specs[rules.spec.0 as usize].attempts;
         if task.consumed + u32::from(task.attempt.is_some()) >= max {

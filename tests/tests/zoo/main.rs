@@ -10,7 +10,6 @@ mod controls;
 mod hostile;
 mod identity;
 mod matrix;
-mod orphans;
 mod sweep;
 
 /// The program of the zoo.
