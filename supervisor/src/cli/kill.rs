@@ -16,6 +16,7 @@ use crate::cli::{Io, act, pace};
 use crate::control::peer;
 use crate::control::wire::Want;
 use crate::driver::error::chain;
+use crate::driver::recover::Patience;
 use crate::process::identity::Machine;
 use crate::process::pidfd;
 use crate::process::recorded::{self, Field, Proven, Refused};
@@ -69,7 +70,7 @@ pub(super) fn run(args: &Args, io: &mut Io<'_>) -> Result<Code, CliError> {
     let mut worst = Code::Ok;
     if args.all || args.orphans {
         for batch in shelf.newest_first() {
-            if args.orphans && batch.lock()? != LockState::Free {
+            if args.orphans && is_owned(&batch)? {
                 continue;
             }
             match batch.read() {
@@ -96,6 +97,12 @@ pub(super) fn run(args: &Args, io: &mut Io<'_>) -> Result<Code, CliError> {
         worst = worst.max(killer.end(&meant.batch, &opened, task, io)?);
     }
     Ok(worst)
+}
+
+/// Whether a supervisor works on the batch, or a guardian is about to start one.
+fn is_owned(batch: &Found) -> Result<bool, CliError> {
+    let guarded = || Ok::<_, CliError>(batch.guard()?.is_some_and(|guard| guard.alive));
+    Ok(batch.lock()? != LockState::Free || guarded()?)
 }
 
 /// What a process id of `ps` belongs to; `None` for any other target. The whole run ends, because
@@ -156,14 +163,16 @@ impl Killer {
         if self.dry_run {
             return self.preview(batch, opened, &hosts, task, io);
         }
-        let pinned = self.pin(&hosts);
+        // The guardian ends last.
+        let guardian = guardian_of(batch, opened, task);
+        let pinned = self.pin(hosts.iter().chain(&guardian));
         if opened.presence.alive && self.order(batch, facts, task, io)? {
             self.outlast(batch, facts, task, &pinned, io)?;
             return self.by_force(batch, facts, task, &hosts, io);
         }
         let mut lives = false;
-        if task.is_none() && opened.presence.alive {
-            lives = self.force_supervisor(batch, facts, io)?;
+        if task.is_none() {
+            lives = self.by_hand(batch, opened, io)?;
         }
         if let Some(task) = task.and_then(|ix| facts.tasks.get(ix.0 as usize)) {
             let tasks = Some(vec![task.id.clone()]);
@@ -182,16 +191,8 @@ impl Killer {
         io: &mut Io<'_>,
     ) -> Result<bool, CliError> {
         let name = format!("supervisor of {}", batch.id);
-        let holder = batch.holder()?.filter(|holder| holder.start_ticks != 0);
-        let held_by = holder.map(|holder| Identity {
-            node: self.machine.node.clone(),
-            pid_namespace: self.machine.pid_namespace,
-            boot_id: self.machine.boot_id,
-            pid: holder.pid,
-            start_ticks: holder.start_ticks,
-            pidfs_inode: None,
-            session: None,
-        });
+        let holder = batch.holder()?;
+        let held_by = holder.and_then(|holder| self.here(holder.pid, holder.start_ticks));
         match held_by.as_ref().or(facts.batch.supervisor.as_ref()) {
             Some(identity) => {
                 let forced = self.force(&Recorded { name, identity }, io)?;
@@ -199,6 +200,73 @@ impl Killer {
             }
             None => Ok(false),
         }
+    }
+
+    /// The identity of a process that holds a lock of this machine, or guards one that does.
+    fn here(&self, pid: u32, start_ticks: u64) -> Option<Identity> {
+        (start_ticks != 0).then(|| Identity {
+            node: self.machine.node.clone(),
+            pid_namespace: self.machine.pid_namespace,
+            boot_id: self.machine.boot_id,
+            pid,
+            start_ticks,
+            pidfs_inode: None,
+            session: None,
+        })
+    }
+
+    /// The guardian of whoever holds the batch, else of the last one that took it over.
+    fn guardian(&self, batch: &Found, facts: &Facts) -> Result<Option<Identity>, CliError> {
+        let guardian = batch.holder()?.and_then(|holder| holder.guardian);
+        let living = guardian.and_then(|found| self.here(found.pid, found.start_ticks));
+        Ok(living.or_else(|| facts.batch.guardian.clone()))
+    }
+
+    /// Ends guardian and supervisor without the latter's help, and says whether one may still live.
+    /// The guardian is asked first: from then on it starts no supervisor any more, whatever this one
+    /// dies of. It ends what is left, and then itself.
+    fn by_hand(&self, batch: &Found, opened: &Opened, io: &mut Io<'_>) -> Result<bool, CliError> {
+        let facts = opened.facts();
+        let guardian = self.ask_guardian(batch, facts)?;
+        let mut lives = false;
+        if opened.presence.alive {
+            lives = self.force_supervisor(batch, facts, io)?;
+        }
+        Ok(self.outlast_guardian(batch, guardian.as_ref(), io)? || lives)
+    }
+
+    /// Gives the guardian that was asked. One that is gone or can not be proven is not asked;
+    /// [`Killer::outlast_guardian`] tells of it.
+    fn ask_guardian(&self, batch: &Found, facts: &Facts) -> Result<Option<Identity>, CliError> {
+        let guardian = self.guardian(batch, facts)?;
+        if let Some(found) = &guardian {
+            drop(recorded::signal(&self.machine, found, Signal::TERM));
+        }
+        Ok(guardian)
+    }
+
+    /// Waits for the guardian, which ends after its supervisor and what that left; one that does not
+    /// is killed. Says whether it may still live.
+    fn outlast_guardian(
+        &self,
+        batch: &Found,
+        guardian: Option<&Identity>,
+        io: &mut Io<'_>,
+    ) -> Result<bool, CliError> {
+        let Some(identity) = guardian else {
+            return Ok(false);
+        };
+        let name = format!("guardian of {}", batch.id);
+        if let Ok(proven) = Proven::find(&self.machine, identity) {
+            let pid = proven.pid();
+            let limit = self.grace + Patience::USUAL.ending + DYING_MAX;
+            if pidfd::wait_ended(&proven, limit).unwrap_or(false) {
+                io.line(format_args!("{name} (pid {pid}): ended"))?;
+                return Ok(false);
+            }
+        }
+        let forced = self.force(&Recorded { name, identity }, io)?;
+        Ok(forced == Forced::MayLive)
     }
 
     /// An agent does not end runs of its own batch, neither through the supervisor, which refuses it
@@ -220,9 +288,9 @@ impl Killer {
         Ok(())
     }
 
-    /// Pins the hosts that live now: after the order their end can then still be told.
-    fn pin<'a>(&self, hosts: &'a [Recorded<'a>]) -> Vec<(&'a str, Proven)> {
-        let pinned = hosts.iter().map(|host| {
+    /// Pins those that live now: after the order their end can then still be told.
+    fn pin<'a>(&self, recorded: impl Iterator<Item = &'a Recorded<'a>>) -> Vec<(&'a str, Proven)> {
+        let pinned = recorded.map(|host| {
             let proven = Proven::find(&self.machine, host.identity);
             Some((host.name.as_str(), proven.ok()?))
         });
@@ -243,7 +311,8 @@ impl Killer {
                 batch.id
             ))?;
         }
-        for host in hosts {
+        let guardian = guardian_of(batch, opened, task);
+        for host in guardian.iter().chain(hosts) {
             let pid = host.identity.pid;
             match Proven::find(&self.machine, host.identity) {
                 Ok(_) => io.line(format_args!(
@@ -299,7 +368,13 @@ impl Killer {
         }
         match task {
             Some(_) => Ok(()),
-            None => self.wait_for_lock(batch, facts, io),
+            None => {
+                self.wait_for_lock(batch, facts, io)?;
+                // Told already where it has ended; one that has not is the caller's to see.
+                let guardian = self.guardian(batch, facts)?;
+                self.outlast_guardian(batch, guardian.as_ref(), io)
+                    .map(|_alive| ())
+            }
         }
     }
 
@@ -312,6 +387,7 @@ impl Killer {
             }
             pace::before_next_look();
         }
+        self.ask_guardian(batch, facts)?;
         self.force_supervisor(batch, facts, io).map(|_alive| ())
     }
 
@@ -404,6 +480,18 @@ impl Killer {
         io.line(format_args!("{name} (pid {pid}): killed, still dying"))?;
         Ok(Forced::MayLive)
     }
+}
+
+/// The guardian, as one of the recorded processes that a whole batch has.
+fn guardian_of<'a>(
+    batch: &Found,
+    opened: &'a Opened,
+    task: Option<TaskIx>,
+) -> Option<Recorded<'a>> {
+    let identity = opened.facts().batch.guardian.as_ref()?;
+    let living = task.is_none() && opened.living_guardian().is_some();
+    let name = format!("guardian of {}", batch.id);
+    living.then_some(Recorded { name, identity })
 }
 
 /// What force did to one recorded process.

@@ -2,6 +2,7 @@
 
 pub mod act;
 pub mod answer;
+pub mod attach;
 pub mod batch;
 pub mod cancel;
 pub mod choose;
@@ -9,6 +10,7 @@ pub mod completions;
 pub mod detach;
 pub mod error;
 pub mod explain;
+pub mod guard;
 pub mod handover;
 pub mod kill;
 pub mod list;
@@ -229,5 +231,9 @@ fn start(args: impl IntoIterator<Item = OsString>) -> Result<Code, CliError> {
         is_terminal,
     };
     let result = cli.command.run(&mut io);
-    out.flush().map_err(CliError::output).and(result)
+    match (out.flush(), result) {
+        (Err(error), Ok(Code::Ok)) => Err(CliError::output(error)),
+        // Whatever else came of it is told by the exit code all the same.
+        (Ok(()) | Err(_), result) => result,
+    }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use protocol::ids::Generation;
 use supervisor_core::containment::Layer;
-use supervisor_core::facts::{Facts, Run};
+use supervisor_core::facts::Run;
 use supervisor_core::identity::Identity;
 use supervisor_core::plan::TaskIx;
 use sysinfo::{Pid, Process, ProcessRefreshKind, ProcessesToUpdate, System, UpdateKind};
@@ -81,7 +81,8 @@ impl Census {
         let facts = opened.facts();
         let mut rows = Vec::new();
         if task.is_none() {
-            rows.extend(self.supervisor(batch, facts)?);
+            rows.extend(self.guardian(batch, opened));
+            rows.extend(self.supervisor(batch, opened)?);
         }
         let mut seen = BTreeSet::new();
         for (generation, run) in &facts.runs {
@@ -96,13 +97,29 @@ impl Census {
                     .map(|task| task.id.as_str()),
                 run: Some((*generation, run)),
             };
-            self.run(owner, opened.presence.alive, facts, &mut seen, &mut rows);
+            self.run(owner, opened, &mut seen, &mut rows);
         }
         Ok(rows)
     }
 
+    /// The guardian: recorded by the supervisor that it started. One that has died is shown as long as
+    /// it is missed.
+    fn guardian(&self, batch: &Found, opened: &Opened) -> Option<ProcessRow> {
+        let identity = opened.facts().batch.guardian.as_ref()?;
+        let (state, why) = judge(&self.machine, identity, ProcessState::Live);
+        let owner = Owner {
+            batch: batch.id.as_str(),
+            task: None,
+            run: None,
+        };
+        let is_missed = opened.presence.alive || !opened.facts().runs.is_empty();
+        (state == ProcessState::Live || is_missed)
+            .then(|| self.recorded(owner, Role::Guardian, identity, state, &why))
+    }
+
     /// The supervisor: the kernel says that somebody holds the lock, the lock file says who.
-    fn supervisor(&self, batch: &Found, facts: &Facts) -> Result<Option<ProcessRow>, CliError> {
+    fn supervisor(&self, batch: &Found, opened: &Opened) -> Result<Option<ProcessRow>, CliError> {
+        let facts = opened.facts();
         let owner = Owner {
             batch: batch.id.as_str(),
             task: None,
@@ -113,6 +130,7 @@ impl Census {
                 let why = "it holds the lock of the batch's folder and wrote itself down in it";
                 let mut row =
                     self.row(owner, Role::Supervisor, holder.pid, ProcessState::Live, why);
+                row.owner_pid = opened.living_guardian();
                 row.start_ticks = holder.start_ticks;
                 row.id = process_id(holder.pid, holder.start_ticks);
                 Some(row)
@@ -130,15 +148,14 @@ impl Census {
     fn run(
         &self,
         owner: Owner<'_>,
-        owned: bool,
-        facts: &Facts,
+        opened: &Opened,
         seen: &mut BTreeSet<u32>,
         rows: &mut Vec<ProcessRow>,
     ) {
         let Some((_, run)) = owner.run else {
             return;
         };
-        let lives = if owned {
+        let lives = if opened.is_owned() {
             ProcessState::Live
         } else {
             ProcessState::Orphan
@@ -147,12 +164,7 @@ impl Census {
         if let Some(identity) = &run.identity {
             let (state, why) = judge(&self.machine, identity, lives);
             let mut row = self.recorded(owner, Role::Host, identity, state, &why);
-            row.owner_pid = facts
-                .batch
-                .supervisor
-                .as_ref()
-                .map(|own| own.pid)
-                .filter(|_| owned);
+            row.owner_pid = opened.owner();
             rows.push(row);
             if state == lives {
                 host = Some(identity.pid);

@@ -28,6 +28,8 @@ use crate::driver::recover::{self, Patience, Scene};
 use crate::driver::run::{Checkpoints, Driver, Left, Place, Sources};
 use crate::driver::signals::Signals;
 use crate::driver::start::Starter;
+use crate::guardian::Guarded;
+use crate::guardian::channel::Word;
 use crate::process::identity::Machine;
 use crate::process::spawn::Launcher;
 use crate::process::{limits, orphans, pidfd};
@@ -50,6 +52,8 @@ pub struct Options<'a> {
     pub mode: Mode,
     /// What the command line wants done first (retry what failed, another concurrency ...).
     pub commands: Vec<OperatorCommand>,
+    /// The guardian that started this supervisor.
+    pub guarded: Option<Guarded>,
     /// Shows the batch to whoever started it.
     pub observer: &'a mut dyn Observer,
 }
@@ -63,12 +67,15 @@ pub enum Mode {
     Resume,
 }
 
+/// The variable that names the other program of the pair, where it does not lie beside this one.
+pub const HOST_VARIABLE: &str = "SUPERVISOR_AGENT_HOST";
+
 /// Where the other program of the pair is: named by `SUPERVISOR_AGENT_HOST`, else beside this one.
 ///
 /// # Errors
 /// [`DriverError::HostMissing`] when there is no program at that place.
 pub fn host_program() -> Result<PathBuf, DriverError> {
-    let path = match std::env::var_os("SUPERVISOR_AGENT_HOST") {
+    let path = match std::env::var_os(HOST_VARIABLE) {
         Some(path) => std::path::absolute(path),
         None => std::env::current_exe().map(|own| own.with_file_name("agent-host")),
     };
@@ -98,7 +105,8 @@ pub fn run(options: Options<'_>) -> Result<Ending, DriverError> {
 
 async fn supervise(options: Options<'_>) -> Result<Ending, DriverError> {
     // First of all, so that a signal that comes from here on is answered and not died of.
-    let signals = Signals::listen().map_err(DriverError::system("listen for signals"))?;
+    let signals = Signals::listen(options.guarded.as_ref())
+        .map_err(DriverError::system("listen for signals"))?;
     orphans::adopt().map_err(DriverError::system("adopt orphans"))?;
     limits::raise_open_files().map_err(DriverError::system("raise the limit of open files"))?;
     let machine = Machine::here()?;
@@ -124,6 +132,10 @@ async fn supervise(options: Options<'_>) -> Result<Ending, DriverError> {
         .map_err(DriverError::system("identify ourselves"))?;
     let recovered = Input::Recovered {
         supervisor,
+        guardian: options
+            .guarded
+            .as_ref()
+            .and_then(|guarded| guarded.identity(&machine)),
         build: BUILD.into(),
         runs,
     };
@@ -190,6 +202,7 @@ async fn begin(
         host: options.host,
         lock: options.lock,
         asking,
+        guarded: options.guarded,
     };
     let (mut driver, mut sources) = assemble(
         place,
@@ -209,6 +222,8 @@ async fn begin(
     driver.inputs = first_inputs(options.mode, recovered);
     driver.settle()?;
     driver.feed_waiting(options.commands)?;
+    driver.settle()?;
+    driver.begin_after_now();
     drive(driver, &mut sources, server).await
 }
 
@@ -253,6 +268,7 @@ pub(super) fn assemble<'a>(
             journal_bytes_since: opened.loaded.tail_bytes,
             last_bytes: opened.loaded.checkpoint_bytes,
         },
+        begins: None,
         durable: end,
         proven: None,
         inputs: VecDeque::new(),
@@ -348,6 +364,35 @@ impl Driver<'_> {
         self.take_inbox(waiting);
         self.inputs.push_back(Input::Tick);
         Ok(())
+    }
+
+    /// What the command line wanted is in the records so far: from them on a supervisor that dies is
+    /// gone on with. One that dies before is started anew with the same words.
+    fn begin_after_now(&mut self) {
+        self.begins = self.core.facts().map(|facts| facts.batch.seq);
+        self.tell_begun();
+    }
+
+    pub(super) fn tell_begun(&mut self) {
+        let Some(seq) = self.begins.filter(|&seq| seq <= self.durable.seq) else {
+            return;
+        };
+        let Some(batch) = self.core.facts().map(|facts| facts.batch.id.clone()) else {
+            return;
+        };
+        tracing::debug!(seq, "the guardian may go on with the batch");
+        self.begins = None;
+        if let Some(guarded) = &self.place.guarded {
+            guarded.tell(&Word::Begun(batch));
+        }
+    }
+
+    pub(super) fn guardian_gone(&mut self) {
+        if let Some(guarded) = self.place.guarded.take() {
+            let pid = guarded.pid();
+            tracing::warn!(pid, "the guardian is gone");
+            self.observer.noted(Note::GuardianGone(pid));
+        }
     }
 
     /// After the loop: what waits is told, what is durable is summed up, and the disk's thread ends.

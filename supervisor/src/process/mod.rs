@@ -10,6 +10,7 @@ pub mod birth;
 pub mod cgroup;
 pub mod hunt;
 pub mod identity;
+pub mod inherited;
 pub mod limits;
 pub mod orphans;
 pub mod pidfd;

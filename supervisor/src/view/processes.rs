@@ -10,6 +10,8 @@ use crate::view::time::Span;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
+    /// Starts the supervisor, and starts it again when it dies.
+    Guardian,
     /// Decides for one batch.
     Supervisor,
     /// Carries out one run.
@@ -24,6 +26,7 @@ impl Role {
     /// The word in text and JSON.
     pub const fn word(self) -> &'static str {
         match self {
+            Self::Guardian => "guardian",
             Self::Supervisor => "supervisor",
             Self::Host => "host",
             Self::Agent => "agent",
@@ -81,7 +84,7 @@ pub struct ProcessRow {
     pub start_ticks: u64,
     /// The boot that the ticks count from.
     pub boot_id: String,
-    /// Who owns it: the pid of its supervisor or host.
+    /// Who owns it: the pid of its guardian, supervisor or host.
     pub owner_pid: Option<u32>,
     /// Where it stands.
     pub state: ProcessState,
@@ -134,7 +137,7 @@ pub fn write_text(rows: &[ProcessRow], out: &mut dyn Write) -> io::Result<()> {
 
 fn write_row(row: &ProcessRow, out: &mut dyn Write) -> io::Result<()> {
     let indent = match row.role {
-        Role::Supervisor => "",
+        Role::Guardian | Role::Supervisor => "",
         Role::Host => " ",
         Role::Agent => "  ",
         Role::Tool => "   ",

@@ -76,6 +76,8 @@ pub struct Document {
     pub lock: i32,
     /// Descriptor of the control socket.
     pub listener: i32,
+    /// Descriptor of the line to the guardian; absent where there is none.
+    pub guardian: Option<i32>,
     /// Whose request this is about.
     pub order: Order,
 }
@@ -286,6 +288,7 @@ impl Document {
     /// Every descriptor that it names, and what each is.
     pub fn descriptors(&self) -> Vec<(i32, &'static str)> {
         let mut all = vec![(self.lock, "lock"), (self.listener, "control socket")];
+        all.extend(self.guardian.map(|number| (number, "line to the guardian")));
         for host in &self.hosts {
             all.push((host.process, "host"));
             all.push((host.stdin, "stdin of a host"));
@@ -348,6 +351,7 @@ mod tests {
             }],
             watches: Watches::default(),
             lock: 8,
+            guardian: Some(20),
             listener: 9,
             order: Order {
                 connection: 5,

@@ -241,8 +241,9 @@ any_struct! {
     Entry { seq, term, now, record }
     Facts { batch, agents, accounts, specs, tasks, runs, messages, questions }
     Batch {
-        id, state, reason, created, now, term, supervisor, seq, seed, settings, plan_closed,
-        last_generation, last_message, last_question, usage, ran, running_since, spawn_failures, revision, lanes,
+        id, state, reason, created, now, term, supervisor, guardian, seq, seed, settings,
+        plan_closed, last_generation, last_message, last_question, usage, ran, running_since,
+        spawn_failures, revision, lanes,
         stop_grade,
     }
     Task {
@@ -297,8 +298,7 @@ any_enum! {
     Record {
         BatchCreated(created), PlanExtended { specs, tasks }, PlanClosed,
         PlanRevised(revised), TaskRevised { task, rules }, TaskRemoved { task },
-        SupervisorStarted { term, identity, build },
-        SupervisorReplaced { build }, ClockGap { gap },
+        SupervisorStarted { term, identity, guardian, build }, SupervisorReplaced { build }, ClockGap { gap },
         BatchMoved { to, reason }, TaskMoved { task, to, reason, next_check },
         AttemptStarted(started), RunIntended { generation, task, kind, token },
         RunSpawned { generation, identity, containment }, RunStarted { generation, capabilities, session },
