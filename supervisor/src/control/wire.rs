@@ -88,10 +88,34 @@ pub enum Want {
         /// Dependents see them as done.
         as_done: bool,
     },
+    /// These runs were ended by force while no supervisor lived. Only ever kept for the next one,
+    /// which rules on it when it looks at what became of each run.
+    Killed {
+        /// Their generations.
+        runs: Vec<u64>,
+    },
     /// What each live run does now.
     Activity,
     /// Replies `Changed` lines until the supervisor ends.
     Watch,
+}
+
+impl Want {
+    /// Whether it only looks, so that anybody of the same user may ask it, also a run of the batch.
+    pub const fn only_reads(&self) -> bool {
+        match self {
+            Self::Activity | Self::Watch => true,
+            Self::Steer { .. }
+            | Self::Answer { .. }
+            | Self::Kill { .. }
+            | Self::Pause { .. }
+            | Self::Resume { .. }
+            | Self::Cancel { .. }
+            | Self::Retry { .. }
+            | Self::Skip { .. }
+            | Self::Killed { .. } => false,
+        }
+    }
 }
 
 /// A rung of the ladder that an operator can wait for.

@@ -12,7 +12,7 @@ use supervisor_core::reconcile::ResultFact;
 use tokio::sync::mpsc::Sender;
 
 use crate::control::peer;
-use crate::control::server::{Asked, refuse_agent};
+use crate::control::server::{Asked, refuse_agent, refused};
 use crate::control::wire::Reply;
 use crate::driver::host_io::HostWord;
 use crate::driver::observer::Note;
@@ -131,6 +131,7 @@ impl Driver<'_> {
         };
         match operator::understand(&mut self.names, facts, want) {
             Err(refusal) => hand(&replies, refusal),
+            Ok(Meaning::Noted) => hand(&replies, refused(8, "this is for a batch without a supervisor")),
             Ok(Meaning::Watch) => self.desk.watch(replies),
             Ok(Meaning::Activity) => {
                 let now = self.clock.now();
@@ -187,6 +188,12 @@ impl Driver<'_> {
             match operator::understand(&mut self.names, facts, want) {
                 Ok(Meaning::Command(command, _)) => {
                     self.ordered(command, Waiter::Inbox { waiting });
+                }
+                // Recorded with what became of each run; forgotten once that is durable.
+                Ok(Meaning::Noted) => {
+                    let (tasks, grace) = (Vec::new(), Duration::ZERO);
+                    let nothing = OperatorCommand::Kill { tasks, grace };
+                    self.ordered(nothing, Waiter::Inbox { waiting });
                 }
                 // Meant for a supervisor that lived then.
                 Ok(Meaning::EndAll { .. } | Meaning::Activity | Meaning::Watch) => {

@@ -1,9 +1,10 @@
 //! The beginning and the end of a supervisor: from a locked state dir to a running loop, and back.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use protocol::ids::Generation;
 use protocol::version::BUILD;
 use supervisor_core::core::Core;
 use supervisor_core::effect::Ending;
@@ -14,6 +15,7 @@ use tokio::time::MissedTickBehavior;
 use tracing::Instrument;
 
 use crate::control::server::{self, Server};
+use crate::control::wire::Want;
 use crate::driver::alarm::Alarm;
 use crate::driver::clock::Clock;
 use crate::driver::commit::Committer;
@@ -30,6 +32,7 @@ use crate::driver::start::Starter;
 use crate::process::identity::Machine;
 use crate::process::spawn::Launcher;
 use crate::process::{limits, orphans, pidfd};
+use crate::store::registry::{self, Registry};
 use crate::store::{Disk, Loaded, Lock, RealDisk, StateDir, inbox, open_for_append};
 
 /// What a supervisor is started with.
@@ -102,11 +105,13 @@ async fn supervise(options: Options<'_>) -> Result<Ending, DriverError> {
     let facts = opened.core.facts();
     let runs = match facts {
         Some(facts) => {
+            let killed = killed(&options.dir)?;
             let scene = Scene {
                 machine: &machine,
                 clock: &opened.clock,
                 dir: &options.dir,
                 facts,
+                killed: &killed,
                 patience: Patience::USUAL,
             };
             recover::reconcile(scene, options.observer)
@@ -124,6 +129,25 @@ async fn supervise(options: Options<'_>) -> Result<Ending, DriverError> {
         runs,
     };
     begin(options, opened, machine, signals, recovered).await
+}
+
+/// The runs that an operator ended while no supervisor lived to record it.
+fn killed(dir: &StateDir) -> Result<BTreeSet<Generation>, DriverError> {
+    let waiting = inbox::waiting(&RealDisk, dir)?;
+    let notes = waiting.into_iter().filter_map(|one| match one.request.want {
+        Want::Killed { runs } => Some(runs),
+        Want::Steer { .. }
+        | Want::Answer { .. }
+        | Want::Kill { .. }
+        | Want::Pause { .. }
+        | Want::Resume { .. }
+        | Want::Cancel { .. }
+        | Want::Retry { .. }
+        | Want::Skip { .. }
+        | Want::Activity
+        | Want::Watch => None,
+    });
+    Ok(notes.flatten().map(Generation).collect())
 }
 
 /// A batch as its files tell it, its journal open for more.
@@ -224,6 +248,7 @@ async fn begin(
             last_bytes: opened.loaded.checkpoint_bytes,
         },
         durable: end,
+        live_changed: false,
         inputs: first_inputs(mode, recovered),
         gone: Vec::new(),
         untold: VecDeque::new(),
@@ -289,12 +314,25 @@ impl Driver<'_> {
         Ok(())
     }
 
+    /// Says that nothing lives, so that nobody needs to fold the journal to know that.
+    fn close_registry(&self) {
+        let facts = self.core.facts().filter(|facts| facts.runs.is_empty());
+        let Some(facts) = facts.filter(|facts| facts.batch.seq == self.durable.seq) else {
+            return;
+        };
+        let closed = Registry::of(facts).closed(self.durable);
+        if let Err(error) = registry::write(&RealDisk, &self.dir, &closed.encode()) {
+            tracing::debug!(%error, "the list of live processes is older than the journal");
+        }
+    }
+
     /// After the loop: what waits is told, what is durable is summed up, and the disk's thread ends.
     async fn close(mut self, server: Server, well: bool) {
         self.desk.close();
         if well {
             self.hosts.sweep(orphans::CLEAN_PASSES);
             self.save_checkpoint();
+            self.close_registry();
         }
         drop(self.desk);
         server.close().await;

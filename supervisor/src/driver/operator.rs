@@ -64,6 +64,8 @@ pub enum Meaning {
         /// Time from asking to force.
         grace: Duration,
     },
+    /// Heard already, when this supervisor began.
+    Noted,
     /// Say what live runs do.
     Activity,
     /// Tell every step from now on.
@@ -92,6 +94,7 @@ pub fn understand(names: &mut TaskNames, facts: &Facts, want: Want) -> Result<Me
             };
             return Ok(Meaning::Command(command, wait));
         }
+        Want::Killed { .. } => return Ok(Meaning::Noted),
         Want::Activity => return Ok(Meaning::Activity),
         Want::Watch => return Ok(Meaning::Watch),
         Want::Kill {

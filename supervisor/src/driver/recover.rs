@@ -5,7 +5,7 @@
 //! identity, or by the spawn token in its environment), is killed. What can not be judged from
 //! here is told as such; the core rules.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io;
 use std::time::Duration;
 
@@ -59,6 +59,8 @@ pub struct Scene<'a> {
     pub dir: &'a StateDir,
     /// The batch's state.
     pub facts: &'a Facts,
+    /// Runs that an operator ended while no supervisor could record it.
+    pub killed: &'a BTreeSet<Generation>,
     /// How long to wait.
     pub patience: Patience,
 }
@@ -82,6 +84,7 @@ pub fn reconcile(
         let process = match places.get(&generation) {
             Some(Place::Foreign) => ProcessFact::Foreign,
             _here_or_over if living.contains(&generation) => ProcessFact::Living,
+            _here_or_over if scene.killed.contains(&generation) => ProcessFact::Killed,
             _here_or_over => ProcessFact::Gone,
         };
         runs.push((generation, facts_of(scene, generation, run, process)));
@@ -333,6 +336,7 @@ mod tests {
             clock: &clock,
             dir,
             facts: core.facts().unwrap(),
+            killed: &BTreeSet::new(),
             patience: Patience {
                 ending: Duration::from_millis(50),
                 killing: Duration::from_secs(20),

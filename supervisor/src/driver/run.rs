@@ -16,6 +16,7 @@ use supervisor_core::core::{Change, Core, Turn};
 use supervisor_core::effect::{Effect, Ending};
 use supervisor_core::input::{Input, StopStage};
 use supervisor_core::outbox::Outbox;
+use supervisor_core::record::Record;
 use tokio::sync::mpsc;
 use tokio::time::{Interval, Sleep};
 
@@ -30,6 +31,7 @@ use crate::driver::observer::{Note, Observer, Picture};
 use crate::driver::operator::{Desk, TaskNames};
 use crate::driver::signals::Signals;
 use crate::driver::start::Starter;
+use crate::store::registry::Registry;
 use crate::store::{Position, StateDir, checkpoint};
 
 /// Records that wait for the disk until no more inputs are taken: hosts and clients then wait in
@@ -100,6 +102,8 @@ pub(super) struct Driver<'a> {
     pub(super) checkpoints: Checkpoints,
     /// The end of the last durable record.
     pub(super) durable: Position,
+    /// Records that wait change what lives.
+    pub(super) live_changed: bool,
     /// Facts that the core has not been told yet; at most a burst and what acts led to.
     pub(super) inputs: VecDeque<Input>,
     /// Hosts whose end was seen in this burst.
@@ -205,7 +209,7 @@ impl Driver<'_> {
             Wake::Alarm => self.inputs.push_back(Input::Tick),
             Wake::Lingered => {
                 self.linger = None;
-                self.commit.flush();
+                self.send_group();
             }
             Wake::Refresh => {
                 let now = self.clock.now();
@@ -306,10 +310,20 @@ impl Driver<'_> {
             self.linger = None;
         } else if !self.outbox.is_empty() || self.desk.is_watched() || self.wants_checkpoint() {
             self.linger = None;
-            self.commit.flush();
+            self.send_group();
         } else if self.linger.is_none() {
             self.linger = Some(Box::pin(tokio::time::sleep(LINGER_MAX)));
         }
+    }
+
+    /// Sends the records that wait, and what lives after them: so the list costs nothing where
+    /// nothing begins or ends, and one write a group where much does.
+    fn send_group(&mut self) {
+        if self.commit.may_flush() && std::mem::take(&mut self.live_changed) {
+            let registry = self.core.facts().map(|facts| Registry::of(facts).encode());
+            registry.into_iter().for_each(|bytes| self.commit.list(bytes));
+        }
+        self.commit.flush();
     }
 
     fn carry_out(&mut self, mut turn: Turn) -> Result<(), DriverError> {
@@ -327,6 +341,7 @@ impl Driver<'_> {
             self.untold.push_back((last.seq, turn.changes));
         }
         if !turn.entries.is_empty() {
+            self.live_changed |= turn.entries.iter().any(|entry| changes_live(&entry.record));
             self.commit.add(turn.entries);
         }
         for effect in ready {
@@ -344,6 +359,14 @@ impl Driver<'_> {
             Some(_) | None => Ok(()),
         }
     }
+}
+
+/// Whether a process of the batch begins, gets its identity, or is over with this record.
+fn changes_live(record: &Record) -> bool {
+    matches!(
+        record,
+        Record::SupervisorStarted { .. } | Record::RunSpawned { .. } | Record::RunEnded { .. }
+    )
 }
 
 async fn lingered(linger: &mut Option<Pin<Box<Sleep>>>) {

@@ -70,6 +70,10 @@ impl StateDir {
     pub fn checkpoint(&self) -> PathBuf {
         self.0.join("checkpoint.json")
     }
+    /// The list of live processes.
+    pub fn registry(&self) -> PathBuf {
+        self.0.join("registry.json")
+    }
     /// The file that the live supervisor holds locked.
     pub fn lock(&self) -> PathBuf {
         self.0.join("lock")
