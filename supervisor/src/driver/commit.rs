@@ -161,7 +161,8 @@ impl Committer {
     pub fn flush(&mut self) {
         if self.may_flush() {
             let group = std::mem::take(&mut self.waiting);
-            self.committing = self.order(Order::Commit(group, self.registry.take()));
+            let order = Order::Commit(group, self.registry.take());
+            self.committing = self.order(order);
         }
     }
 
