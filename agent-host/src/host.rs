@@ -412,6 +412,7 @@ fn end(run: &mut Run, lease_end: Instant, ending: Ending, sweep: &Sweep) -> u8 {
             complain(generation, why);
             run.close();
             return if sweep.left.is_empty() {
+                run.mark_cleared();
                 EXIT_OK
             } else {
                 EXIT_SURVIVORS

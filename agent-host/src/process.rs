@@ -15,8 +15,9 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::process::{
-    Pid, PidfdFlags, Signal, WaitOptions, WaitStatus, getpgid, getpid, getsid, kill_process,
-    kill_process_group, pidfd_open, set_child_subreaper, setsid, wait as wait_any, waitpid,
+    Pid, PidfdFlags, Resource, Signal, WaitOptions, WaitStatus, getpgid, getpid, getrlimit, getsid,
+    kill_process, kill_process_group, pidfd_open, set_child_subreaper, setrlimit, setsid,
+    wait as wait_any, waitpid,
 };
 
 use crate::clock;
@@ -32,10 +33,12 @@ const KILL_ROUND: Duration = Duration::from_millis(10);
 /// Most descendants looked at in one round; a larger family takes more rounds.
 const FAMILY_MAX: usize = 100_000;
 
-/// Makes this process the leader of a session of its own and the subreaper of its descendants.
+/// Makes this process the leader of a session of its own and the subreaper of its descendants, makes
+/// its tag a lasting one, and closes what is not its own. Nothing comes before it, and no hello is
+/// answered without it: a run has the layers that its record names, or it does not begin.
 ///
 /// # Errors
-/// When the kernel refuses to make it a subreaper. Being a group leader already (started by hand
+/// When the kernel refuses one of them. Being a group leader already (started by hand
 /// from a shell) is none: the family is then killed one by one instead of by group.
 pub(crate) fn begin() -> io::Result<()> {
     // A write to a reader that is gone is to be an error; std starts programs with the default.
@@ -45,7 +48,36 @@ pub(crate) fn begin() -> io::Result<()> {
         Err(error) => return Err(error.into()),
     }
     set_child_subreaper(Some(getpid()))?;
+    keep_tag()?;
+    close_strangers()
+}
+
+/// Makes the tag that the supervisor lent us as our soft limit of file locks the hard one: what we
+/// start can not get rid of it by raising it.
+fn keep_tag() -> io::Result<()> {
+    let mut locks = getrlimit(Resource::Locks);
+    if locks.current != locks.maximum {
+        locks.maximum = locks.current;
+        setrlimit(Resource::Locks, locks)?;
+    }
     Ok(())
+}
+
+/// Closes what was open in whoever started the supervisor and would be open in all that we start: a
+/// pipe of a shell that waits for its end, for one.
+fn close_strangers() -> io::Result<()> {
+    const FIRST: std::ffi::c_uint = 3;
+    // SAFETY: called first thing in `main`, before anything was opened: no descriptor above stderr
+    // is owned by anybody here.
+    let closed = unsafe { nix::libc::close_range(FIRST, std::ffi::c_uint::MAX, 0) };
+    if closed == 0 {
+        return Ok(());
+    }
+    match io::Error::last_os_error() {
+        // Before Linux 5.9: they stay open, as they were for the supervisor.
+        error if error.raw_os_error() == Some(nix::libc::ENOSYS) => Ok(()),
+        error => Err(error),
+    }
 }
 
 /// The two ends of the pipe to the supervisor: stdin and stdout as owned descriptors.

@@ -251,6 +251,13 @@ impl Run {
         written
     }
 
+    /// Says where the next supervisor looks that nothing of the run's tree lives.
+    pub(crate) fn mark_cleared(&self) {
+        if let Some(Err(error)) = self.dir.as_ref().map(RunDir::mark_cleared) {
+            complain(self.start.generation.0, &error.text());
+        }
+    }
+
     /// Closes the run's files without a result.
     pub(crate) fn close(&mut self) {
         self.logs.close();

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use protocol::class::Class;
 use protocol::command::{Adapter, Start};
 use protocol::event_file::{EVENT_FILE_NAME, EVENT_LINE_VERSION, EventLine};
-use protocol::exit_file::{EXIT_FILE_NAME, ExitFile};
+use protocol::exit_file::{CLEARED_FILE_NAME, EXIT_FILE_NAME, ExitFile, MANIFEST_FILE_NAME};
 use protocol::report::Event;
 use rustix::fs::OFlags;
 use serde::Serialize;
@@ -88,7 +88,7 @@ impl RunDir {
     /// # Errors
     /// [`FileError`] when the file exists or can not be written.
     pub(crate) fn write_manifest(&self, start: &Start) -> Result<(), FileError> {
-        let path = self.path.join("manifest.json");
+        let path = self.path.join(MANIFEST_FILE_NAME);
         let failed = |source| FileError::new("can not write", &path, source);
         let mut line = serde_json::to_vec(&Manifest::of(start)).map_err(|e| failed(e.into()))?;
         line.push(b'\n');
@@ -132,6 +132,18 @@ impl RunDir {
             .and_then(|()| file.sync_all())
             .map_err(failed)?;
         sync_folder(&self.path).map_err(|e| FileError::new("can not sync", &self.path, e))
+    }
+
+    /// Says that nothing of the run's tree lives. Not synced: after a crash of the machine nothing
+    /// lives anyway.
+    ///
+    /// # Errors
+    /// [`FileError`]; whoever looks then has to prove it anew.
+    pub(crate) fn mark_cleared(&self) -> Result<(), FileError> {
+        let path = self.path.join(CLEARED_FILE_NAME);
+        let made = create_new(&path);
+        made.map(drop)
+            .map_err(|source| FileError::new("can not write", &path, source))
     }
 }
 

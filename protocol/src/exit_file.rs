@@ -9,6 +9,12 @@ use crate::report::RunResult;
 pub const EXIT_FILE_VERSION: u32 = 1;
 /// Name of the file in the run's folder.
 pub const EXIT_FILE_NAME: &str = "exit.json";
+/// Name of the file in the run's folder that a host makes once it is about to start something; before
+/// that there is no tree.
+pub const MANIFEST_FILE_NAME: &str = "manifest.json";
+/// Name of the empty file in the run's folder by which a host that lost its supervisor says that
+/// it has seen the end of its whole tree. It holds for the boot in which it was written.
+pub const CLEARED_FILE_NAME: &str = "cleared";
 /// Name of the file in the task's folder that lists injected messages, one id a line.
 pub const INJECTED_FILE_NAME: &str = "injected";
 /// Ends a line of that list that a crash had cut short: the beginning of a number could name another

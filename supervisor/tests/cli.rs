@@ -150,6 +150,7 @@ fn identity(pid: u32) -> Identity {
         pid,
         start_ticks: 1,
         pidfs_inode: None,
+        session: None,
     }
 }
 
@@ -297,6 +298,7 @@ fn a_finished_batch_is_refused_naming_the_ways_on() {
         exit: Exit::Unseen,
         durable: None,
         injected: Vec::new(),
+        cleared: supervisor_core::containment::Cleared::CLEAN,
     };
     world.batch_after(vec![cancel, gone, Input::Tick]);
     let said = world.run(&["status", "--json"]);

@@ -16,6 +16,8 @@ use protocol::ids::{QuestionId, TaskId};
 use supervisor::control::client;
 use supervisor::control::wire::{CONTROL_VERSION, Reply, Request, Rung, Want};
 use supervisor::driver::{self, DriverError, Mode, Note, Observer, Options, Picture};
+use supervisor::process::identity::Machine;
+use supervisor::process::scan::{self, Found, Trace, Traces};
 use supervisor::store::lock::lock;
 use supervisor::store::{Check, Holder, RealDisk, StateDir, load};
 use supervisor_core::core::{Change, Core};
@@ -310,6 +312,7 @@ fn spec(act: &str) -> TaskSpec {
         not_before: None,
         on_question: OnQuestion::Wait,
         question_timeout: Duration::from_secs(600),
+        containment: supervisor_core::containment::Wish::Auto,
         work: serde_json::json!({"act": {"run": [act]}})
             .to_string()
             .into(),
@@ -443,7 +446,7 @@ fn to_kill_a_batch_ends_its_trees_its_supervisor_and_pauses_its_tasks() {
         "{replies:?}"
     );
     supervisor.end().unwrap();
-    let left = supervisor::process::scan::tagged(|found| found == token).unwrap();
+    let left = alive(token);
     assert!(left.is_empty(), "{left:?}");
     assert_eq!(world.task(0).state, TaskState::Paused);
 }
@@ -487,6 +490,14 @@ fn wait_until(what: &str, is_so: impl Fn() -> bool) {
         assert!(start.elapsed() < SOON, "never: {what}");
         std::thread::yield_now();
     }
+}
+
+/// What lives and carries this token.
+fn alive(token: u128) -> Vec<Found> {
+    let traces = Traces::new(vec![Trace::of_token(token)]);
+    scan::look(&Machine::here().unwrap(), &traces)
+        .unwrap()
+        .found
 }
 
 fn terminate(child: &Child) {
@@ -533,8 +544,8 @@ fn a_killed_supervisor_is_followed_by_one_that_finds_out_and_goes_on() {
     assert_eq!(world.facts().batch.term, 2);
     for run in live.values() {
         wait_until("nothing of the killed run is left", || {
-            let left = supervisor::process::scan::tagged(|found| found == run.token);
-            left.unwrap().is_empty()
+            let left = alive(run.token);
+            left.is_empty()
         });
     }
 }

@@ -8,12 +8,14 @@ use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use rustix::process::Signal;
 use supervisor::process::identity::Machine;
 use supervisor::process::orphans::{self, CLEAN_PASSES, Swept};
+use supervisor::process::pidfd;
 use supervisor::process::recorded::{Field, Proven, Refused};
-use supervisor::process::scan;
-use supervisor::process::spawn::{Launcher, Spawned};
-use supervisor::process::{pidfd, scan::Tagged};
+use supervisor::process::scan::{self, Found, Trace, Traces};
+use supervisor::process::spawn::{Launcher, Order, Spawned};
+use supervisor_core::containment::Wish;
 use supervisor_core::identity::{Exit, Identity};
 use supervisor_core::time::BootId;
 
@@ -30,12 +32,29 @@ fn alone() -> MutexGuard<'static, ()> {
 fn launcher(program: &str) -> Launcher {
     let batch = "some-batch".parse().unwrap();
     let machine = Machine::here().unwrap();
-    Launcher::new(machine, Path::new(program), Path::new("/"), &batch)
+    Launcher::new(machine, Path::new(program), Path::new("/"), &batch).unwrap()
+}
+
+/// The means that are there everywhere.
+fn portable(token: u128) -> Order {
+    Order {
+        token,
+        wish: Wish::Portable,
+        memory: None,
+    }
 }
 
 fn spawn(program: &str, token: u128) -> Spawned {
     let null = File::options().write(true).open("/dev/null").unwrap();
-    launcher(program).spawn(token, null).unwrap()
+    launcher(program).spawn(portable(token), null).unwrap()
+}
+
+/// What lives and carries this token.
+fn tagged(token: u128) -> Vec<Found> {
+    let traces = Traces::new(vec![Trace::of_token(token)]);
+    scan::look(&Machine::here().unwrap(), &traces)
+        .unwrap()
+        .found
 }
 
 fn reap(host: &Spawned) -> Exit {
@@ -105,7 +124,7 @@ fn a_program_that_is_not_there_is_an_error_and_leaves_nothing() {
     let _alone = alone();
     let null = File::options().write(true).open("/dev/null").unwrap();
     let before = orphans::children().unwrap();
-    assert!(launcher("/no/such/host").spawn(1, null).is_err());
+    assert!(launcher("/no/such/host").spawn(portable(1), null).is_err());
     assert_eq!(orphans::children().unwrap(), before);
 }
 
@@ -138,7 +157,7 @@ fn a_recorded_process_is_killed_only_when_everything_agrees() {
     );
     let proven = Proven::find(&machine, &recorded).unwrap();
     assert_eq!(proven.pid(), recorded.pid);
-    proven.kill_proven().unwrap();
+    proven.signal(Signal::KILL).unwrap();
     assert_eq!(reap(&host), Exit::Signal(9));
 }
 
@@ -165,16 +184,16 @@ fn a_token_is_found_in_a_host_and_in_what_it_started() {
     File::from(host.stdout.try_clone().unwrap())
         .read_exact(&mut heard)
         .unwrap();
-    let found = scan::tagged(|found| found == token).unwrap();
-    assert!(found.iter().any(|tagged| tagged.pid == host.identity.pid));
+    let found = tagged(token);
+    assert!(found.iter().any(|found| found.pid == host.identity.pid));
     assert!(found.len() >= 2, "{found:?}");
-    assert!(scan::tagged(|found| found == token + 1).unwrap().is_empty());
-    for Tagged { pidfd, .. } in &found {
+    assert!(tagged(token + 1).is_empty());
+    for Found { pidfd, .. } in &found {
         pidfd::kill(pidfd).unwrap();
     }
     assert_eq!(reap(&host), Exit::Signal(9));
     orphans::adopt().unwrap();
-    orphans::sweep(CLEAN_PASSES, |_| false).unwrap();
+    orphans::sweep(CLEAN_PASSES, |_| false, |_| {}).unwrap();
 }
 
 #[test]
@@ -195,14 +214,14 @@ fn what_a_killed_host_leaves_behind_comes_home_and_is_ended() {
         .unwrap();
     pidfd::kill(&host.pidfd).unwrap();
     assert_eq!(reap(&host), Exit::Signal(9));
-    let swept = orphans::sweep(CLEAN_PASSES, |pid| pid == bystander.identity.pid).unwrap();
+    let swept = orphans::sweep(CLEAN_PASSES, |pid| pid == bystander.identity.pid, |_| {}).unwrap();
     assert!(swept.ended >= 4 && swept.left == 0, "{swept:?}");
-    assert!(scan::tagged(|found| found == token).unwrap().is_empty());
+    assert!(tagged(token).is_empty());
     assert!(
         !pidfd::has_ended(&bystander.pidfd).unwrap(),
         "a bystander was hit"
     );
-    let again = orphans::sweep(CLEAN_PASSES, |pid| pid == bystander.identity.pid).unwrap();
+    let again = orphans::sweep(CLEAN_PASSES, |pid| pid == bystander.identity.pid, |_| {}).unwrap();
     assert_eq!(again, Swept::default());
     pidfd::kill(&bystander.pidfd).unwrap();
     reap(&bystander);

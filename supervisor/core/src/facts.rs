@@ -9,6 +9,7 @@ use protocol::command::{RunKind, SteerMode};
 use protocol::ids::{AttemptNo, BatchId, Generation, MessageId, QuestionId, TaskId};
 use protocol::report::{Capabilities, RunResult, Usage};
 
+use crate::containment::Containment;
 use crate::identity::Identity;
 use crate::machine::{
     AccountState, AttemptState, BatchState, MessageState, QuestionState, RunState, TaskState,
@@ -210,6 +211,8 @@ pub struct Run {
     pub token: u128,
     /// Its host, once spawned.
     pub identity: Option<Identity>,
+    /// What holds its tree together; nothing before it was spawned.
+    pub containment: Containment,
     /// What its adapter can prove, once started.
     pub capabilities: Option<Capabilities>,
     /// Why it was told to end, and when its grace is over.

@@ -19,6 +19,9 @@ pub struct Identity {
     pub start_ticks: u64,
     /// Inode of its pidfd, where the kernel gives one per process.
     pub pidfs_inode: Option<u64>,
+    /// The session it leads, or is in; absent where that is not known. A process may change it, so
+    /// it names where descendants are looked for and proves nothing of the process itself.
+    pub session: Option<u32>,
 }
 
 /// How the kernel says that a host ended.

@@ -7,6 +7,7 @@ use protocol::command::{Pong, SteerMode};
 use protocol::ids::{Generation, MessageId, QuestionId};
 use protocol::report::{Event, RunResult};
 
+use crate::containment::{Cleared, Containment};
 use crate::identity::{Exit, Identity};
 use crate::plan::{Plan, RetryMode, TaskIx};
 use crate::reconcile::RunFacts;
@@ -37,6 +38,8 @@ pub enum Input {
         generation: Generation,
         /// The host.
         identity: Identity,
+        /// What holds its tree together.
+        containment: Containment,
     },
     /// A host could not be started.
     SpawnFailed {
@@ -108,6 +111,8 @@ pub enum Input {
         durable: Option<Box<RunResult>>,
         /// Messages that its file names as injected.
         injected: Vec<MessageId>,
+        /// What is known of its tree now.
+        cleared: Cleared,
     },
     /// Time went by: fire what is due.
     Tick,

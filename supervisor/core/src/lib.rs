@@ -13,6 +13,7 @@
 //! nothing it depends on has one.
 
 mod apply;
+pub mod containment;
 pub mod core;
 mod decide;
 pub mod effect;

@@ -10,6 +10,7 @@ use std::time::Duration;
 use protocol::class::Class;
 use protocol::ids::TaskId;
 
+use crate::containment::Wish;
 use crate::time::Wall;
 
 /// Position of a task in the plan; stable for the life of the batch.
@@ -169,6 +170,8 @@ pub struct TaskSpec {
     pub on_question: OnQuestion,
     /// How long a question waits.
     pub question_timeout: Duration,
+    /// How the trees of its runs are to be held together.
+    pub containment: Wish,
     /// What only the driver needs, as JSON text.
     pub work: Arc<str>,
 }

@@ -21,6 +21,7 @@
 use protocol::ids::MessageId;
 use protocol::report::RunResult;
 
+use crate::containment::Cleared;
 use crate::machine::RunState;
 use crate::record::StopReason;
 
@@ -57,6 +58,8 @@ pub struct RunFacts {
     pub result: ResultFact,
     /// Messages that its file names as injected.
     pub injected: Vec<MessageId>,
+    /// What was found of its tree, and what became of it.
+    pub cleared: Cleared,
 }
 
 /// A row of the table.

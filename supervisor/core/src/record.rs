@@ -9,6 +9,7 @@ use protocol::command::{RunKind, SteerMode};
 use protocol::ids::{AttemptNo, BatchId, Generation, MessageId, QuestionId};
 use protocol::report::{Capabilities, RunResult, Usage};
 
+use crate::containment::{Cleared, Containment};
 use crate::identity::{Exit, Identity};
 use crate::machine::{AccountState, BatchState, MessageState, QuestionState, TaskState};
 use crate::plan::{
@@ -104,6 +105,8 @@ pub enum Record {
         generation: Generation,
         /// The host.
         identity: Identity,
+        /// What holds its tree together.
+        containment: Containment,
     },
     /// The agent's program runs.
     RunStarted {
@@ -138,6 +141,8 @@ pub enum Record {
         exit: Exit,
         /// Messages that the host's file names as injected.
         injected: Vec<MessageId>,
+        /// What is known of its tree now.
+        cleared: Cleared,
     },
     /// After a crash: what was found of a run, and the ruling.
     RunReconciled {
@@ -145,6 +150,8 @@ pub enum Record {
         generation: Generation,
         /// The row of the table.
         letter: Letter,
+        /// What was found of its tree, and what became of it.
+        cleared: Cleared,
     },
     /// The attempt has an outcome.
     AttemptEnded(AttemptEnded),

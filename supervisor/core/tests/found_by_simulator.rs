@@ -46,6 +46,7 @@ fn plan(tasks: &[&[Dependency]], verify: bool) -> Plan {
         not_before: None,
         on_question: OnQuestion::Wait,
         question_timeout: TIMEOUT * 100,
+        containment: supervisor_core::containment::Wish::Auto,
         work: "{}".into(),
     };
     let settings = Settings {
@@ -168,6 +169,7 @@ impl Story {
             pid: 7,
             start_ticks: 1,
             pidfs_inode: None,
+            session: None,
         }
     }
 
@@ -211,6 +213,7 @@ impl Story {
         self.input(Input::HostSpawned {
             generation,
             identity,
+            containment: Default::default(),
         });
         self.input(Input::HostGreeted { generation });
         let capabilities = Capabilities {
@@ -241,6 +244,7 @@ impl Story {
             exit,
             durable,
             injected: Vec::new(),
+            cleared: supervisor_core::containment::Cleared::CLEAN,
         });
     }
 
@@ -448,6 +452,7 @@ fn the_wall_limit_of_an_attempt_that_waits_survives_a_reboot() {
             process,
             result,
             injected: Vec::new(),
+            cleared: supervisor_core::containment::Cleared::CLEAN,
         },
     )]);
     let task = &story.core.facts().unwrap().tasks[0];
@@ -476,6 +481,7 @@ fn a_batch_that_the_operator_paused_stays_paused_over_a_crash() {
         process,
         result,
         injected: Vec::new(),
+        cleared: supervisor_core::containment::Cleared::CLEAN,
     };
     story.take_over(vec![(generation, facts)]);
     story.input(Input::Tick);
@@ -500,6 +506,7 @@ fn a_batch_that_stops_on_failure_stays_stopped_over_a_crash() {
         process,
         result,
         injected: Vec::new(),
+        cleared: supervisor_core::containment::Cleared::CLEAN,
     };
     story.take_over(vec![(generation, facts)]);
     story.input(Input::Tick);

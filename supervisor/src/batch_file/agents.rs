@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use protocol::command::PromptBy;
 use protocol::script::Script;
+use supervisor_core::containment::Wish;
 use supervisor_core::plan::{AccountIx, AccountSpec, AgentIx, AgentKind, AgentSpec, AutoResume};
 
 use super::decode::{At, was_meant};
@@ -40,6 +41,7 @@ pub(super) struct Agent {
     used: Option<AgentIx>,
     account: String,
     concurrency: Option<u32>,
+    containment: Option<Wish>,
     work: AgentWork,
 }
 
@@ -114,6 +116,11 @@ impl Agents {
         self.known.get(name).map_or(&[], |agent| &agent.texts)
     }
 
+    /// How an agent wants the trees of its runs to be held together.
+    pub(super) fn containment_of(&self, name: &str) -> Option<Wish> {
+        self.known.get(name)?.containment
+    }
+
     /// The number of an agent that exists.
     pub(super) fn number(&mut self, name: &str) -> AgentIx {
         let Some(agent) = self.known.get_mut(name) else {
@@ -179,6 +186,7 @@ fn built_in(kind: AgentKind, drive: Drive) -> Agent {
         used: None,
         account: account.to_owned(),
         concurrency: None,
+        containment: None,
         work: AgentWork {
             drive,
             env: BTreeMap::new(),
@@ -244,6 +252,7 @@ fn read_agent(
     let mut built = built_in(kind, drive);
     built.prompt_is_script = needs_prompt && kind == AgentKind::Scripted;
     built.needs_prompt = needs_prompt;
+    built.containment = agent.containment.as_ref().map(|word| word.value.mean());
     built.concurrency = agent
         .concurrency
         .as_ref()

@@ -179,6 +179,7 @@ impl Common {
                 .question_timeout
                 .or_else(|| below.question_timeout.clone()),
             wrong: self.wrong,
+            containment: self.containment.or_else(|| below.containment.clone()),
             question_default: self
                 .question_default
                 .or_else(|| below.question_default.clone()),

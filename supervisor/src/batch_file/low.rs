@@ -17,8 +17,8 @@ use super::scalars::{
 use super::script::ScriptSource;
 use super::tree::{Node, View, shown};
 use super::words::{
-    AutoResumeWord, ConditionWord, EnforceWord, FailureWord, Isolation, KindWord, ModeWord,
-    PromptWord, QuestionWord,
+    AutoResumeWord, ConditionWord, ContainmentWord, EnforceWord, FailureWord, Isolation, KindWord,
+    ModeWord, PromptWord, QuestionWord,
 };
 
 /// Most live attempts of a batch that may be asked for.
@@ -116,6 +116,9 @@ keys! {
         question_timeout: Length,
         /// The answer when nobody gives one in time.
         question_default: Text,
+        /// How the process trees of its runs are held together. Default: what its agent says, else
+        /// `auto`.
+        containment: ContainmentWord,
     }
     later { "repo", "touches_enforce", "outputs", "review" }
 }
@@ -188,6 +191,8 @@ keys! {
         result_file: Text,
         /// What a scripted agent does: a list of steps, or the name of a file with them.
         script: ScriptSource,
+        /// How the process trees of its runs are held together, where the task does not say.
+        containment: ContainmentWord,
     }
     later { "model", "models", "mode", "permissions", "home", "mcp", "system_prompt" }
 }

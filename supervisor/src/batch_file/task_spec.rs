@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use protocol::class::Class;
 use serde_json::Value as Json;
+use supervisor_core::containment::Wish;
 use supervisor_core::plan::{AgentKind, Limits, OnQuestion, RetryMode, RetryPolicy, TaskSpec};
 
 use super::agents::{RUN_AGENT, environment};
@@ -62,6 +63,10 @@ impl TaskReader<'_> {
         };
         let length =
             |key: &Option<At<Length>>, default| key.as_ref().map_or(default, |key| key.value.0);
+        let containment = match &common.containment {
+            Some(word) => Some(word.value.mean()),
+            None => self.agents.containment_of(&agent),
+        };
         let spec = TaskSpec {
             agent: self.agents.number(&agent),
             attempts: common
@@ -78,6 +83,7 @@ impl TaskReader<'_> {
             not_before: common.not_before.as_ref().map(|key| key.value.0),
             on_question: self.on_question(common, place),
             question_timeout: length(&common.question_timeout, QUESTION_TIMEOUT),
+            containment: containment.unwrap_or(Wish::Auto),
             work: names::json_text(&work),
         };
         (Arc::new(spec), agent)

@@ -1,5 +1,6 @@
 //! The closed sets of words in a batch file, and what they mean in a plan.
 
+use supervisor_core::containment::Wish;
 use supervisor_core::plan::{AgentKind, Condition, OnFailure, RetryMode};
 
 use super::decode::words;
@@ -11,6 +12,33 @@ words! {
         None = "none",
     }
     later { "worktree" }
+}
+
+words! {
+    /// How the process trees of runs are held together.
+    ContainmentWord as "a kind of containment" {
+        /// A cgroup where one can be made, and the portable means.
+        Auto = "auto",
+        /// A cgroup, or the task does not begin.
+        Cgroup = "cgroup",
+        /// A pid namespace of each run's own, or the task does not begin.
+        Pidns = "pidns",
+        /// The portable means alone.
+        Portable = "portable",
+    }
+    later { }
+}
+
+impl ContainmentWord {
+    /// What it means in a plan.
+    pub(super) fn mean(self) -> Wish {
+        match self {
+            Self::Auto => Wish::Auto,
+            Self::Cgroup => Wish::Cgroup,
+            Self::Pidns => Wish::Pidns,
+            Self::Portable => Wish::Portable,
+        }
+    }
 }
 
 words! {

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use rustix::process::Signal;
+use supervisor_core::containment::Cleared;
 use supervisor_core::facts::{Facts, Run};
 use supervisor_core::identity::Identity;
 use supervisor_core::plan::TaskIx;
@@ -15,16 +17,15 @@ use crate::control::wire::Want;
 use crate::driver::error::chain;
 use crate::process::identity::Machine;
 use crate::process::pidfd;
-use crate::process::recorded::{Field, Proven, Refused};
-use crate::process::scan::{self, Tagged};
+use crate::process::recorded::{self, Field, Proven, Refused};
+use crate::process::scan::Trace;
+use crate::process::tree::{self, RecordedRun};
 use crate::store::LockState;
 
 /// Grace where none is given.
 const GRACE: &str = "10s";
 /// Longest wait for a killed process to be gone; only one stuck in the kernel takes longer.
 const DYING_MAX: Duration = Duration::from_secs(10);
-/// Looks at what carries a run's token until what is left is called unkillable.
-const PASSES_MAX: u32 = 32;
 
 const EXAMPLES: &str = "Examples:
   supervisor kill lexer                 ends its attempt; the task is held until `resume`
@@ -285,8 +286,7 @@ impl Killer {
         for host in hosts {
             lives |= self.force(host, io)?;
         }
-        let tokens: Vec<u128> = runs(facts, task).map(|run| run.token).collect();
-        lives |= !sweep(&tokens, io)?;
+        lives |= !self.end_trees(facts, task, io)?;
         let what = task.and_then(|ix| facts.tasks.get(ix.0 as usize));
         let name = what.map_or_else(
             || batch.id.to_string(),
@@ -300,10 +300,41 @@ impl Killer {
         Ok(Code::Ok)
     }
 
+    /// Ends what is left of the trees of these runs; `false` when something is.
+    fn end_trees(
+        &self,
+        facts: &Facts,
+        task: Option<TaskIx>,
+        io: &mut Io<'_>,
+    ) -> Result<bool, CliError> {
+        let runs: Vec<RecordedRun> = runs(facts, task)
+            .map(|run| RecordedRun {
+                trace: Trace {
+                    token: run.token,
+                    host: run.identity.clone(),
+                    host_lived_until: 0,
+                },
+                containment: run.containment.clone(),
+                open: None,
+            })
+            .collect();
+        let cleared = tree::end_recorded(&self.machine, &runs).map_err(|error| {
+            let message = format!("the processes of this machine can not be listed: {error}");
+            CliError::new(Code::Environment, message)
+        })?;
+        for cleared in cleared
+            .iter()
+            .filter(|it| it.killed() > 0 || !it.is_clean())
+        {
+            io.line(format_args!("{cleared}"))?;
+        }
+        Ok(cleared.iter().all(Cleared::is_clean))
+    }
+
     /// Kills one recorded process; whether it may still live.
     fn force(&self, process: &Recorded<'_>, io: &mut Io<'_>) -> Result<bool, CliError> {
         let name = &process.name;
-        let proven = match Proven::find(&self.machine, process.identity) {
+        let proven = match recorded::signal(&self.machine, process.identity, Signal::KILL) {
             Ok(proven) => proven,
             Err(Refused::Gone { .. }) => return Ok(false),
             Err(refused) => {
@@ -320,13 +351,13 @@ impl Killer {
             }
         };
         let pid = proven.pid();
-        let killed = proven.kill_proven().map_err(|refused| chain(&refused));
         let gone = pidfd::wait_ended(&proven, DYING_MAX).unwrap_or(false);
-        match (killed, gone) {
-            (Ok(()), true) => io.line(format_args!("{name} (pid {pid}): killed"))?,
-            (Ok(()), false) => io.line(format_args!("{name} (pid {pid}): killed, still dying"))?,
-            (Err(why), _) => io.line(format_args!("{name} (pid {pid}): {why}"))?,
-        }
+        let end = if gone {
+            "killed"
+        } else {
+            "killed, still dying"
+        };
+        io.line(format_args!("{name} (pid {pid}): {end}"))?;
         Ok(!gone)
     }
 }
@@ -346,31 +377,4 @@ fn hosts(facts: &Facts, task: Option<TaskIx>) -> Vec<Recorded<'_>> {
         }
     }
     found
-}
-
-/// Kills whatever carries one of the tokens, until two looks find nothing: a tree may fork
-/// meanwhile. `false` when something is left.
-fn sweep(tokens: &[u128], io: &mut Io<'_>) -> Result<bool, CliError> {
-    if tokens.is_empty() {
-        return Ok(true);
-    }
-    for _ in 0..PASSES_MAX {
-        let found = scan::tagged(|token| tokens.contains(&token)).map_err(|error| {
-            let message = format!("the processes of this machine can not be listed: {error}");
-            CliError::new(Code::Environment, message)
-        })?;
-        if found.is_empty() {
-            return Ok(true);
-        }
-        for Tagged { pid, pidfd, .. } in found {
-            let done = match pidfd::kill(&pidfd) {
-                Ok(()) => "killed (it carried the token of the run)".to_owned(),
-                Err(error) => format!("can not be killed: {error}"),
-            };
-            io.line(format_args!("process {pid}: {done}"))?;
-            // A pass that finds it again says so; this only gives it time to go.
-            let _gone = pidfd::wait_ended(&pidfd, DYING_MAX);
-        }
-    }
-    Ok(false)
 }

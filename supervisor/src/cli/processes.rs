@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use protocol::ids::Generation;
+use supervisor_core::containment::Layer;
 use supervisor_core::facts::{Facts, Run};
 use supervisor_core::identity::Identity;
 use supervisor_core::plan::TaskIx;
@@ -12,7 +13,7 @@ use crate::cli::error::{CliError, Code};
 use crate::cli::open::{Found, Opened};
 use crate::process::identity::{Machine, start_ticks};
 use crate::process::recorded::{Field, Proven, Refused};
-use crate::process::scan;
+use crate::process::scan::{Trace, Traces};
 use crate::store::LockState;
 use crate::view::processes::{ProcessRow, ProcessState, Role};
 
@@ -201,11 +202,15 @@ impl Census {
         seen: &mut BTreeSet<u32>,
         rows: &mut Vec<ProcessRow>,
     ) {
+        let traces = Traces::new(vec![Trace::of_token(token)]);
         for pid in self.system.processes().keys().map(|pid| pid.as_u32()) {
-            if !seen.contains(&pid) && scan::token_of(pid) == Some(token) {
+            if seen.contains(&pid) {
+                continue;
+            }
+            if let Some((_, layer)) = traces.tagged(pid) {
                 seen.insert(pid);
-                let why = "its environment carries the token of the run";
-                rows.push(self.row(owner, Role::Tool, pid, state, why));
+                let why = format!("it carries the token of the run ({layer})");
+                rows.push(self.row(owner, Role::Tool, pid, state, &why));
             }
         }
     }
@@ -270,6 +275,15 @@ fn measure(row: &mut ProcessRow, process: &Process) {
     };
 }
 
+/// The layers that hold a run together; what is no run is held by its recorded identity.
+fn containment_text(owner: Owner<'_>) -> String {
+    let layers = owner.run.map(|(_, run)| run.containment.layers);
+    layers.map_or_else(
+        || Layer::Registry.word().to_owned(),
+        |layers| layers.to_string(),
+    )
+}
+
 fn blank(owner: Owner<'_>, role: Role, pid: u32, state: ProcessState, why: &str) -> ProcessRow {
     ProcessRow {
         id: String::new(),
@@ -285,7 +299,7 @@ fn blank(owner: Owner<'_>, role: Role, pid: u32, state: ProcessState, why: &str)
         owner_pid: None,
         state,
         why: why.to_owned(),
-        containment: "subreaper",
+        containment: containment_text(owner),
         age_s: None,
         rss_bytes: None,
         cpu_s: None,
@@ -357,6 +371,7 @@ mod tests {
             pid,
             start_ticks: start_ticks(pid).unwrap(),
             pidfs_inode: None,
+            session: None,
         };
         let lives = ProcessState::Orphan;
         assert_eq!(judge(&machine, &ours, lives).0, lives);

@@ -60,6 +60,7 @@ pub(crate) fn core(kind: AgentKind, drive: &Value, task: &Value) -> Core {
             pid: 1,
             start_ticks: 1,
             pidfs_inode: None,
+            session: None,
         },
         build: "test".into(),
         runs: Vec::new(),
@@ -128,6 +129,7 @@ fn spec(task: &Value) -> TaskSpec {
         not_before: None,
         on_question: OnQuestion::Wait,
         question_timeout: Duration::from_secs(600),
+        containment: supervisor_core::containment::Wish::Auto,
         work: task.to_string().into(),
     }
 }

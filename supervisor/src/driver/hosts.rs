@@ -1,16 +1,22 @@
 //! The table of live hosts: each is started, spoken to, killed and collected here.
+//!
+//! A host that was asked to end and does not is ended in steps: its family is asked as well (and
+//! woken up, where it was stopped), a short while later the host is killed, and once its end is seen
+//! what is left of its tree ([`tree`]).
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use protocol::command::Command;
 use protocol::ids::Generation;
 use protocol::rpc;
 use protocol::version::Hello;
+use supervisor_core::containment::{Cleared, Containment};
 use supervisor_core::identity::{Exit, Identity};
 use tokio::io::unix::AsyncFd;
 use tokio::net::unix::pipe;
@@ -18,11 +24,16 @@ use tokio::net::unix::pipe;
 use crate::driver::host_io::{self, HELLO_ID, Outlet, Sent, Words};
 use crate::process::orphans::{self, CLEAN_PASSES, Swept};
 use crate::process::pidfd;
-use crate::process::spawn::{Launcher, Spawned};
+use crate::process::spawn::{Launcher, Order, SpawnError, Spawned};
+use crate::process::tree::{self, EndedHost};
 
 /// Longest file of what hosts print to stderr; then it becomes `<name>.1` and a new one begins.
 /// Hosts print there only what they can not report, so this is many days of trouble.
 const LOG_MAX: u64 = 16 << 20;
+
+/// From asking the family of a host that did not end in its grace to killing the host: time for a
+/// program that was stopped, or whose host hangs, to write down what it has.
+const FAMILY_GRACE: Duration = Duration::from_millis(250);
 
 /// The live hosts of this supervisor.
 #[derive(Debug)]
@@ -36,7 +47,11 @@ pub struct Hosts {
 
 #[derive(Debug)]
 struct Host {
-    pid: u32,
+    identity: Identity,
+    containment: Containment,
+    token: u128,
+    /// It was asked to end, with a grace.
+    asked: bool,
     process: Arc<AsyncFd<OwnedFd>>,
     outlet: Outlet,
     last_id: u64,
@@ -58,30 +73,42 @@ impl Hosts {
     ///
     /// # Errors
     /// When it can not be started, identified or watched; no process of it is left then.
-    pub fn spawn(&mut self, generation: Generation, token: u128) -> io::Result<Identity> {
-        let hello = rpc::request(HELLO_ID, "hello", Hello::ours())?;
-        let stderr = self.log.open()?;
-        let spawned = self.launcher.spawn(token, stderr)?;
-        let identity = spawned.identity.clone();
-        if let Err(error) = self.register(generation, spawned) {
+    pub fn spawn(
+        &mut self,
+        generation: Generation,
+        order: Order,
+    ) -> Result<(Identity, Containment), SpawnError> {
+        let hello = rpc::request(HELLO_ID, "hello", Hello::ours());
+        let hello = hello.map_err(|error| SpawnError::Start(error.into()))?;
+        let stderr = self.log.open().map_err(SpawnError::Start)?;
+        let spawned = self.launcher.spawn(order, stderr)?;
+        let known = (spawned.identity.clone(), spawned.containment.clone());
+        if let Err(error) = self.register(generation, order.token, spawned) {
             self.sweep(CLEAN_PASSES); // a child of ours that is no host
-            return Err(error);
+            return Err(SpawnError::Start(error));
         }
         // A host that has ended already is seen by its process, not by this pipe.
         self.line(generation, &hello);
-        Ok(identity)
+        Ok(known)
     }
 
-    fn register(&mut self, generation: Generation, spawned: Spawned) -> io::Result<()> {
-        let pid = spawned.identity.pid;
+    fn register(
+        &mut self,
+        generation: Generation,
+        token: u128,
+        spawned: Spawned,
+    ) -> io::Result<()> {
         let process = Arc::new(pidfd::watch(spawned.pidfd)?);
         let outlet = Outlet::new(spawned.stdin)?;
         let stdout = pipe::Receiver::from_owned_fd(spawned.stdout)?;
         let listening = host_io::listen(generation, stdout, process.clone(), self.words.clone());
         drop(tokio::spawn(listening)); // it ends with its host
-        self.pids.insert(pid);
+        self.pids.insert(spawned.identity.pid);
         let host = Host {
-            pid,
+            identity: spawned.identity,
+            containment: spawned.containment,
+            token,
+            asked: false,
             process,
             outlet,
             last_id: HELLO_ID,
@@ -120,43 +147,66 @@ impl Hosts {
         }
     }
 
-    /// Kills the host; its tree comes to us and is swept when its end is seen.
-    pub fn kill(&self, generation: Generation) {
-        let Some(host) = self.live.get(&generation) else {
-            return;
-        };
-        if let Err(error) = pidfd::kill(host.process.get_ref()) {
-            tracing::error!(run = generation.0, pid = host.pid, %error, "the host can not be killed");
+    /// Notes that the host was asked to end, with a grace.
+    pub fn asked_to_end(&mut self, generation: Generation) {
+        if let Some(host) = self.live.get_mut(&generation) {
+            host.asked = true;
         }
     }
 
-    /// Collects the exits of hosts that have ended, and then what they left behind.
-    pub fn collect(&mut self, ended: &[Generation]) -> Vec<(Generation, Exit)> {
-        let mut exits = Vec::with_capacity(ended.len());
+    /// Kills the host, at once or, when it did not end in the grace it was given, after its family was
+    /// asked. What is left of its tree is ended when its own end is seen.
+    pub fn kill(&mut self, generation: Generation) {
+        let Some(host) = self.live.get_mut(&generation) else {
+            return;
+        };
+        let pid = host.identity.pid;
+        if std::mem::take(&mut host.asked) {
+            orphans::ask_to_end(pid);
+            let process = host.process.clone();
+            drop(tokio::spawn(async move {
+                tokio::time::sleep(FAMILY_GRACE).await;
+                kill(generation, pid, &process);
+            }));
+            return;
+        }
+        kill(generation, pid, &host.process);
+    }
+
+    /// Collects hosts that have ended, and ends what is left of their trees.
+    pub fn collect(&mut self, ended: &[Generation]) -> Vec<(Generation, Exit, Cleared)> {
+        let mut runs = Vec::with_capacity(ended.len());
+        let mut hosts = Vec::with_capacity(ended.len());
         for &generation in ended {
             let Some(host) = self.live.remove(&generation) else {
                 continue;
             };
-            let exit = match pidfd::reap(host.process.as_fd()) {
-                Ok(Some(exit)) => exit,
-                // Not to be: its pidfd said that it has ended, and nobody else collects.
-                Ok(None) => Exit::Unseen,
-                Err(error) => {
-                    tracing::error!(run = generation.0, %error, "the host's exit was lost");
-                    Exit::Unseen
-                }
-            };
-            self.pids.remove(&host.pid);
-            exits.push((generation, exit));
+            self.pids.remove(&host.identity.pid);
+            runs.push(generation);
+            hosts.push(EndedHost {
+                identity: host.identity,
+                containment: host.containment,
+                token: host.token,
+                process: Pin(host.process),
+            });
         }
-        let by_themselves = exits.iter().all(|(_, exit)| *exit == Exit::Code(0));
-        self.sweep(if by_themselves { 1 } else { CLEAN_PASSES });
-        exits
+        let is_host = |pid| self.pids.contains(&pid);
+        let ends = tree::end_trees(self.launcher.machine(), &hosts, is_host);
+        let runs = runs.into_iter().zip(ends);
+        runs.map(|(generation, (exit, cleared))| (generation, exit, cleared))
+            .collect()
+    }
+
+    /// Removes the batch's folder of cgroups, once no host lives.
+    pub fn remove_cgroup(&self) {
+        if let (true, Ok(parent)) = (self.live.is_empty(), self.launcher.cgroup()) {
+            parent.remove();
+        }
     }
 
     /// Ends every child that is no host; so many looks in a row must find none.
     pub fn sweep(&self, clean_passes: u32) -> Swept {
-        match orphans::sweep(clean_passes, |pid| self.pids.contains(&pid)) {
+        match orphans::sweep(clean_passes, |pid| self.pids.contains(&pid), |_pid| {}) {
             Ok(swept) => {
                 if swept != Swept::default() {
                     tracing::warn!(
@@ -187,6 +237,21 @@ impl Hosts {
     /// Whether no host lives.
     pub fn is_empty(&self) -> bool {
         self.live.is_empty()
+    }
+}
+
+/// The pin of a host, shared with who listens to it.
+struct Pin(Arc<AsyncFd<OwnedFd>>);
+
+impl AsFd for Pin {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+fn kill(generation: Generation, pid: u32, process: &AsyncFd<OwnedFd>) {
+    if let Err(error) = pidfd::kill(process.get_ref()) {
+        tracing::error!(run = generation.0, pid, %error, "the host can not be killed");
     }
 }
 

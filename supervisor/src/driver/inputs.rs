@@ -5,6 +5,7 @@ use std::time::Duration;
 use protocol::ids::{AttemptNo, Generation, TaskId};
 use protocol::report::Ask;
 use protocol::rpc::{self, ERROR_BAD_PARAMS, RpcError};
+use supervisor_core::containment::Cleared;
 use supervisor_core::effect::Answer;
 use supervisor_core::identity::Exit;
 use supervisor_core::input::{Input, OperatorCommand, StopStage, WireFault};
@@ -78,13 +79,13 @@ impl Driver<'_> {
             return;
         }
         let gone = std::mem::take(&mut self.gone);
-        for (generation, exit) in self.hosts.collect(&gone) {
-            let input = self.host_exited(generation, exit);
+        for (generation, exit, cleared) in self.hosts.collect(&gone) {
+            let input = self.host_exited(generation, exit, cleared);
             self.inputs.push_back(input);
         }
     }
 
-    fn host_exited(&self, generation: Generation, exit: Exit) -> Input {
+    fn host_exited(&self, generation: Generation, exit: Exit, cleared: Cleared) -> Input {
         let mut durable = None;
         let mut injected = Vec::new();
         if let Some((task, attempt)) = self.of_run(generation) {
@@ -108,6 +109,7 @@ impl Driver<'_> {
             exit,
             durable,
             injected,
+            cleared,
         }
     }
 

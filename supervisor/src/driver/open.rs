@@ -214,7 +214,8 @@ async fn begin(
     };
     let (words, heard) = mpsc::channel(WORDS_MAX);
     let (asking, asked) = mpsc::channel(server::REQUESTS_MAX);
-    let launcher = Launcher::new(machine, &host, dir.path(), &batch);
+    let launcher = Launcher::new(machine, &host, dir.path(), &batch)
+        .map_err(DriverError::system("name the host's program"))?;
     let commit =
         Committer::start(opened.log).map_err(DriverError::system("start the journal's thread"))?;
     let listening = server::bind(&socket, &lock).map_err(DriverError::system(
@@ -331,6 +332,7 @@ impl Driver<'_> {
         self.desk.close();
         if well {
             self.hosts.sweep(orphans::CLEAN_PASSES);
+            self.hosts.remove_cgroup();
             self.save_checkpoint();
             self.close_registry();
         }

@@ -16,6 +16,7 @@ use crate::driver::error::chain;
 use crate::driver::host_io::Sent;
 use crate::driver::operator::Waiter;
 use crate::driver::run::Driver;
+use crate::process::spawn::Order;
 
 impl Driver<'_> {
     /// Performs one effect; what it leads to joins the inputs.
@@ -65,14 +66,13 @@ impl Driver<'_> {
         if self.hosts.is_live(generation) {
             return;
         }
-        let run = self.facts().and_then(|facts| facts.runs.get(&generation));
-        let Some((state, token)) = run.map(|run| (run.state, run.token)) else {
+        let Some((state, order)) = self.order(generation) else {
             return;
         };
         let spawned = match state {
             RunState::Intended => self
                 .hosts
-                .spawn(generation, token)
+                .spawn(generation, order)
                 .map_err(|error| chain(&error)),
             RunState::Spawned
             | RunState::Started
@@ -80,20 +80,34 @@ impl Driver<'_> {
             | RunState::Stopping
             | RunState::Ended => Err("it was stopped before it was started".to_owned()),
         };
-        if let (Ok(identity), Some((task, attempt))) = (&spawned, self.of_run(generation)) {
+        if let (Ok((identity, _)), Some((task, attempt))) = (&spawned, self.of_run(generation)) {
             let (attempt, run, pid) = (attempt.0, generation.0, identity.pid);
             tracing::debug!(%task, attempt, run, pid, "host started");
         }
         self.inputs.push_back(match spawned {
-            Ok(identity) => Input::HostSpawned {
+            Ok((identity, containment)) => Input::HostSpawned {
                 generation,
                 identity,
+                containment,
             },
             Err(error) => Input::SpawnFailed {
                 generation,
                 error: error.into(),
             },
         });
+    }
+
+    fn order(&self, generation: Generation) -> Option<(RunState, Order)> {
+        let facts = self.facts()?;
+        let run = facts.runs.get(&generation)?;
+        let task = facts.tasks.get(usize::try_from(run.task.0).ok()?)?;
+        let spec = facts.specs.get(usize::try_from(task.spec.0).ok()?)?;
+        let order = Order {
+            token: run.token,
+            wish: spec.containment,
+            memory: None,
+        };
+        Some((run.state, order))
     }
 
     fn start_run(&mut self, generation: Generation, messages: &[MessageId]) {
@@ -117,6 +131,9 @@ impl Driver<'_> {
 
     fn stop_host(&mut self, generation: Generation, grace: Duration) {
         let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
+        if !grace.is_zero() {
+            self.hosts.asked_to_end(generation);
+        }
         self.command(generation, &Command::Stop(Stop { grace_ms }));
     }
 

@@ -1,16 +1,18 @@
 //! After a crash: what became of the hosts of earlier supervisors, and of their runs.
 //!
 //! The stdin of those hosts has ended with their supervisor, so they are ending by themselves and
-//! are waited for first. What is then left of a run, and is proven to be of it (by its recorded
-//! identity, or by the spawn token in its environment), is killed. What can not be judged from
-//! here is told as such; the core rules.
+//! are waited for first. What is then left of the runs, and is proven to be of them (by cgroup, by
+//! tags, by session or by recorded identity), is killed in one search for all of them. What can
+//! not be judged from here is told as such, and so is what can not be excluded; the core rules.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use protocol::ids::{Generation, MessageId};
-use supervisor_core::facts::{Facts, Run};
+use supervisor_core::containment::{Cleared, Layer};
+use supervisor_core::facts::{Facts, Run, Task};
 use supervisor_core::identity::Identity;
 use supervisor_core::reconcile::{ProcessFact, ResultFact, RunFacts, rule};
 use supervisor_core::time::Boot;
@@ -19,9 +21,10 @@ use crate::driver::clock::Clock;
 use crate::driver::observer::{Found, Note, Observer};
 use crate::driver::run_files;
 use crate::process::identity::Machine;
-use crate::process::pidfd;
 use crate::process::recorded::{Field, Proven, Refused, difference};
-use crate::process::scan::{self, Tagged};
+use crate::process::scan::Trace;
+use crate::process::tree::RecordedRun;
+use crate::process::{pidfd, tree};
 use crate::store::StateDir;
 
 /// How long what is left of earlier supervisors is waited for.
@@ -29,24 +32,14 @@ use crate::store::StateDir;
 pub struct Patience {
     /// For hosts that end by themselves.
     pub ending: Duration,
-    /// For what was killed.
-    pub killing: Duration,
 }
 
 impl Patience {
-    /// A host kills its tree at once when its stdin ends; this is many times what a large tree on a
-    /// busy machine takes. Then longer than the kernel takes to end anything that it can end.
+    /// A host's grace, and some time to kill its tree.
     pub const USUAL: Patience = Patience {
         ending: Duration::from_secs(15),
-        killing: Duration::from_secs(5),
     };
 }
-
-/// Looks in a row that must find nothing once something was found: a process that is just becoming
-/// another program has no environment for an instant, and is not seen in it.
-const CLEAN_LOOKS: u32 = 2;
-/// Longest wait before the processes are looked at anew: a tree may have forked meanwhile.
-const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
 /// What recovery needs to know.
 #[derive(Debug, Clone, Copy)]
@@ -74,23 +67,42 @@ pub fn reconcile(
     scene: Scene<'_>,
     observer: &mut dyn Observer,
 ) -> io::Result<Vec<(Generation, RunFacts)>> {
-    let mut places: HashMap<Generation, Place> = HashMap::new();
+    let here: Vec<(Generation, &Run)> = scene
+        .facts
+        .runs
+        .iter()
+        .filter(|(_, run)| place(scene, run) == Place::Here)
+        .map(|(&generation, run)| (generation, run))
+        .collect();
+    let mut cleared = clear(scene, &here, observer)?;
+    let mut runs = Vec::with_capacity(scene.facts.runs.len());
     for (&generation, run) in &scene.facts.runs {
-        places.insert(generation, place(scene, run));
-    }
-    let living = wait_and_kill(scene, &places, observer)?;
-    let mut runs = Vec::with_capacity(places.len());
-    for (&generation, run) in &scene.facts.runs {
-        let process = match places.get(&generation) {
-            Some(Place::Foreign) => ProcessFact::Foreign,
-            _here_or_over if living.contains(&generation) => ProcessFact::Living,
-            _here_or_over if scene.killed.contains(&generation) => ProcessFact::Killed,
-            _here_or_over => ProcessFact::Gone,
+        let (process, cleared) = match (place(scene, run), cleared.remove(&generation)) {
+            (Place::Foreign, _) => (ProcessFact::Foreign, foreign()),
+            (Place::Over, _) | (Place::Here, None) => (ProcessFact::Gone, Cleared::CLEAN),
+            (Place::Here, Some(cleared @ Cleared::Residual { .. })) => {
+                (ProcessFact::Living, cleared)
+            }
+            (Place::Here, Some(cleared)) => (ProcessFact::Gone, cleared),
         };
-        runs.push((generation, facts_of(scene, generation, run, process)));
+        let process = match process {
+            ProcessFact::Gone if scene.killed.contains(&generation) => ProcessFact::Killed,
+            gone_or_not => gone_or_not,
+        };
+        runs.push((
+            generation,
+            facts_of(scene, generation, run, process, cleared),
+        ));
     }
     tell_plan(scene.facts, &runs, observer);
     Ok(runs)
+}
+
+fn foreign() -> Cleared {
+    Cleared::NotExcluded {
+        killed: 0,
+        why: "it was started on another machine or in another pid namespace".into(),
+    }
 }
 
 /// Where a run's processes can be.
@@ -127,87 +139,92 @@ fn place(scene: Scene<'_>, run: &Run) -> Place {
     }
 }
 
-/// Waits for every process of the runs that are here, then kills what is left. Returns the runs of
-/// which something still lives.
-fn wait_and_kill(
+/// Ends everything that is left of these runs, all in one search; what is then known of each.
+fn clear(
     scene: Scene<'_>,
-    places: &HashMap<Generation, Place>,
+    here: &[(Generation, &Run)],
     observer: &mut dyn Observer,
-) -> io::Result<HashSet<Generation>> {
-    let here: Vec<(Generation, &Run)> = scene
-        .facts
-        .runs
+) -> io::Result<HashMap<Generation, Cleared>> {
+    if here.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let hosts = wait_for_hosts(scene, here, observer)?;
+    let runs: Vec<RecordedRun> = here
         .iter()
-        .filter(|(generation, _)| places.get(generation) == Some(&Place::Here))
-        .map(|(&generation, run)| (generation, run))
-        .collect();
-    let mut found = find(scene, &here)?;
-    if found.is_empty() {
-        return Ok(HashSet::new());
-    }
-    let hosts: HashSet<Generation> = found.iter().map(|one| one.generation).collect();
-    observer.noted(Note::WaitingForHosts(hosts.len()));
-    let start = scene.clock.now().boot;
-    let asked_until = start + scene.patience.ending;
-    let killed_until = asked_until + scene.patience.killing;
-    let mut clean = 0;
-    while clean < CLEAN_LOOKS && scene.clock.now().boot < killed_until {
-        if scene.clock.now().boot >= asked_until {
-            kill_all(&found);
-        }
-        let until = scene.clock.now().boot + LOOK_AGAIN.min(scene.patience.ending);
-        wait_all(scene.clock, &found, until)?;
-        found = find(scene, &here)?;
-        clean = if found.is_empty() { clean + 1 } else { 0 };
-    }
-    Ok(found.iter().map(|one| one.generation).collect())
-}
-
-/// A living process that is proven to be of a run.
-#[derive(Debug)]
-struct OfRun {
-    generation: Generation,
-    pid: u32,
-    pidfd: std::os::fd::OwnedFd,
-}
-
-/// One look at all processes, for the tokens of these runs; and one at each recorded host, which
-/// may have cleared its environment.
-fn find(scene: Scene<'_>, runs: &[(Generation, &Run)]) -> io::Result<Vec<OfRun>> {
-    if runs.is_empty() {
-        return Ok(Vec::new());
-    }
-    let by_token: HashMap<u128, Generation> = runs
-        .iter()
-        .map(|(generation, run)| (run.token, *generation))
-        .collect();
-    let tagged = scan::tagged(|token| by_token.contains_key(&token))?;
-    let mut found: Vec<OfRun> = tagged
-        .into_iter()
-        .filter_map(|Tagged { pid, pidfd, token }| {
-            let generation = *by_token.get(&token)?;
-            // An exit that nobody has collected yet is no life.
-            let lives = !pidfd::has_ended(&pidfd).ok()?;
-            lives.then_some(OfRun {
-                generation,
-                pid,
-                pidfd,
-            })
+        .map(|(generation, run)| RecordedRun {
+            trace: Trace {
+                token: run.token,
+                host: run.identity.clone(),
+                host_lived_until: match hosts.contains(generation) {
+                    true => u64::MAX,
+                    false => ticks(scene.facts.batch.now.boot),
+                },
+            },
+            containment: run.containment.clone(),
+            open: open_question(scene, *generation, run),
         })
         .collect();
-    for (generation, run) in runs {
-        if let Some(identity) = &run.identity
-            && !found.iter().any(|known| known.pid == identity.pid)
-            && let Some(proven) = recorded_host(scene.machine, identity)
-        {
-            found.push(OfRun {
-                generation: *generation,
-                pid: identity.pid,
-                pidfd: proven.into_pidfd(),
-            });
+    let cleared = tree::end_recorded(scene.machine, &runs)?;
+    let generations = here.iter().map(|(generation, _)| *generation);
+    Ok(generations.zip(cleared).collect())
+}
+
+/// Waits for hosts that end by themselves because their stdin has; the runs whose host was seen.
+fn wait_for_hosts(
+    scene: Scene<'_>,
+    here: &[(Generation, &Run)],
+    observer: &mut dyn Observer,
+) -> io::Result<HashSet<Generation>> {
+    let mut hosts = Vec::new();
+    for (generation, run) in here {
+        let recorded = run.identity.as_ref();
+        if let Some(proven) = recorded.and_then(|it| recorded_host(scene.machine, it)) {
+            hosts.push((*generation, proven));
         }
     }
-    Ok(found)
+    if hosts.is_empty() {
+        return Ok(HashSet::new());
+    }
+    observer.noted(Note::WaitingForHosts(hosts.len()));
+    let until = scene.clock.now().boot + scene.patience.ending;
+    for (_, host) in &hosts {
+        let left = until.0.saturating_sub(scene.clock.now().boot.0);
+        // What has not ended by then is killed by the search that follows.
+        pidfd::wait_ended(host, Duration::from_millis(left))?;
+    }
+    Ok(hosts
+        .into_iter()
+        .map(|(generation, _)| generation)
+        .collect())
+}
+
+/// What stands against a proof that nothing of a run lives, though nothing was found. Only a run whose
+/// supervisor *and* host were killed has such a question: all others were seen to end.
+fn open_question(scene: Scene<'_>, generation: Generation, run: &Run) -> Option<Arc<str>> {
+    run.identity.as_ref()?; // a host that waits behind its gate has started nothing
+    let layers = run.containment.layers;
+    if layers.has(Layer::Cgroup) || layers.has(Layer::Pidns) {
+        return None; // it was empty, or is gone with its first process
+    }
+    let task = task_of(scene.facts, run)?;
+    let folder = scene.dir.run(&task.id, run.attempt, generation);
+    if run_files::host_saw_the_end(&folder) {
+        return None;
+    }
+    Some("it had no cgroup, and its host was killed before its tree was gone".into())
+}
+
+fn task_of<'a>(facts: &'a Facts, run: &Run) -> Option<&'a Task> {
+    facts.tasks.get(usize::try_from(run.task.0).ok()?)
+}
+
+/// Length of the clock tick in which start times are counted: `USER_HZ` is 100 on every platform of
+/// ours.
+const MS_PER_TICK: u64 = 10;
+
+/// Clock ticks since boot, as start times are counted.
+fn ticks(at: Boot) -> u64 {
+    at.0 / MS_PER_TICK
 }
 
 fn recorded_host(machine: &Machine, identity: &Identity) -> Option<Proven> {
@@ -221,30 +238,14 @@ fn recorded_host(machine: &Machine, identity: &Identity) -> Option<Proven> {
     }
 }
 
-fn kill_all(found: &[OfRun]) {
-    for one in found {
-        if let Err(error) = pidfd::kill(&one.pidfd) {
-            tracing::error!(run = one.generation.0, pid = one.pid, %error, "can not be killed");
-        }
-    }
-}
-
-/// Waits until all of them have ended, until `until` at most.
-fn wait_all(clock: &Clock, found: &[OfRun], until: Boot) -> io::Result<()> {
-    for one in found {
-        let left = until.0.saturating_sub(clock.now().boot.0);
-        if !pidfd::wait_ended(&one.pidfd, Duration::from_millis(left))? && left == 0 {
-            break;
-        }
-    }
-    Ok(())
-}
-
-fn facts_of(scene: Scene<'_>, generation: Generation, run: &Run, process: ProcessFact) -> RunFacts {
-    let task = usize::try_from(run.task.0)
-        .ok()
-        .and_then(|ix| scene.facts.tasks.get(ix));
-    let (result, injected) = match task {
+fn facts_of(
+    scene: Scene<'_>,
+    generation: Generation,
+    run: &Run,
+    process: ProcessFact,
+    cleared: Cleared,
+) -> RunFacts {
+    let (result, injected) = match task_of(scene.facts, run) {
         Some(task) => files_of(scene, generation, run, &task.id),
         None => (ResultFact::Unreadable, Vec::new()),
     };
@@ -252,6 +253,7 @@ fn facts_of(scene: Scene<'_>, generation: Generation, run: &Run, process: Proces
         process,
         result,
         injected,
+        cleared,
     }
 }
 
@@ -302,6 +304,8 @@ fn tell_plan(facts: &Facts, runs: &[(Generation, RunFacts)], observer: &mut dyn 
 mod tests {
     use super::*;
     use crate::driver::fixture::{self, Tape};
+    use crate::process::scan::token_of;
+    use crate::process::tag::{TOKEN_VARIABLE, token_text};
     use serde_json::json;
     use std::process::{Child, Command};
     use supervisor_core::core::Core;
@@ -339,7 +343,6 @@ mod tests {
             killed: &BTreeSet::new(),
             patience: Patience {
                 ending: Duration::from_millis(50),
-                killing: Duration::from_secs(20),
             },
         };
         let mut tape = Tape::default();
@@ -395,13 +398,13 @@ mod tests {
         let mut command = Command::new("/bin/sh");
         command
             .args(["-c", script])
-            .env(scan::TOKEN_VARIABLE, scan::token_text(token));
+            .env(TOKEN_VARIABLE, token_text(token));
         command
             .stdin(std::process::Stdio::null())
             .stdout(std::process::Stdio::null())
             .stderr(std::process::Stdio::null());
         let left = Left(command.spawn().unwrap());
-        while scan::token_of(left.0.id()).is_none() {
+        while token_of(left.0.id()).is_none() {
             std::thread::yield_now();
         }
         left
@@ -417,8 +420,8 @@ mod tests {
         let dir = StateDir::at(folder.path());
         let (found, told) = found_on(&same_machine(), &core, &dir);
         assert_eq!(found.process, ProcessFact::Gone);
-        assert!(told[0].contains("WaitingForHosts(1)"), "{told:?}");
-        assert!(told[1].contains("letter: C"), "{told:?}");
+        assert_eq!(found.cleared, Cleared::Clean { killed: 1 });
+        assert!(told[0].contains("letter: C"), "{told:?}");
         assert!(!left.0.wait().unwrap().success());
         assert!(
             stranger.0.try_wait().unwrap().is_none(),

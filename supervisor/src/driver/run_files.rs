@@ -6,7 +6,8 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use protocol::exit_file::{
-    CUT_LINE_END, EXIT_FILE_NAME, EXIT_FILE_VERSION, ExitFile, INJECTED_FILE_NAME,
+    CLEARED_FILE_NAME, CUT_LINE_END, EXIT_FILE_NAME, EXIT_FILE_VERSION, ExitFile,
+    INJECTED_FILE_NAME, MANIFEST_FILE_NAME,
 };
 use protocol::ids::{Generation, MessageId};
 use supervisor_core::reconcile::ResultFact;
@@ -69,6 +70,13 @@ fn judge(
         serde_json::from_str(json.get()).map_err(|_| "its fields do not fit")?;
     file.result.keep_bounded();
     Ok((ResultFact::Durable(Box::new(file.result)), file.injected))
+}
+
+/// Whether the host of a run is known to have seen the end of its tree: it says so before its result
+/// or when it was left alone, and before its first file there was no tree.
+pub fn host_saw_the_end(run_dir: &Path) -> bool {
+    let is_there = |name| run_dir.join(name).symlink_metadata().is_ok();
+    is_there(EXIT_FILE_NAME) || is_there(CLEARED_FILE_NAME) || !is_there(MANIFEST_FILE_NAME)
 }
 
 /// The messages that runs of a task have injected so far, in order.

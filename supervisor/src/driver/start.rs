@@ -15,7 +15,7 @@ use supervisor_core::plan::{AgentIx, RetryMode, SpecIx};
 use crate::batch_file::render::{DependencyResult, RenderContext, RenderError, Renderer};
 use crate::batch_file::work::{AgentWork, BatchWork, TaskWork};
 use crate::driver::run_files::{self, Unreadable};
-use crate::process::scan::{TOKEN_VARIABLE, token_text};
+use crate::process::tag::{TOKEN_VARIABLE, token_text};
 use crate::store::StateDir;
 
 /// A host ends by itself when it heard nothing for this long: four of the core's pings.

@@ -7,6 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustix::process::{Pid, getsid};
 use supervisor_core::identity::Identity;
 use supervisor_core::time::BootId;
 
@@ -85,6 +86,7 @@ impl Machine {
             pid,
             start_ticks: start_ticks(pid)?,
             pidfs_inode: pidfs_inode(pidfd)?,
+            session: session_of(pid),
         })
     }
 }
@@ -108,6 +110,14 @@ fn parse_boot_id(text: &str) -> Option<BootId> {
         return None;
     }
     u128::from_str_radix(&digits, 16).ok().map(BootId)
+}
+
+/// The session that a process is in; `None` when there is no such process, or it is of another
+/// namespace.
+pub fn session_of(pid: u32) -> Option<u32> {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw)?;
+    let session = getsid(Some(pid)).ok()?;
+    Some(session.as_raw_nonzero().get().unsigned_abs())
 }
 
 /// Clock ticks since boot at the start of the process (field 22 of its `stat`).

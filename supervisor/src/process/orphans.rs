@@ -1,10 +1,13 @@
 //! What a dead host leaves behind: it becomes our child, and is killed and collected.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::time::Duration;
 
-use rustix::process::{getpid, set_child_subreaper};
+use rustix::process::{
+    Pid, Signal, getpgid, getpid, getsid, kill_process, kill_process_group, set_child_subreaper,
+};
 
 use crate::process::pidfd;
 
@@ -15,6 +18,9 @@ const PASSES_MAX: u32 = 64;
 pub const CLEAN_PASSES: u32 = 2;
 /// Longest wait for one killed process in one pass.
 const DYING_MAX: Duration = Duration::from_millis(10);
+
+/// Most descendants looked at; a larger family is asked in parts, and killed whatever its size.
+const FAMILY_MAX: usize = 100_000;
 
 /// What a sweep found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -46,10 +52,7 @@ pub fn children() -> io::Result<Vec<u32>> {
             Err(error) if thread_ended(&error) => continue,
             Err(error) => return Err(error),
         };
-        found.extend(
-            text.split_ascii_whitespace()
-                .filter_map(|pid| pid.parse::<u32>().ok()),
-        );
+        found.extend(numbers(&text));
     }
     Ok(found)
 }
@@ -63,11 +66,16 @@ fn thread_ended(error: &io::Error) -> bool {
 ///
 /// Ends when `clean_passes` in a row found none. One is enough after hosts that ended by themselves,
 /// because these have seen their own trees end; else two: a process that forks and ends between two
-/// reads of the list is very unlikely to be missed twice.
+/// reads of the list is very unlikely to be missed twice. Each child is told to `note` before it is
+/// killed, while its tags can still be read; one that is slow to die may be told more than once.
 ///
 /// # Errors
 /// When the children can not be listed.
-pub fn sweep(clean_passes: u32, is_host: impl Fn(u32) -> bool) -> io::Result<Swept> {
+pub fn sweep(
+    clean_passes: u32,
+    is_host: impl Fn(u32) -> bool,
+    mut note: impl FnMut(u32),
+) -> io::Result<Swept> {
     let mut swept = Swept::default();
     let mut clean = 0;
     for _ in 0..PASSES_MAX {
@@ -75,6 +83,7 @@ pub fn sweep(clean_passes: u32, is_host: impl Fn(u32) -> bool) -> io::Result<Swe
         let mut seen = false;
         for pid in children()?.into_iter().filter(|&pid| !is_host(pid)) {
             seen = true;
+            note(pid);
             match end(pid) {
                 Ok(true) => swept.ended += 1,
                 Ok(false) | Err(_) => swept.left += 1, // refused or slow: met again in the next pass
@@ -92,9 +101,97 @@ pub fn sweep(clean_passes: u32, is_host: impl Fn(u32) -> bool) -> io::Result<Swe
 fn end(pid: u32) -> io::Result<bool> {
     use std::os::fd::AsFd;
     let pinned = pidfd::open(pid)?;
+    kill_group_of(pid);
     pidfd::kill(&pinned)?;
     if !pidfd::wait_ended(&pinned, DYING_MAX)? {
         return Ok(false);
     }
     Ok(pidfd::reap(pinned.as_fd())?.is_some())
+}
+
+/// Kills the group of a child at once, so that none of it forks on: a child that is in another
+/// session than we are was started by a run, and groups never cross sessions.
+fn kill_group_of(pid: u32) {
+    let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) else {
+        return;
+    };
+    let (Ok(group), Ok(session), Ok(ours)) = (getpgid(Some(pid)), getsid(Some(pid)), getsid(None))
+    else {
+        return;
+    };
+    if session == ours || group.as_raw_nonzero().get() <= 1 {
+        return;
+    }
+    match kill_process_group(group, Signal::KILL) {
+        Ok(()) | Err(rustix::io::Errno::SRCH) => {}
+        Err(error) => tracing::debug!(%error, "a group can not be killed as a whole"),
+    }
+}
+
+/// The numbers of all descendants of a child of ours, from the kernel's own lists of children; at
+/// most [`FAMILY_MAX`].
+pub fn descendants(of: u32) -> Vec<u32> {
+    let mut found = children_of(of);
+    let mut next = 0;
+    while next < found.len() && found.len() < FAMILY_MAX {
+        found.extend(children_of(found[next]));
+        next += 1;
+    }
+    found
+}
+
+fn children_of(pid: u32) -> Vec<u32> {
+    let threads = fs::read_dir(format!("/proc/{pid}/task"))
+        .into_iter()
+        .flatten();
+    let lists = threads
+        .flatten()
+        .map(|thread| fs::read_to_string(thread.path().join("children")).unwrap_or_default());
+    lists.flat_map(|list| numbers(&list)).collect()
+}
+
+fn numbers(list: &str) -> Vec<u32> {
+    let words = list.split_ascii_whitespace();
+    words.filter_map(|pid| pid.parse().ok()).collect()
+}
+
+/// Asks the whole family of a host to end: every group of it gets TERM, and CONT so that stopped
+/// ones hear it; the host itself is only woken up. The host must be an unreaped child of ours.
+pub fn ask_to_end(host: u32) {
+    let Some(host_pid) = i32::try_from(host).ok().and_then(Pid::from_raw) else {
+        return;
+    };
+    let own = getpgid(Some(host_pid)).ok();
+    let mut asked = BTreeSet::new();
+    for pid in descendants(host) {
+        let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+        let Some(group) = pid.and_then(|pid| getpgid(Some(pid)).ok()) else {
+            continue;
+        };
+        // A group of our own session holds us, or whoever started us.
+        let foreign = getsid(pid).ok() == getsid(None).ok() || group.as_raw_nonzero().get() <= 1;
+        if foreign || Some(group) == own || !asked.insert(group.as_raw_nonzero()) {
+            continue;
+        }
+        for signal in [Signal::TERM, Signal::CONT] {
+            // Gone already is what is asked for; a refusal is met by the kill.
+            let _ = kill_process_group(group, signal);
+        }
+    }
+    // As above.
+    let _ = kill_process(host_pid, Signal::CONT);
+}
+
+/// Kills the group of a host that has ended and was not collected: as long as it is not, the number
+/// of its group is no other's.
+pub fn kill_group_of_ended(host: u32) {
+    let group = i32::try_from(host).ok().and_then(Pid::from_raw);
+    let Some(group) = group.filter(|group| group.as_raw_nonzero().get() > 1) else {
+        return;
+    };
+    match kill_process_group(group, Signal::KILL) {
+        // None but the ended host itself, or it ended before it had a group.
+        Ok(()) | Err(rustix::io::Errno::SRCH | rustix::io::Errno::PERM) => {}
+        Err(error) => tracing::debug!(%error, "a group can not be killed as a whole"),
+    }
 }

@@ -5,7 +5,8 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::process::{
-    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid,
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitIdStatus, pidfd_open, pidfd_send_signal,
+    waitid,
 };
 use supervisor_core::identity::Exit;
 use tokio::io::Interest;
@@ -31,7 +32,15 @@ pub fn open(pid: u32) -> io::Result<OwnedFd> {
 /// # Errors
 /// When we may not.
 pub fn kill(pidfd: impl AsFd) -> io::Result<()> {
-    match pidfd_send_signal(pidfd, Signal::KILL) {
+    signal(pidfd, Signal::KILL)
+}
+
+/// Sends a signal to the pinned process; that it has ended already is no error.
+///
+/// # Errors
+/// When we may not.
+pub fn signal(pidfd: impl AsFd, signal: Signal) -> io::Result<()> {
+    match pidfd_send_signal(pidfd, signal) {
         Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
         Err(other) => Err(other.into()),
     }
@@ -43,15 +52,24 @@ pub fn kill(pidfd: impl AsFd) -> io::Result<()> {
 /// When it is not a child of ours, or was collected before.
 pub fn reap(pidfd: BorrowedFd<'_>) -> io::Result<Option<Exit>> {
     let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
-    let Some(status) = waitid(WaitId::PidFd(pidfd), options)? else {
-        return Ok(None);
-    };
-    let exit = match (status.exit_status(), status.terminating_signal()) {
+    Ok(waitid(WaitId::PidFd(pidfd), options)?.map(exit_of))
+}
+
+/// Waits for the end of a child of ours that was killed, and collects its exit.
+///
+/// # Errors
+/// As [`reap`].
+pub fn collect(pidfd: BorrowedFd<'_>) -> io::Result<()> {
+    waitid(WaitId::PidFd(pidfd), WaitIdOptions::EXITED)?;
+    Ok(())
+}
+
+fn exit_of(status: WaitIdStatus) -> Exit {
+    match (status.exit_status(), status.terminating_signal()) {
         (Some(code), _) => Exit::Code(code),
         (None, Some(signal)) => Exit::Signal(signal),
         (None, None) => Exit::Unseen,
-    };
-    Ok(Some(exit))
+    }
 }
 
 /// Whether the pinned process has ended (also if nobody has collected its exit yet).

@@ -5,6 +5,7 @@ use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use rustix::process::Signal;
 use supervisor_core::identity::Identity;
 
 use crate::process::identity::Machine;
@@ -83,6 +84,19 @@ pub fn difference(recorded: &Identity, found: &Identity) -> Option<Field> {
     }
 }
 
+/// The verified signal: the one way in which a process that was written down is ever signalled.
+///
+/// Its number is pinned, what is pinned is compared with what was written down, it must still live,
+/// and the signal goes through the pin. The answer holds the pin, to wait for its end.
+///
+/// # Errors
+/// [`Refused`]: nobody was signalled, and why.
+pub fn signal(machine: &Machine, recorded: &Identity, signal: Signal) -> Result<Proven, Refused> {
+    let proven = Proven::find(machine, recorded)?;
+    proven.signal(signal)?;
+    Ok(proven)
+}
+
 /// A living process whose identity was proven, pinned so that it stays proven.
 #[derive(Debug)]
 pub struct Proven {
@@ -123,12 +137,12 @@ impl Proven {
         Ok(Proven { pidfd, pid })
     }
 
-    /// Kills it.
+    /// Sends it a signal.
     ///
     /// # Errors
     /// [`Refused::System`] when we may not.
-    pub fn kill_proven(&self) -> Result<(), Refused> {
-        pidfd::kill(&self.pidfd).map_err(|source| refused(self.pid, source))
+    pub fn signal(&self, signal: Signal) -> Result<(), Refused> {
+        pidfd::signal(&self.pidfd, signal).map_err(|source| refused(self.pid, source))
     }
 
     /// Its number, for people.

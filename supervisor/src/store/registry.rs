@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use protocol::ids::{AttemptNo, BatchId, Generation, TaskId};
 use serde::{Deserialize, Serialize};
+use supervisor_core::containment::{Containment, Layer};
 use supervisor_core::facts::Facts;
 use supervisor_core::identity::Identity;
 use supervisor_core::time::BootId;
@@ -73,6 +74,23 @@ pub struct LiveRun {
     /// Its host, once spawned.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<Process>,
+    /// The words of the layers that hold its tree together.
+    #[serde(default)]
+    pub layers: Vec<String>,
+    /// The folder of its cgroup.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leaf: Option<Arc<str>>,
+}
+
+impl LiveRun {
+    /// What holds its tree together; words that this release does not know are left out.
+    pub fn containment(&self) -> Containment {
+        let known = |layer: &&Layer| self.layers.iter().any(|word| word == layer.word());
+        Containment {
+            layers: Layer::ALL.iter().filter(known).copied().collect(),
+            leaf: self.leaf.clone(),
+        }
+    }
 }
 
 /// The identity of a process.
@@ -92,6 +110,9 @@ pub struct Process {
     /// Inode of its pidfd, where there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pidfs_inode: Option<u64>,
+    /// Its session, where it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<u32>,
 }
 
 impl Process {
@@ -104,6 +125,7 @@ impl Process {
             pid: self.pid,
             start_ticks: self.start_ticks,
             pidfs_inode: self.pidfs_inode,
+            session: self.session,
         }
     }
 }
@@ -117,6 +139,7 @@ impl From<&Identity> for Process {
             node: identity.node.clone(),
             pid_namespace: identity.pid_namespace,
             pidfs_inode: identity.pidfs_inode,
+            session: identity.session,
         }
     }
 }
@@ -132,6 +155,8 @@ impl Registry {
                 attempt: run.attempt,
                 token: run.token,
                 host: run.identity.as_ref().map(Process::from),
+                layers: run.containment.layers.iter().map(|it| it.word().to_owned()).collect(),
+                leaf: run.containment.leaf.clone(),
             })
         });
         Registry {

@@ -88,7 +88,7 @@ pub struct ProcessRow {
     /// What proves it ours.
     pub why: String,
     /// By which means its tree is held together.
-    pub containment: &'static str,
+    pub containment: String,
     /// Seconds since its start.
     pub age_s: Option<u64>,
     /// Resident memory, bytes.
@@ -186,7 +186,7 @@ mod tests {
             owner_pid: Some(40),
             state,
             why: "pid, start ticks and boot id are those of the journal".to_owned(),
-            containment: "process_tree",
+            containment: "session,env_tag".to_owned(),
             age_s: Some(61),
             rss_bytes: Some(3 * 1024 * 1024),
             cpu_s: Some(0.25),

@@ -154,8 +154,12 @@ impl Past<'_> {
             Record::RunSpawned {
                 generation: run,
                 identity,
+                containment,
             } => {
-                format!("run {run}: host pid {} waits to start", identity.pid)
+                format!(
+                    "run {run}: host pid {} waits to start, held by {}",
+                    identity.pid, containment.layers
+                )
             }
             Record::RunStarted {
                 generation: run, ..
@@ -177,16 +181,21 @@ impl Past<'_> {
             Record::RunEnded {
                 generation: run,
                 exit,
+                cleared,
                 ..
             } => {
-                format!("run {run}: its host is gone ({})", exit_words(*exit))
+                format!(
+                    "run {run}: its host is gone ({}); {cleared}",
+                    exit_words(*exit)
+                )
             }
             Record::RunReconciled {
                 generation: run,
                 letter,
+                cleared,
             } => {
                 format!(
-                    "run {run} after a crash, row {}: {}",
+                    "run {run} after a crash, row {}: {}; {cleared}",
                     letter.word(),
                     ruling(*letter)
                 )

@@ -55,6 +55,7 @@ fn identity(pid: u32) -> Identity {
         pid,
         start_ticks: 5,
         pidfs_inode: None,
+        session: None,
     }
 }
 

@@ -130,6 +130,7 @@ impl World {
         let spawned = Input::HostSpawned {
             generation,
             identity,
+            containment: Default::default(),
         };
         let exit = self
             .rng
@@ -480,6 +481,7 @@ impl World {
                 exit,
                 durable,
                 injected,
+                cleared: supervisor_core::containment::Cleared::CLEAN,
             },
         );
         if self.rng.chance(self.swarm.lies / 3) {

@@ -151,6 +151,7 @@ fn spec(rng: &mut Rng, agents: usize, start: Wall, storm: u64) -> TaskSpec {
             _ => OnQuestion::Wait,
         },
         question_timeout: secs(rng, 30, 14_400),
+        containment: supervisor_core::containment::Wish::Auto,
         work: "{}".into(),
     }
 }

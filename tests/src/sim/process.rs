@@ -270,6 +270,7 @@ impl World {
                     process,
                     result,
                     injected,
+                    cleared: supervisor_core::containment::Cleared::CLEAN,
                 },
             ));
         }
@@ -285,6 +286,7 @@ impl World {
             pid,
             start_ticks: now.boot.0 / 10,
             pidfs_inode: None,
+            session: None,
         }
     }
 

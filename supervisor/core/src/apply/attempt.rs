@@ -168,6 +168,7 @@ pub(super) fn new_run(
         state: RunState::Intended,
         token,
         identity: None,
+        containment: crate::containment::Containment::default(),
         capabilities: None,
         stop: None,
         result: None,

@@ -101,7 +101,8 @@ impl Apply<'_> {
             Record::RunSpawned {
                 generation,
                 identity,
-            } => self.run_spawned(*generation, identity),
+                containment,
+            } => self.run_spawned(*generation, identity, containment),
             Record::RunStarted {
                 generation,
                 capabilities,
@@ -117,10 +118,12 @@ impl Apply<'_> {
                 generation,
                 exit: _,
                 injected: _,
+                cleared: _,
             } => self.run_ended(*generation),
             Record::RunReconciled {
                 generation,
                 letter: _,
+                cleared: _,
             } => self.known_run(*generation),
             Record::AttemptEnded(ended) => self.attempt_ended(ended),
             Record::TaskEnded { task, to, reason } => self.task_ended(*task, *to, *reason),

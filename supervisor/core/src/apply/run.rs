@@ -8,6 +8,7 @@ use protocol::ids::Generation;
 use protocol::report::{Capabilities, RunResult, Usage};
 
 use super::Apply;
+use crate::containment::Containment;
 use crate::core::{Change, ReplayError};
 use crate::identity::Identity;
 use crate::machine::{AttemptState, RunState, TaskState};
@@ -68,11 +69,14 @@ impl Apply<'_> {
         &mut self,
         generation: Generation,
         identity: &Identity,
+        containment: &Containment,
     ) -> Result<(), ReplayError> {
         if self.run(generation)?.state != RunState::Stopping {
             self.move_run(generation, RunState::Spawned)?;
         }
-        self.run(generation)?.identity = Some(identity.clone());
+        let run = self.run(generation)?;
+        run.identity = Some(identity.clone());
+        run.containment = containment.clone();
         Ok(())
     }
 

@@ -7,6 +7,7 @@ use protocol::command::RunKind;
 use protocol::ids::{Generation, MessageId};
 
 use super::Desk;
+use crate::containment::{Cleared, Containment};
 use crate::effect::Effect;
 use crate::identity::{Exit, Identity};
 use crate::input::WireFault;
@@ -15,7 +16,12 @@ use crate::machine::{MessageState, RunState};
 use crate::record::{Record, StopReason};
 
 impl Desk<'_> {
-    pub(super) fn host_spawned(&mut self, generation: Generation, identity: Identity) {
+    pub(super) fn host_spawned(
+        &mut self,
+        generation: Generation,
+        identity: Identity,
+        containment: Containment,
+    ) {
         let wanted = self.run(generation);
         let Some(run) = wanted.filter(|_| !self.is_unresolved(generation)) else {
             // Nobody wants it any more; it waits behind the gate and has done nothing.
@@ -29,6 +35,7 @@ impl Desk<'_> {
         self.record(Record::RunSpawned {
             generation,
             identity,
+            containment,
         });
         self.live.insert(generation, self.now.boot);
         if stopping {
@@ -54,7 +61,7 @@ impl Desk<'_> {
         }
         self.live.insert(generation, self.now.boot);
         self.give_up(generation, Class::SpawnFailure, error);
-        self.run_over(generation, Exit::Unseen, None, Vec::new());
+        self.run_over(generation, Exit::Unseen, None, Vec::new(), Cleared::CLEAN);
     }
 
     pub(super) fn host_greeted(&mut self, generation: Generation) {

@@ -90,7 +90,8 @@ impl<'a> Desk<'a> {
             Input::HostSpawned {
                 generation,
                 identity,
-            } => self.host_spawned(generation, identity),
+                containment,
+            } => self.host_spawned(generation, identity, containment),
             Input::SpawnFailed { generation, error } => self.spawn_failed(generation, error),
             Input::HostGreeted { generation } => self.host_greeted(generation),
             Input::HelloRefused { generation, error } => self.hello_refused(generation, error),
@@ -117,9 +118,10 @@ impl<'a> Desk<'a> {
                 exit,
                 durable,
                 injected,
+                cleared,
             } => {
                 if !self.is_unresolved(generation) {
-                    self.run_over(generation, exit, durable, injected);
+                    self.run_over(generation, exit, durable, injected, cleared);
                 }
                 // Some agents say only in their result what they used.
                 self.pause_if_spent();

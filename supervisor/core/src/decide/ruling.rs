@@ -10,6 +10,7 @@ use protocol::report::{ResultStatus, RunResult};
 
 use super::Desk;
 use super::failure::{Failure, failed, fault_text, reported, vanished};
+use crate::containment::Cleared;
 use crate::identity::Exit;
 use crate::live::Live;
 use crate::machine::{AccountState, BatchState, MessageState, RunState, TaskState};
@@ -35,6 +36,7 @@ impl Desk<'_> {
         exit: Exit,
         durable: Option<Box<RunResult>>,
         injected: Vec<MessageId>,
+        cleared: Cleared,
     ) {
         let Some(run) = self.run(generation) else {
             return;
@@ -68,6 +70,7 @@ impl Desk<'_> {
             generation,
             exit,
             injected,
+            cleared,
         });
         match (kind, result, stop) {
             (RunKind::Agent, Some(result), Some(reason))

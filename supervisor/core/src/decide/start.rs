@@ -134,7 +134,11 @@ impl Desk<'_> {
         if letter == Letter::G && mutation::on(Mutation::DoubleSpawnOnResume) {
             letter = Letter::D;
         }
-        self.record(Record::RunReconciled { generation, letter });
+        self.record(Record::RunReconciled {
+            generation,
+            letter,
+            cleared: facts.cleared.clone(),
+        });
         if letter.refuses() {
             let (to, reason) = (TaskState::Paused, TaskReason::Unresolved(letter));
             if self.task(ix).state.is_live() {
@@ -164,7 +168,13 @@ impl Desk<'_> {
             ResultFact::Durable(result) => Some(result),
             ResultFact::Absent | ResultFact::Unreadable => None,
         };
-        self.run_over(generation, Exit::Unseen, durable, facts.injected);
+        self.run_over(
+            generation,
+            Exit::Unseen,
+            durable,
+            facts.injected,
+            facts.cleared,
+        );
     }
 
     /// The operator's kill is decided now, because nobody could when it was carried out; what the

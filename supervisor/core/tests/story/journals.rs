@@ -213,6 +213,7 @@ pub(crate) fn run_ended(generation: Generation) -> Record {
         generation,
         exit: Exit::Code(0),
         injected: Vec::new(),
+        cleared: supervisor_core::containment::Cleared::CLEAN,
     }
 }
 
@@ -220,6 +221,7 @@ pub(crate) fn run_spawned(world: &mut World, generation: Generation) -> Record {
     Record::RunSpawned {
         generation,
         identity: world.identity(),
+        containment: Default::default(),
     }
 }
 
@@ -348,6 +350,7 @@ fn unknown_and_ended_runs_are_refused() {
             Record::RunReconciled {
                 generation,
                 letter: Letter::D,
+                cleared: supervisor_core::containment::Cleared::CLEAN,
             },
             Record::UsageNoted {
                 generation,

@@ -110,6 +110,7 @@ fn exit_before_the_spawn_answer() {
     world.handle(Input::HostSpawned {
         generation,
         identity,
+        containment: Default::default(),
     });
     assert_eq!(
         world.news(),

@@ -33,6 +33,7 @@ fn gone(world: &mut World, name: &str, result: Option<RunResult>, named: &[Messa
         exit: Exit::Signal(9),
         durable: result.map(Box::new),
         injected: named.to_vec(),
+        cleared: supervisor_core::containment::Cleared::CLEAN,
     });
 }
 
@@ -360,6 +361,7 @@ fn the_end_of_a_run_settles_its_messages() {
                     process: ProcessFact::Gone,
                     result: result.map_or(ResultFact::Absent, ResultFact::Durable),
                     injected: named.clone(),
+                    cleared: supervisor_core::containment::Cleared::CLEAN,
                 };
                 let generation = world.run("a");
                 world.crash();

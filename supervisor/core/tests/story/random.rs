@@ -290,6 +290,7 @@ fn found(generations: &[Generation], picks: &[u8]) -> Vec<(Generation, RunFacts)
             process,
             result,
             injected,
+            cleared: supervisor_core::containment::Cleared::CLEAN,
         };
         (*generation, facts)
     });
@@ -323,6 +324,7 @@ fn take(world: &mut World, step: &Step) {
         Step::Spawned(run) => Input::HostSpawned {
             generation: Generation(run),
             identity: world.identity(),
+            containment: Default::default(),
         },
         Step::SpawnFailed(run) => Input::SpawnFailed {
             generation: Generation(run),
@@ -370,6 +372,7 @@ fn take(world: &mut World, step: &Step) {
             exit: [0, 1, 9, 11, 15].map(Exit::Signal)[how as usize],
             durable: durable.then(|| Box::new(ok())),
             injected: vec![MessageId(1)],
+            cleared: supervisor_core::containment::Cleared::CLEAN,
         },
         Step::Disk(true) => Input::DiskFailed,
         Step::Disk(false) => Input::DiskRecovered,
@@ -422,7 +425,7 @@ proptest! {
         let inputs = [
             Input::Tick,
             Input::DiskFailed,
-            Input::HostSpawned { generation, identity },
+            Input::HostSpawned { generation, identity, containment: Default::default() },
             Input::HostReported { generation, claimed: generation, event: event(pick) },
             Input::Operator {
                 reply: ReplyId(run),

@@ -431,6 +431,7 @@ fn facts_of_an_unknown_run_are_ignored() {
         process: ProcessFact::Living,
         result: ResultFact::Absent,
         injected: Vec::new(),
+        cleared: supervisor_core::containment::Cleared::CLEAN,
     };
     world.recover(vec![
         (Generation(1), facts.clone()),
@@ -453,6 +454,7 @@ fn each_run_gets_its_own_letter() {
         process,
         result,
         injected: Vec::new(),
+        cleared: supervisor_core::containment::Cleared::CLEAN,
     };
     world.recover(vec![
         (runs[0], of(ProcessFact::Gone, durable())),

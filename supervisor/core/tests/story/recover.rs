@@ -213,6 +213,7 @@ fn a_reboot_loses_live_runs_and_nothing_else() {
         process: ProcessFact::Gone,
         result: ResultFact::Absent,
         injected: Vec::new(),
+        cleared: supervisor_core::containment::Cleared::CLEAN,
     };
     let run = world.run("a");
     world.crash();
@@ -244,6 +245,7 @@ fn an_open_attempt_keeps_its_time_over_a_crash() {
             process: ProcessFact::Gone,
             result: ResultFact::Absent,
             injected: Vec::new(),
+            cleared: supervisor_core::containment::Cleared::CLEAN,
         };
         let run = world.run("a");
         world.recover(vec![(run, facts)]);

@@ -297,6 +297,7 @@ fn nothing_that_an_ended_run_says_is_heard() {
             exit: Exit::Code(1),
             durable: Some(Box::new(failed(Class::Crash))),
             injected: Vec::new(),
+            cleared: supervisor_core::containment::Cleared::CLEAN,
         },
     ];
     for input in late {

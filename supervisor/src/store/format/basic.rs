@@ -6,6 +6,7 @@ use protocol::class::Class;
 use protocol::ids::QuestionId;
 use serde::{Deserialize, Serialize};
 
+use supervisor_core::containment::{Cleared, Containment, Layers, Leftover};
 use supervisor_core::identity::{Exit, Identity};
 use supervisor_core::input::StopStage;
 use supervisor_core::plan::TaskIx;
@@ -13,7 +14,7 @@ use supervisor_core::reason::{AccountReason, BatchLimit, BatchReason, TaskReason
 use supervisor_core::reconcile::Letter;
 use supervisor_core::time::{Boot, BootId, Deadline, Now, Wall};
 
-use super::mirror::{As, Hex, Mirror, Num, Word, mirrors};
+use super::mirror::{As, Hex, List, Mirror, Num, Word, mirrors};
 
 #[derive(Serialize, Deserialize)]
 #[serde(remote = "Now", deny_unknown_fields)]
@@ -44,6 +45,42 @@ pub(super) struct IdentityDef {
     start_ticks: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pidfs_inode: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    session: Option<u32>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Containment", deny_unknown_fields)]
+pub(super) struct ContainmentDef {
+    #[serde(with = "As::<Word>")]
+    layers: Layers,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    leaf: Option<Arc<str>>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Leftover", deny_unknown_fields)]
+pub(super) struct LeftoverDef {
+    pid: u32,
+    start_ticks: u64,
+    why: Arc<str>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Cleared", rename_all = "snake_case", deny_unknown_fields)]
+pub(super) enum ClearedDef {
+    Clean {
+        killed: u32,
+    },
+    Residual {
+        killed: u32,
+        #[serde(with = "As::<List<LeftoverDef>>")]
+        left: Vec<Leftover>,
+    },
+    NotExcluded {
+        killed: u32,
+        why: Arc<str>,
+    },
 }
 
 #[derive(Serialize, Deserialize)]
@@ -134,6 +171,9 @@ mirrors! {
     DeadlineDef of Deadline,
     IdentityDef of Identity,
     ExitDef of Exit,
+    ContainmentDef of Containment,
+    LeftoverDef of Leftover,
+    ClearedDef of Cleared,
     StopStageDef of StopStage,
     BatchLimitDef of BatchLimit,
     BatchReasonDef of BatchReason,

@@ -10,6 +10,7 @@ use protocol::ids::{AttemptNo, BatchId, Generation, MessageId, QuestionId, TaskI
 use protocol::report::{Capabilities, RunResult, Usage};
 use serde::{Deserialize, Serialize};
 
+use supervisor_core::containment::Containment;
 use supervisor_core::facts::{
     Account, Attempt, Batch, Facts, Message, Outcome, Question, Run, Task,
 };
@@ -26,7 +27,8 @@ use supervisor_core::record::StopReason;
 use supervisor_core::time::{Boot, Deadline, Now, Wall};
 
 use super::basic::{
-    AccountReasonDef, BatchReasonDef, DeadlineDef, IdentityDef, NowDef, StopStageDef, TaskReasonDef,
+    AccountReasonDef, BatchReasonDef, ContainmentDef, DeadlineDef, IdentityDef, NowDef,
+    StopStageDef, TaskReasonDef,
 };
 use super::mirror::{
     As, Boxed, Hex, List, Map, Millis, Mirror, Num, Opt, Pair, Shared, Word, is_default, mirrors,
@@ -191,6 +193,9 @@ pub(super) struct RunDef {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[serde(with = "As::<Opt<IdentityDef>>")]
     identity: Option<Identity>,
+    #[serde(default, skip_serializing_if = "is_default")]
+    #[serde(with = "As::<ContainmentDef>")]
+    containment: Containment,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     capabilities: Option<Capabilities>,
     #[serde(default, skip_serializing_if = "Option::is_none")]

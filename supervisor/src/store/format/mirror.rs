@@ -11,6 +11,7 @@ use std::time::Duration;
 use serde::de::{Error as _, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use supervisor_core::containment::{Layer, Layers, Wish};
 use supervisor_core::machine::{
     AccountState, AttemptState, BatchState, MessageState, QuestionState, RunState, TaskState,
 };
@@ -236,6 +237,18 @@ words! {
     AccountState as "account state",
     StopReason as "stop reason",
     Letter as "letter of the reconcile table",
+    Wish as "containment",
+    Layer as "layer of containment",
+}
+
+impl Mirror<Layers> for Word {
+    fn write<S: Serializer>(value: &Layers, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_seq(value.iter().map(Layer::word))
+    }
+    fn read<'de, D: Deserializer<'de>>(from: D) -> Result<Layers, D::Error> {
+        let layers = <List<Word> as Mirror<Vec<Layer>>>::read(from)?;
+        Ok(layers.into_iter().collect())
+    }
 }
 
 /// Numbers of 128 bits, as hex digits: JSON numbers are not safe beyond 53 bits.

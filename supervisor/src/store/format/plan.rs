@@ -8,6 +8,7 @@ use protocol::class::Class;
 use protocol::ids::TaskId;
 use serde::{Deserialize, Serialize};
 
+use supervisor_core::containment::Wish;
 use supervisor_core::plan::{
     AccountIx, AccountSpec, AgentIx, AgentKind, AgentSpec, AutoResume, Condition, Dependency,
     Limits, MaxFailures, OnFailure, OnQuestion, PlannedTask, RetryMode, RetryPolicy, Settings,
@@ -15,7 +16,7 @@ use supervisor_core::plan::{
 };
 use supervisor_core::time::Wall;
 
-use super::mirror::{As, List, Map, Millis, Mirror, Num, Opt, is_default, mirrors};
+use super::mirror::{As, List, Map, Millis, Mirror, Num, Opt, Word, is_default, mirrors};
 
 #[derive(Serialize, Deserialize)]
 #[serde(remote = "Settings", deny_unknown_fields)]
@@ -134,6 +135,8 @@ pub(super) struct TaskSpecDef {
     on_question: OnQuestion,
     #[serde(with = "As::<Millis>")]
     question_timeout: Duration,
+    #[serde(with = "As::<Word>")]
+    containment: Wish,
     work: Arc<str>,
 }
 

@@ -9,6 +9,7 @@ use protocol::ids::{AttemptNo, BatchId, Generation, MessageId, QuestionId};
 use protocol::report::{Capabilities, RunResult, Usage};
 use serde::{Deserialize, Serialize};
 
+use supervisor_core::containment::{Cleared, Containment};
 use supervisor_core::identity::{Exit, Identity};
 use supervisor_core::machine::{AccountState, BatchState, MessageState, QuestionState, TaskState};
 use supervisor_core::plan::{
@@ -22,7 +23,8 @@ use supervisor_core::record::{
 use supervisor_core::time::{Deadline, Wall};
 
 use super::basic::{
-    AccountReasonDef, BatchReasonDef, DeadlineDef, ExitDef, IdentityDef, TaskReasonDef,
+    AccountReasonDef, BatchReasonDef, ClearedDef, ContainmentDef, DeadlineDef, ExitDef,
+    IdentityDef, TaskReasonDef,
 };
 use super::mirror::{As, Boxed, Hex, List, Millis, Mirror, Num, Opt, Shared, Word, mirrors};
 use super::plan::{
@@ -86,6 +88,8 @@ pub(super) enum RecordDef {
         generation: Generation,
         #[serde(with = "As::<IdentityDef>")]
         identity: Identity,
+        #[serde(with = "As::<ContainmentDef>")]
+        containment: Containment,
     },
     RunStarted {
         generation: Generation,
@@ -110,11 +114,15 @@ pub(super) enum RecordDef {
         exit: Exit,
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         injected: Vec<MessageId>,
+        #[serde(with = "As::<ClearedDef>")]
+        cleared: Cleared,
     },
     RunReconciled {
         generation: Generation,
         #[serde(with = "As::<Word>")]
         letter: Letter,
+        #[serde(with = "As::<ClearedDef>")]
+        cleared: Cleared,
     },
     AttemptEnded(#[serde(with = "As::<AttemptEndedDef>")] AttemptEnded),
     TaskEnded {

@@ -9,6 +9,7 @@ use protocol::command::{RunKind, SteerMode};
 use protocol::ids::{AttemptNo, BatchId, Generation, MessageId, QuestionId, TaskId};
 use protocol::report::{Capabilities, Receipt, ResultStatus, RunResult, SteerReach, Usage};
 
+use supervisor_core::containment::{Cleared, Containment, Layer, Layers, Leftover, Wish};
 use supervisor_core::facts::{
     Account, Attempt, Batch, Facts, Message, Outcome, Question, Run, Task,
 };
@@ -114,7 +115,7 @@ macro_rules! any_listed {
 }
 any_listed! {
     Class, BatchState, TaskState, AttemptState, RunState, MessageState, QuestionState, AccountState,
-    StopReason, Letter,
+    StopReason, Letter, Wish, Layer,
 }
 
 impl Any for bool {
@@ -129,6 +130,11 @@ impl Any for String {
         ];
         let count = from.byte() % 12;
         (0..count).map(|_| from.one_of(LETTERS)).collect()
+    }
+}
+impl Any for Layers {
+    fn any(from: &mut Choices) -> Self {
+        Vec::<Layer>::any(from).into_iter().collect()
     }
 }
 impl Any for Arc<str> {
@@ -206,7 +212,9 @@ impl Any for Arc<RunResult> {
 
 any_struct! {
     Now { wall, boot, boot_id }
-    Identity { node, pid_namespace, boot_id, pid, start_ticks, pidfs_inode }
+    Identity { node, pid_namespace, boot_id, pid, start_ticks, pidfs_inode, session }
+    Containment { layers, leaf }
+    Leftover { pid, start_ticks, why }
     Usage { turns, tokens, cost_micros }
     Capabilities { steer, receipt, interrupt, resume, questions, usage, cost }
     RunResult {
@@ -221,7 +229,7 @@ any_struct! {
     RetryPolicy { backoff_min, backoff_max, by_class }
     TaskSpec {
         agent, attempts, timeout, silence, no_progress, priority, verify, retry, limits,
-        not_before, on_question, question_timeout, work,
+        not_before, on_question, question_timeout, containment, work,
     }
     Dependency { task, condition }
     PlannedTask { id, spec, item, touches, depends_on }
@@ -245,7 +253,7 @@ any_struct! {
     }
     Outcome { attempt, class, detail, summary }
     Run {
-        task, attempt, kind, state, token, identity, capabilities, stop, result, usage,
+        task, attempt, kind, state, token, identity, containment, capabilities, stop, result, usage,
     }
     Message { task, mode, text, expires, state, generation, rungs }
     Question { task, generation, text, options, asked, deadline, state, answer }
@@ -255,6 +263,7 @@ any_struct! {
 any_enum! {
     Deadline { Boot(at), Wall(at) }
     Exit { Code(code), Signal(number), Unseen }
+    Cleared { Clean { killed }, Residual { killed, left }, NotExcluded { killed, why } }
     StopStage { Drain, Stop, Kill }
     SteerReach { None, Boundary, Interrupt }
     Receipt { Injected, Seen }
@@ -287,9 +296,10 @@ any_enum! {
         TaskRevised { task, spec }, SupervisorStarted { term, identity, build }, ClockGap { gap },
         BatchMoved { to, reason }, TaskMoved { task, to, reason, next_check },
         AttemptStarted(started), RunIntended { generation, task, kind, token },
-        RunSpawned { generation, identity }, RunStarted { generation, capabilities, session },
+        RunSpawned { generation, identity, containment }, RunStarted { generation, capabilities, session },
         StopDecided { generation, reason, grace }, RunFinished { generation, result },
-        RunEnded { generation, exit, injected }, RunReconciled { generation, letter },
+        RunEnded { generation, exit, injected, cleared },
+        RunReconciled { generation, letter, cleared },
         AttemptEnded(ended), TaskEnded { task, to, reason }, Reopened { task, mode, attempts },
         MessageQueued { id, task, mode, text, expires }, MessageMoved { id, to, generation },
         QuestionOpened { id, task, generation, text, options, deadline },

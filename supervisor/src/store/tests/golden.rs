@@ -125,6 +125,7 @@ fn worded(byte: u8) -> [Record; 9] {
             generation,
             exit: any(byte),
             injected: Vec::new(),
+            cleared: supervisor_core::containment::Cleared::CLEAN,
         },
         Record::StopDecided {
             generation,
@@ -134,6 +135,7 @@ fn worded(byte: u8) -> [Record; 9] {
         Record::RunReconciled {
             generation,
             letter: any(byte),
+            cleared: supervisor_core::containment::Cleared::CLEAN,
         },
         Record::AttemptEnded(AttemptEnded {
             class: Some(any(byte)),

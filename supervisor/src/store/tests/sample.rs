@@ -9,6 +9,7 @@ use protocol::command::{RunKind, SteerMode};
 use protocol::ids::{AttemptNo, Generation, MessageId, QuestionId};
 use protocol::report::{Capabilities, Receipt, ResultStatus, RunResult, SteerReach, Usage};
 
+use supervisor_core::containment::{Cleared, Containment, Layer, Leftover};
 use supervisor_core::facts::{
     Account, Attempt, Batch, Facts, Message, Outcome, Question, Run, Task,
 };
@@ -72,6 +73,7 @@ pub(super) fn identity() -> Identity {
         pid: 4242,
         start_ticks: 987_654,
         pidfs_inode: Some(77),
+        session: Some(4242),
     }
 }
 
@@ -133,6 +135,7 @@ fn spec() -> TaskSpec {
         not_before: None,
         on_question: OnQuestion::WaitThenDefault(text("go on")),
         question_timeout: Duration::from_secs(14_400),
+        containment: supervisor_core::containment::Wish::Auto,
         work: text(r#"{"prompt":"zwei Zeilen\nmit \"Zitat\" und é"}"#),
     }
 }
@@ -288,6 +291,10 @@ fn run_records() -> Vec<Record> {
         Record::RunSpawned {
             generation,
             identity: identity(),
+            containment: Containment {
+                layers: Layer::ALL.iter().copied().collect(),
+                leaf: Some(text("/sys/fs/cgroup/supervisor/leaf")),
+            },
         },
         Record::RunStarted {
             generation,
@@ -307,10 +314,19 @@ fn run_records() -> Vec<Record> {
             generation,
             exit: Exit::Signal(9),
             injected: vec![MessageId(1), MessageId(2)],
+            cleared: Cleared::Clean { killed: 3 },
         },
         Record::RunReconciled {
             generation,
             letter: Letter::D,
+            cleared: Cleared::Residual {
+                killed: 2,
+                left: vec![Leftover {
+                    pid: 77,
+                    start_ticks: 1234,
+                    why: text("env_tag"),
+                }],
+            },
         },
         Record::AttemptEnded(AttemptEnded {
             task: TaskIx(3),
@@ -504,6 +520,7 @@ fn run() -> Run {
         state: RunState::Stopping,
         token: 0xfeed,
         identity: Some(identity()),
+        containment: Containment::default(),
         capabilities: Some(capabilities()),
         stop: Some((StopReason::Timeout, Boot(70_000))),
         result: Some(result()),

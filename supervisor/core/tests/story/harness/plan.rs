@@ -70,6 +70,7 @@ fn default_spec() -> TaskSpec {
         not_before: None,
         on_question: OnQuestion::Wait,
         question_timeout: Duration::from_secs(4 * 3600),
+        containment: supervisor_core::containment::Wish::Auto,
         work: "{}".into(),
     }
 }

@@ -76,6 +76,7 @@ impl World {
         self.handle(Input::HostSpawned {
             generation,
             identity,
+            containment: Default::default(),
         });
     }
 
@@ -144,6 +145,7 @@ impl World {
             exit,
             durable: durable.map(Box::new),
             injected: Vec::new(),
+            cleared: supervisor_core::containment::Cleared::CLEAN,
         });
     }
 
@@ -278,6 +280,7 @@ impl World {
             process,
             result,
             injected: Vec::new(),
+            cleared: supervisor_core::containment::Cleared::CLEAN,
         };
         let runs = self.facts().runs.keys().map(|run| (*run, facts.clone()));
         let runs = runs.collect();

@@ -260,6 +260,7 @@ impl World {
             pid: self.next_pid,
             start_ticks: self.now.boot.0 / 10,
             pidfs_inode: None,
+            session: None,
         }
     }
 

@@ -1,0 +1,256 @@
+//! The order in which the tree of a run is ended by the supervisor, once its host has ended.
+//!
+//! A host that ended by itself with status 0 has seen that it has no child left (`ECHILD`), and it is the
+//! subreaper of its tree: that is the proof, and nothing more is looked at. So the usual end costs
+//! nothing. After any other end:
+//!
+//! 1. the run's cgroup is killed until nothing is in it;
+//! 2. the host's process group is killed while the host is not collected, then it is collected;
+//! 3. what came home to us is killed until two looks find no child that is no host;
+//! 4. one look at all processes by tags and sessions; what it finds is hunted to its end.
+//!
+//! Every step has a bound; what is left after it is told, never called clean.
+
+use std::collections::BTreeSet;
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::sync::Arc;
+
+use supervisor_core::containment::{Cleared, Containment};
+use supervisor_core::identity::{Exit, Identity};
+
+use crate::process::cgroup::{Leaf, remove_leftovers};
+use crate::process::identity::Machine;
+use crate::process::orphans::{self, CLEAN_PASSES, Swept};
+use crate::process::scan::{self, Trace, Traces};
+use crate::process::{hunt, pidfd};
+
+/// A host that has ended and was not collected.
+#[derive(Debug)]
+pub struct EndedHost<P> {
+    /// What it is known by.
+    pub identity: Identity,
+    /// What holds its tree together.
+    pub containment: Containment,
+    /// Its spawn token.
+    pub token: u128,
+    /// Its pin.
+    pub process: P,
+}
+
+/// Collects these hosts and ends what is left of their trees; their exits and what is known of the
+/// trees, in their order. `is_host` names the hosts that live on.
+pub fn end_trees<P: AsFd>(
+    machine: &Machine,
+    hosts: &[EndedHost<P>],
+    is_host: impl Fn(u32) -> bool,
+) -> Vec<(Exit, Cleared)> {
+    let mut ends = Vec::with_capacity(hosts.len());
+    let mut forced = Vec::new();
+    for (ix, host) in hosts.iter().enumerate() {
+        let exit = collect(host);
+        let leaf = leaf_of(host);
+        let emptied = leaf.as_ref().is_none_or(Leaf::remove_empty);
+        if exit != Exit::Code(0) || !emptied {
+            forced.push(ix);
+        }
+        ends.push((exit, Cleared::CLEAN));
+    }
+    if forced.is_empty() {
+        return ends;
+    }
+    let traces = Traces::new(forced.iter().map(|&ix| trace(&hosts[ix])).collect());
+    let cleared = clear(
+        machine,
+        &traces,
+        forced.iter().map(|&ix| &hosts[ix]),
+        is_host,
+    );
+    for (ix, cleared) in forced.into_iter().zip(cleared) {
+        ends[ix].1 = cleared;
+    }
+    ends
+}
+
+/// Kills what a host may have left in its group, then collects it.
+fn collect<P: AsFd>(host: &EndedHost<P>) -> Exit {
+    let pid = host.identity.pid;
+    orphans::kill_group_of_ended(pid);
+    match pidfd::reap(host.process.as_fd()) {
+        Ok(Some(exit)) => exit,
+        // Not to be: its pin said that it has ended, and nobody else collects.
+        Ok(None) => Exit::Unseen,
+        Err(error) => {
+            tracing::error!(pid, %error, "the host's exit was lost");
+            Exit::Unseen
+        }
+    }
+}
+
+fn leaf_of<P>(host: &EndedHost<P>) -> Option<Leaf> {
+    Leaf::recorded(host.containment.leaf.as_deref()?, host.token)
+}
+
+fn trace<P>(host: &EndedHost<P>) -> Trace {
+    Trace {
+        token: host.token,
+        host: Some(host.identity.clone()),
+        // It was held unreaped until now, so its session's number was no other's.
+        host_lived_until: u64::MAX,
+    }
+}
+
+fn clear<'a, P: AsFd + 'a>(
+    machine: &Machine,
+    traces: &Traces,
+    hosts: impl Iterator<Item = &'a EndedHost<P>>,
+    is_host: impl Fn(u32) -> bool,
+) -> Vec<Cleared> {
+    let mut killed = vec![0_u32; traces.all().len()];
+    let mut leaves = Vec::new();
+    let mut stuck: Vec<Option<Arc<str>>> = vec![None; killed.len()];
+    for (ix, host) in hosts.enumerate() {
+        if let Some(leaf) = leaf_of(host) {
+            (killed[ix], stuck[ix]) = kill_leaf(&leaf);
+            leaves.push(leaf);
+        }
+    }
+    let swept = orphans::sweep(CLEAN_PASSES, is_host, |pid| {
+        if let Some((run, _)) = traces.tagged(pid) {
+            killed[run] += 1;
+        }
+    });
+    let unswept = tell(swept);
+    let audits = audit(machine, traces);
+    leaves.iter().for_each(Leaf::remove);
+    let all = killed.into_iter().zip(stuck).enumerate();
+    all.map(|(ix, (killed, stuck))| match &audits {
+        Ok(ended) => verdict(killed, &ended[ix], stuck.or_else(|| unswept.clone())),
+        Err(why) => Cleared::NotExcluded {
+            killed,
+            why: why.clone(),
+        },
+    })
+    .collect()
+}
+
+/// A run whose host is not a child of ours: another supervisor started it.
+#[derive(Debug, Clone)]
+pub struct RecordedRun {
+    /// Its tags, its host, its session.
+    pub trace: Trace,
+    /// What holds its tree together.
+    pub containment: Containment,
+    /// What stands against a proof that nothing of it lives, even if nothing is found.
+    pub open: Option<Arc<str>>,
+}
+
+/// Ends everything of these runs that lives, hosts included, all in one search; what is then known of
+/// each, in their order.
+///
+/// # Errors
+/// When the processes of this machine can not be listed.
+pub fn end_recorded(machine: &Machine, runs: &[RecordedRun]) -> std::io::Result<Vec<Cleared>> {
+    let mut leaves = Vec::with_capacity(runs.len());
+    let mut folders = BTreeSet::new();
+    for run in runs {
+        let recorded = run.containment.leaf.as_deref();
+        let leaf = recorded.and_then(|dir| Leaf::recorded(dir, run.trace.token));
+        leaves.push(leaf.as_ref().map(kill_leaf).unwrap_or_default());
+        if let Some(leaf) = leaf {
+            leaf.remove();
+            folders.extend(leaf.dir().parent().map(Path::to_owned));
+        }
+    }
+    let traces = runs.iter().map(|run| run.trace.clone()).collect();
+    let ended = hunt::end_all(machine, &Traces::new(traces))?;
+    folders.iter().for_each(|folder| remove_leftovers(folder));
+    let all = runs.iter().zip(leaves).zip(&ended);
+    let verdicts = all.map(|((run, (killed, stuck)), ended)| {
+        verdict(killed, ended, stuck.or_else(|| run.open.clone()))
+    });
+    Ok(verdicts.collect())
+}
+
+/// Kills what is in a leaf: how many there were, and why it is not empty if it is not.
+fn kill_leaf(leaf: &Leaf) -> (u32, Option<Arc<str>>) {
+    let members = u32::try_from(leaf.members().len()).unwrap_or(u32::MAX);
+    let why = match leaf.kill() {
+        Ok(true) => None,
+        Ok(false) => Some("its cgroup does not become empty".into()),
+        Err(error) => Some(format!("its cgroup can not be killed: {error}").into()),
+    };
+    (members, why)
+}
+
+fn tell(swept: std::io::Result<Swept>) -> Option<Arc<str>> {
+    match swept {
+        Ok(swept) => {
+            if swept != Swept::default() {
+                let (ended, left) = (swept.ended, swept.left);
+                tracing::warn!(ended, left, "orphans of dead hosts");
+            }
+            (swept.left > 0).then(|| "processes that came home do not die".into())
+        }
+        Err(error) => Some(format!("our children can not be listed: {error}").into()),
+    }
+}
+
+/// One look; only if it finds something, the hunt.
+fn audit(machine: &Machine, traces: &Traces) -> Result<Vec<hunt::Ended>, Arc<str>> {
+    let look = scan::look(machine, traces).and_then(|look| {
+        if look.found.is_empty() {
+            return Ok(vec![hunt::Ended::default(); traces.all().len()]);
+        }
+        hunt::end_all(machine, traces)
+    });
+    look.map_err(|error| format!("the processes of this machine can not be listed: {error}").into())
+}
+
+/// What is known of a run's tree after a hunt; `open` is what stands against a proof.
+fn verdict(killed: u32, ended: &hunt::Ended, open: Option<Arc<str>>) -> Cleared {
+    let killed = killed + ended.killed;
+    if !ended.left.is_empty() {
+        let left = ended.left.clone();
+        return Cleared::Residual { killed, left };
+    }
+    if let Some(pid) = ended.doubtful.first() {
+        let why =
+            format!("process {pid} is in a session of its number, but not proven to be of it");
+        let why = why.into();
+        return Cleared::NotExcluded { killed, why };
+    }
+    match open {
+        Some(why) => Cleared::NotExcluded { killed, why },
+        None => Cleared::Clean { killed },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use supervisor_core::containment::Leftover;
+
+    #[test]
+    fn clean_is_said_only_when_nothing_stands_against_it() {
+        let mut ended = hunt::Ended {
+            killed: 2,
+            ..hunt::Ended::default()
+        };
+        assert_eq!(verdict(1, &ended, None), Cleared::Clean { killed: 3 });
+        let why: Arc<str> = "no cgroup".into();
+        let open = verdict(1, &ended, Some(why.clone()));
+        assert_eq!(open, Cleared::NotExcluded { killed: 3, why });
+        ended.doubtful = vec![77];
+        assert!(!verdict(1, &ended, None).is_clean());
+        ended.left = vec![Leftover {
+            pid: 78,
+            start_ticks: 1,
+            why: "env_tag".into(),
+        }];
+        assert!(matches!(
+            verdict(1, &ended, None),
+            Cleared::Residual { killed: 3, .. }
+        ));
+    }
+}
