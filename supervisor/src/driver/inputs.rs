@@ -12,7 +12,7 @@ use supervisor_core::input::{Input, OperatorCommand, StopStage, WireFault};
 use supervisor_core::reconcile::ResultFact;
 use tokio::sync::mpsc::Sender;
 
-use crate::control::peer;
+use crate::control::peer::Insiders;
 use crate::control::server::{Asked, refuse_agent, refused};
 use crate::control::wire::Reply;
 use crate::driver::host_io::HostWord;
@@ -124,13 +124,14 @@ impl Driver<'_> {
     /// A client of the control socket asks.
     pub(super) fn asked(&mut self, asked: Asked) {
         let Asked { pid, want, replies } = asked;
-        let hosts = &self.hosts;
-        if pid.is_some_and(|pid| peer::descends_from_host(pid, |pid| hosts.is_host(pid))) {
-            return hand(&replies, refuse_agent());
-        }
         let Some(facts) = self.core.facts() else {
             return;
         };
+        // Where the system does not say who asks, the user is all that is known of them.
+        let insiders = (!want.only_reads()).then(|| Insiders::of_own(facts));
+        if pid.zip(insiders).is_some_and(|(pid, insiders)| insiders.has(pid)) {
+            return hand(&replies, refuse_agent());
+        }
         match operator::understand(&mut self.names, facts, want) {
             Err(refusal) => hand(&replies, refusal),
             Ok(Meaning::Noted) => hand(&replies, refused(8, "this is for a batch without a supervisor")),

@@ -1,10 +1,9 @@
 //! The beginning and the end of a supervisor: from a locked state dir to a running loop, and back.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use protocol::ids::Generation;
 use protocol::version::BUILD;
 use supervisor_core::core::Core;
 use supervisor_core::effect::Ending;
@@ -15,7 +14,6 @@ use tokio::time::MissedTickBehavior;
 use tracing::Instrument;
 
 use crate::control::server::{self, Server};
-use crate::control::wire::Want;
 use crate::driver::alarm::Alarm;
 use crate::driver::clock::Clock;
 use crate::driver::commit::Committer;
@@ -105,13 +103,11 @@ async fn supervise(options: Options<'_>) -> Result<Ending, DriverError> {
     let facts = opened.core.facts();
     let runs = match facts {
         Some(facts) => {
-            let killed = killed(&options.dir)?;
             let scene = Scene {
                 machine: &machine,
                 clock: &opened.clock,
                 dir: &options.dir,
                 facts,
-                killed: &killed,
                 patience: Patience::USUAL,
             };
             recover::reconcile(scene, options.observer)
@@ -129,25 +125,6 @@ async fn supervise(options: Options<'_>) -> Result<Ending, DriverError> {
         runs,
     };
     begin(options, opened, machine, signals, recovered).await
-}
-
-/// The runs that an operator ended while no supervisor lived to record it.
-fn killed(dir: &StateDir) -> Result<BTreeSet<Generation>, DriverError> {
-    let waiting = inbox::waiting(&RealDisk, dir)?;
-    let notes = waiting.into_iter().filter_map(|one| match one.request.want {
-        Want::Killed { runs } => Some(runs),
-        Want::Steer { .. }
-        | Want::Answer { .. }
-        | Want::Kill { .. }
-        | Want::Pause { .. }
-        | Want::Resume { .. }
-        | Want::Cancel { .. }
-        | Want::Retry { .. }
-        | Want::Skip { .. }
-        | Want::Activity
-        | Want::Watch => None,
-    });
-    Ok(notes.flatten().map(Generation).collect())
 }
 
 /// A batch as its files tell it, its journal open for more.

@@ -46,6 +46,10 @@ pub struct Registry {
     /// The supervisor.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub supervisor: Option<Process>,
+    /// The batch's seed, of which every spawn token is made: what an ended run left is known by it.
+    pub seed: u64,
+    /// The newest run that was ever decided.
+    pub last_run: Generation,
     /// Its live runs.
     pub runs: Vec<LiveRun>,
 }
@@ -167,6 +171,8 @@ impl Registry {
             closed: None,
             guardian: None,
             supervisor: facts.batch.supervisor.as_ref().map(Process::from),
+            seed: facts.batch.seed,
+            last_run: facts.batch.last_generation,
             runs: runs.collect(),
         }
     }
