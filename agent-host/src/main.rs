@@ -26,6 +26,7 @@ mod host;
 mod link;
 mod logs;
 mod mailbox;
+mod plain;
 mod process;
 mod program;
 mod run;

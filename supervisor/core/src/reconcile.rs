@@ -132,8 +132,16 @@ pub fn rule(
         (ProcessFact::Living, _, _) => Letter::G,
         (ProcessFact::Foreign, _, _) => Letter::H,
         (ProcessFact::Gone | ProcessFact::Killed, ResultFact::Unreadable, _) => Letter::F,
-        (ProcessFact::Gone | ProcessFact::Killed, ResultFact::Durable(_) | ResultFact::Absent, None) if only_intended => Letter::C,
-        (ProcessFact::Gone | ProcessFact::Killed, ResultFact::Durable(_), Some(_)) if only_intended => Letter::E,
+        (
+            ProcessFact::Gone | ProcessFact::Killed,
+            ResultFact::Durable(_) | ResultFact::Absent,
+            None,
+        ) if only_intended => Letter::C,
+        (ProcessFact::Gone | ProcessFact::Killed, ResultFact::Durable(_), Some(_))
+            if only_intended =>
+        {
+            Letter::E
+        }
         (ProcessFact::Gone | ProcessFact::Killed, ResultFact::Durable(_), None) => Letter::A,
         (ProcessFact::Gone | ProcessFact::Killed, ResultFact::Durable(_), Some(stop)) => {
             if stop.late_result_counts() {

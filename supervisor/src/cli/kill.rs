@@ -155,7 +155,11 @@ fn end_process(
         let Some(row) = rows.iter().find(is_meant) else {
             continue;
         };
-        let run = known.registry.runs.iter().find(|it| Some(it.run.0) == row.run);
+        let run = known
+            .registry
+            .runs
+            .iter()
+            .find(|it| Some(it.run.0) == row.run);
         let part = Part {
             task: run.map(|run| &run.task),
             attempt: run.map(|run| run.attempt),
@@ -164,7 +168,10 @@ fn end_process(
     }
     let search = Search::new(shelf)?;
     let mut orphans = search.look(&killer.census)?;
-    let run = orphans.members.iter().find(|one| one.pid == pid && one.start_ticks == ticks);
+    let run = orphans
+        .members
+        .iter()
+        .find(|one| one.pid == pid && one.start_ticks == ticks);
     if let Some(run) = run.map(|one| one.run) {
         orphans.members.retain(|one| one.run == run);
         return end_orphans(&search, orphans.members, killer, io);

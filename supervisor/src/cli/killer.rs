@@ -50,12 +50,7 @@ impl Killer {
     ///
     /// # Errors
     /// Unreadable (9), refused (8), not found (6).
-    pub fn end(
-        &self,
-        batch: &Found,
-        part: Part<'_>,
-        io: &mut Io<'_>,
-    ) -> Result<Verdict, CliError> {
+    pub fn end(&self, batch: &Found, part: Part<'_>, io: &mut Io<'_>) -> Result<Verdict, CliError> {
         let known = self.known(batch, io)?;
         refuse_inside(&known)?;
         let refused = self.refused(batch, &known, part, io)?;
@@ -65,7 +60,10 @@ impl Killer {
         let supervisor = self.supervisor(&known, part);
         if self.dry_run {
             if let Some((_, identity)) = &supervisor {
-                io.line(format_args!("would end the supervisor of {name} (pid {})", identity.pid))?;
+                io.line(format_args!(
+                    "would end the supervisor of {name} (pid {})",
+                    identity.pid
+                ))?;
             }
             victims.preview(io)?;
             return Ok(refused);
@@ -193,20 +191,28 @@ impl Killer {
     /// The runs that are meant, and those of them that may be acted upon. Without a journal a host
     /// must carry the token of its run as well as the identity.
     fn runs<'a>(&self, known: &'a Known, part: Part<'_>) -> (Runs, Vec<&'a LiveRun>) {
-        let meant: Vec<&LiveRun> = known.registry.runs.iter().filter(|it| part.has(it)).collect();
+        let meant: Vec<&LiveRun> = known
+            .registry
+            .runs
+            .iter()
+            .filter(|it| part.has(it))
+            .collect();
         let mut runs = Runs::default();
         for run in &meant {
             let mut recorded = recorded_run(run);
             let doubtful = known.source == Source::Registry && {
                 let traces = crate::process::scan::Traces::new(vec![recorded.trace.clone()]);
-                run.host.as_ref().is_some_and(|host| traces.tagged(host.pid).is_none())
+                run.host
+                    .as_ref()
+                    .is_some_and(|host| traces.tagged(host.pid).is_none())
             };
             if doubtful {
                 recorded.trace.host = None;
             }
-            let lives = run.host.as_ref().is_some_and(|host| {
-                Proven::find(&self.census.machine, &host.identity()).is_ok()
-            });
+            let lives = run
+                .host
+                .as_ref()
+                .is_some_and(|host| Proven::find(&self.census.machine, &host.identity()).is_ok());
             if !lives && recorded.containment.leaf.is_none() {
                 recorded.open = Some("no cgroup, and its host was gone before".into());
             }
@@ -224,9 +230,11 @@ impl Killer {
         let LockState::Held(Some(holder)) = &known.lock else {
             return None;
         };
-        let recorded = known.registry.supervisor.as_ref().filter(|it| {
-            it.pid == holder.pid && it.start_ticks == holder.start_ticks
-        });
+        let recorded = known
+            .registry
+            .supervisor
+            .as_ref()
+            .filter(|it| it.pid == holder.pid && it.start_ticks == holder.start_ticks);
         let machine = &self.census.machine;
         let identity = recorded.map_or_else(
             || Identity {
@@ -283,14 +291,18 @@ impl Killer {
                 Err(act::refused(code, text))
             }
             Ok(Some(Reply::Refused { text, .. })) => {
-                io.line(format_args!("supervisor (pid {pid}) refused: {text}; ended directly"))?;
+                io.line(format_args!(
+                    "supervisor (pid {pid}) refused: {text}; ended directly"
+                ))?;
                 Ok(Order::Silent)
             }
             // It was ending anyway.
             Err(ClientError::Closed) | Ok(_) => Ok(Order::Silent),
             Err(error) => {
                 let why = chain(&error);
-                io.line(format_args!("supervisor (pid {pid}): {why}; ended directly"))?;
+                io.line(format_args!(
+                    "supervisor (pid {pid}): {why}; ended directly"
+                ))?;
                 Ok(Order::Silent)
             }
         }
@@ -308,7 +320,10 @@ impl Killer {
         {
             let pid = identity.pid;
             if pidfd::wait_ended(&proven, self.grace + DYING_MAX).unwrap_or(false) {
-                io.line(format_args!("supervisor of {} (pid {pid}): ended", batch.id))?;
+                io.line(format_args!(
+                    "supervisor of {} (pid {pid}): ended",
+                    batch.id
+                ))?;
             } else {
                 self.force_one("supervisor", identity, io)?;
             }
@@ -350,7 +365,10 @@ impl Killer {
             }
             Ok(_) => ("SIGKILL, still dying".to_owned(), Verdict::Lives),
             Err(Refused::Gone { .. }) => return Ok(Verdict::Ended),
-            Err(refused) => (format!("not touched: {}", chain(&refused)), Verdict::Refused),
+            Err(refused) => (
+                format!("not touched: {}", chain(&refused)),
+                Verdict::Refused,
+            ),
         };
         io.line(format_args!("{role} (pid {pid}): {said}"))?;
         Ok(verdict)

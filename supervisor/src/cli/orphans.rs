@@ -99,7 +99,9 @@ impl Search {
             }
         }
         let newest = known.registry.last_run.0;
-        let ended = (1..=newest).rev().take(usize::try_from(ENDED_RUNS_MAX).unwrap_or(usize::MAX));
+        let ended = (1..=newest)
+            .rev()
+            .take(usize::try_from(ENDED_RUNS_MAX).unwrap_or(usize::MAX));
         for generation in ended.map(Generation).filter(|it| !live.contains(it)) {
             let token = spawn_token(known.registry.seed, generation);
             self.runs.push(RecordedRun {
@@ -175,7 +177,8 @@ impl Orphans {
         let mut rows: BTreeMap<(usize, usize), Vec<ProcessRow>> = BTreeMap::new();
         let hosts = self.hosts(search);
         for member in &self.members {
-            let Some(found) = stat::of(member.pid).filter(|it| it.start_ticks == member.start_ticks)
+            let Some(found) =
+                stat::of(member.pid).filter(|it| it.start_ticks == member.start_ticks)
             else {
                 continue;
             };
@@ -187,9 +190,14 @@ impl Orphans {
             let role = role_of(member, &found, &hosts);
             let why = format!("{}; no supervisor of its batch lives", member.proof);
             let mut row = census.living(owner, role, &found, ProcessState::Orphan, &why);
-            row.owner_pid = hosts.get(&member.run).copied().filter(|&host| host != member.pid);
+            row.owner_pid = hosts
+                .get(&member.run)
+                .copied()
+                .filter(|&host| host != member.pid);
             row.depth = u16::from(role != Role::Host) + 1;
-            rows.entry((sought.batch, member.run)).or_default().push(row);
+            rows.entry((sought.batch, member.run))
+                .or_default()
+                .push(row);
         }
         let mut all: Vec<ProcessRow> = Vec::new();
         for (_, mut family) in rows {

@@ -90,9 +90,10 @@ impl Known {
         let lock = batch.lock()?;
         let listed = registry::read(&RealDisk, &batch.dir).ok().flatten();
         let fits = |listed: &Registry| match &lock {
-            LockState::Held(Some(holder)) => listed.supervisor.as_ref().is_some_and(|it| {
-                it.pid == holder.pid && it.start_ticks == holder.start_ticks
-            }),
+            LockState::Held(Some(holder)) => listed
+                .supervisor
+                .as_ref()
+                .is_some_and(|it| it.pid == holder.pid && it.start_ticks == holder.start_ticks),
             LockState::Held(None) => false,
             LockState::Free => listed.proves_rest(&batch.dir),
         };
@@ -164,7 +165,12 @@ impl Census {
     ///
     /// # Errors
     /// Unreadable or newer (9), where the journal must be read.
-    pub fn of(&self, batch: &Found, known: &Known, part: Part<'_>) -> Result<Vec<ProcessRow>, CliError> {
+    pub fn of(
+        &self,
+        batch: &Found,
+        known: &Known,
+        part: Part<'_>,
+    ) -> Result<Vec<ProcessRow>, CliError> {
         if known.source == Source::Registry && self.has_unlisted_host(known) {
             // One that has just begun: the list is not written before its record is durable.
             let lock = known.lock.clone();
@@ -191,8 +197,15 @@ impl Census {
 
     /// Whether the live supervisor has a child with a token that is not in the list.
     fn has_unlisted_host(&self, known: &Known) -> bool {
-        let children = known.owner().and_then(stat::of).map(|it| stat::children(&it));
-        let mut hosts = known.registry.runs.iter().filter_map(|run| run.host.as_ref());
+        let children = known
+            .owner()
+            .and_then(stat::of)
+            .map(|it| stat::children(&it));
+        let mut hosts = known
+            .registry
+            .runs
+            .iter()
+            .filter_map(|run| run.host.as_ref());
         let mut unlisted = children.into_iter().flatten();
         unlisted.any(|pid| !hosts.clone().any(|host| host.pid == pid) && token_of(pid).is_some())
             || hosts.any(|host| Proven::find(&self.machine, &host.identity()).is_err())
@@ -214,7 +227,8 @@ impl Census {
         let process = known.registry.supervisor.as_ref()?;
         let lost = !known.registry.runs.is_empty();
         lost.then(|| {
-            self.recorded(known, None, Role::Supervisor, process, ProcessState::Orphan).0
+            self.recorded(known, None, Role::Supervisor, process, ProcessState::Orphan)
+                .0
         })
     }
 
@@ -280,12 +294,23 @@ impl Census {
             // The first that a host starts is the agent's program; orphans come home to it later.
             let is_agent = parent.pid == host.pid && number == 0;
             let role = if is_agent { Role::Agent } else { Role::Tool };
-            let why = format!("descends from host {}, which is proven by its identity", host.pid);
+            let why = format!(
+                "descends from host {}, which is proven by its identity",
+                host.pid
+            );
             let mut row = self.living(owner, role, child, state, &why);
             row.owner_pid = Some(host.pid);
             row.depth = depth;
             rows.push(row);
-            self.descend(owner, host, child, state, seen, rows, depth.saturating_add(1));
+            self.descend(
+                owner,
+                host,
+                child,
+                state,
+                seen,
+                rows,
+                depth.saturating_add(1),
+            );
         }
     }
 
@@ -390,7 +415,11 @@ fn blank(owner: Owner<'_>, role: Role, pid: u32, state: ProcessState, why: &str)
 /// The layers that hold a run together; what is no run is held by its recorded identity.
 fn containment_text(owner: Owner<'_>) -> String {
     owner.run.map_or_else(
-        || supervisor_core::containment::Layer::Registry.word().to_owned(),
+        || {
+            supervisor_core::containment::Layer::Registry
+                .word()
+                .to_owned()
+        },
         |run| run.containment().layers.to_string(),
     )
 }
@@ -476,7 +505,15 @@ mod tests {
     #[test]
     fn a_process_id_is_two_numbers_and_nothing_else_is() {
         assert_eq!(parse_process_id(&process_id(41, 900)), Some((41, 900)));
-        for text in ["41", "41-", "-900", "a-1", "1-2-3", "nightly-20261121t0744", "+1-2"] {
+        for text in [
+            "41",
+            "41-",
+            "-900",
+            "a-1",
+            "1-2-3",
+            "nightly-20261121t0744",
+            "+1-2",
+        ] {
             assert_eq!(parse_process_id(text), None, "{text}");
         }
     }

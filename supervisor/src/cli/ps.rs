@@ -61,11 +61,7 @@ pub(super) fn run(args: &Args, io: &mut Io<'_>) -> Result<Code, CliError> {
     Ok(Code::Ok)
 }
 
-fn of_target(
-    shelf: &Shelf,
-    census: &Census,
-    target: &Target,
-) -> Result<Vec<ProcessRow>, CliError> {
+fn of_target(shelf: &Shelf, census: &Census, target: &Target) -> Result<Vec<ProcessRow>, CliError> {
     let meant = shelf.find(Some(target))?;
     let task = crate::cli::act::task_id(&meant)?;
     let part = Part {
@@ -125,8 +121,12 @@ fn orphans(
         let task = crate::cli::act::task_id(&meant)?.map(|task| task.to_string());
         rows.retain(|row| {
             row.batch == meant.batch.id.as_str()
-                && task.as_ref().is_none_or(|task| row.task.as_ref() == Some(task))
-                && meant.attempt.is_none_or(|attempt| row.attempt == Some(attempt.0))
+                && task
+                    .as_ref()
+                    .is_none_or(|task| row.task.as_ref() == Some(task))
+                && meant
+                    .attempt
+                    .is_none_or(|attempt| row.attempt == Some(attempt.0))
         });
     }
     Ok(rows)

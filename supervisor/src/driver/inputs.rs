@@ -129,12 +129,18 @@ impl Driver<'_> {
         };
         // Where the system does not say who asks, the user is all that is known of them.
         let insiders = (!want.only_reads()).then(|| Insiders::of_own(facts));
-        if pid.zip(insiders).is_some_and(|(pid, insiders)| insiders.has(pid)) {
+        if pid
+            .zip(insiders)
+            .is_some_and(|(pid, insiders)| insiders.has(pid))
+        {
             return hand(&replies, refuse_agent());
         }
         match operator::understand(&mut self.names, facts, want) {
             Err(refusal) => hand(&replies, refusal),
-            Ok(Meaning::Noted) => hand(&replies, refused(8, "this is for a batch without a supervisor")),
+            Ok(Meaning::Noted) => hand(
+                &replies,
+                refused(8, "this is for a batch without a supervisor"),
+            ),
             Ok(Meaning::Watch) => self.desk.watch(replies),
             Ok(Meaning::Activity) => {
                 let now = self.clock.now();

@@ -93,12 +93,13 @@ pub fn run(options: Options<'_>) -> Result<Ending, DriverError> {
     runtime.block_on(supervise(options).instrument(span))
 }
 
-async fn supervise(options: Options<'_>) -> Result<Ending, DriverError> {
+async fn supervise(mut options: Options<'_>) -> Result<Ending, DriverError> {
     // First of all, so that a signal that comes from here on is answered and not died of.
     let signals = Signals::listen().map_err(DriverError::system("listen for signals"))?;
     orphans::adopt().map_err(DriverError::system("adopt orphans"))?;
     limits::raise_open_files().map_err(DriverError::system("raise the limit of open files"))?;
     let machine = Machine::here()?;
+    options.dir = options.dir.verified()?;
     let opened = open(&options, &machine)?;
     let facts = opened.core.facts();
     let runs = match facts {

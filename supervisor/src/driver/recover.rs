@@ -109,19 +109,21 @@ fn foreign() -> Cleared {
 /// The runs that an operator ended while no supervisor lived to record it.
 fn killed(dir: &StateDir) -> io::Result<BTreeSet<Generation>> {
     let waiting = inbox::waiting(&RealDisk, dir).map_err(io::Error::other)?;
-    let notes = waiting.into_iter().filter_map(|one| match one.request.want {
-        Want::Killed { runs } => Some(runs),
-        Want::Steer { .. }
-        | Want::Answer { .. }
-        | Want::Kill { .. }
-        | Want::Pause { .. }
-        | Want::Resume { .. }
-        | Want::Cancel { .. }
-        | Want::Retry { .. }
-        | Want::Skip { .. }
-        | Want::Activity
-        | Want::Watch => None,
-    });
+    let notes = waiting
+        .into_iter()
+        .filter_map(|one| match one.request.want {
+            Want::Killed { runs } => Some(runs),
+            Want::Steer { .. }
+            | Want::Answer { .. }
+            | Want::Kill { .. }
+            | Want::Pause { .. }
+            | Want::Resume { .. }
+            | Want::Cancel { .. }
+            | Want::Retry { .. }
+            | Want::Skip { .. }
+            | Want::Activity
+            | Want::Watch => None,
+        });
     Ok(notes.flatten().map(Generation).collect())
 }
 

@@ -321,7 +321,9 @@ impl Driver<'_> {
     fn send_group(&mut self) {
         if self.commit.may_flush() && std::mem::take(&mut self.live_changed) {
             let registry = self.core.facts().map(|facts| Registry::of(facts).encode());
-            registry.into_iter().for_each(|bytes| self.commit.list(bytes));
+            registry
+                .into_iter()
+                .for_each(|bytes| self.commit.list(bytes));
         }
         self.commit.flush();
     }

@@ -11,10 +11,10 @@ use supervisor_core::containment::Layer;
 
 use crate::process::cgroup::Leaf;
 use crate::process::identity::Machine;
+use crate::process::pidfd;
 use crate::process::scan::{self, Traces};
 use crate::process::stat::{self, Stat};
 use crate::process::tree::RecordedRun;
-use crate::process::pidfd;
 
 /// Most processes of all these runs; the hunt that follows a kill meets the rest.
 const MEMBERS_MAX: usize = 100_000;

@@ -34,7 +34,10 @@ pub struct Stat {
 
 /// Looks at a process; `None` when there is none of that number.
 pub fn of(pid: u32) -> Option<Stat> {
-    parse(pid, &procfs::read(format!("/proc/{pid}/stat"), STAT_MAX).ok()?)
+    parse(
+        pid,
+        &procfs::read(format!("/proc/{pid}/stat"), STAT_MAX).ok()?,
+    )
 }
 
 /// The name of a program may hold anything, also brackets; the fields behind its last closing one
@@ -116,7 +119,8 @@ mod tests {
 
     #[test]
     fn the_fields_are_those_of_the_manual() {
-        let line = b"42 (a) b) S 7 42 42 0 -1 4194560 103 0 0 0 10 5 3 2 20 0 1 0 987654 2621440 210 9";
+        let line =
+            b"42 (a) b) S 7 42 42 0 -1 4194560 103 0 0 0 10 5 3 2 20 0 1 0 987654 2621440 210 9";
         let expected = Stat {
             pid: 42,
             is_over: false,
@@ -128,7 +132,9 @@ mod tests {
             resident_pages: 210,
         };
         assert_eq!(parse(42, line), Some(expected));
-        let over = String::from_utf8(line.to_vec()).unwrap().replace(" S ", " Z ");
+        let over = String::from_utf8(line.to_vec())
+            .unwrap()
+            .replace(" S ", " Z ");
         assert!(parse(42, over.as_bytes()).unwrap().is_over);
         assert_eq!(parse(42, &line[..40]), None, "a cut line");
     }

@@ -159,7 +159,12 @@ impl Registry {
                 attempt: run.attempt,
                 token: run.token,
                 host: run.identity.as_ref().map(Process::from),
-                layers: run.containment.layers.iter().map(|it| it.word().to_owned()).collect(),
+                layers: run
+                    .containment
+                    .layers
+                    .iter()
+                    .map(|it| it.word().to_owned())
+                    .collect(),
                 leaf: run.containment.leaf.clone(),
             })
         });

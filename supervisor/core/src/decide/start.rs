@@ -125,12 +125,7 @@ impl Desk<'_> {
             self.note_kill(generation);
         }
         let stop = self.run(generation).and_then(|run| run.stop);
-        let mut letter = rule(
-            facts.process,
-            &facts.result,
-            state,
-            stop.map(|stop| stop.0),
-        );
+        let mut letter = rule(facts.process, &facts.result, state, stop.map(|stop| stop.0));
         if letter == Letter::G && mutation::on(Mutation::DoubleSpawnOnResume) {
             letter = Letter::D;
         }

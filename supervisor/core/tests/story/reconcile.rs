@@ -36,7 +36,11 @@ fn rows_that_match(
 ) -> Vec<Letter> {
     let killed = process == ProcessFact::Killed;
     let gone = process == ProcessFact::Gone || killed;
-    let stop = if killed { Some(StopReason::Killed) } else { stop };
+    let stop = if killed {
+        Some(StopReason::Killed)
+    } else {
+        stop
+    };
     let intended = state == RunState::Intended;
     let whole = matches!(result, ResultFact::Durable(_));
     // What never began has no result, whatever lies in its folder.
