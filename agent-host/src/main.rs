@@ -15,6 +15,7 @@ use protocol::rpc::{self, ERROR_BAD_PARAMS, ERROR_NO_COMMON_VERSION, Incoming, R
 use protocol::version::{self, Hello};
 
 use crate::link::{Heard, Link};
+use crate::namespace::Inside;
 use crate::run::complain;
 use crate::scratch::Scratch;
 
@@ -26,6 +27,7 @@ mod host;
 mod link;
 mod logs;
 mod mailbox;
+mod namespace;
 mod plain;
 mod process;
 mod program;
@@ -88,8 +90,20 @@ fn run_program() -> u8 {
 
 /// The whole conversation.
 fn speak() -> u8 {
+    let begun = process::begin().and_then(|()| match namespace::is_wanted() {
+        true => namespace::enter(),
+        false => Ok(Inside::TheRun),
+    });
+    match begun {
+        Ok(Inside::TheRun) => {}
+        Ok(Inside::Outside(status)) => return status,
+        Err(error) => {
+            complain(0, &format!("can not begin: {error}"));
+            return EXIT_SYSTEM;
+        }
+    }
     let (input, output) = process::take_stdio();
-    let link = process::begin().and_then(|()| Link::new(input, output));
+    let link = Link::new(input, output);
     let mut link = match link {
         Ok(link) => link,
         Err(error) => {

@@ -156,7 +156,10 @@ fn identity(pid: u32) -> Identity {
 
 /// Holds the batch like a live supervisor that does not listen.
 fn hold(batch: &Found) -> Lock {
-    let pid = std::process::id();
+    hold_as(batch, std::process::id())
+}
+
+fn hold_as(batch: &Found, pid: u32) -> Lock {
     let holder = Holder {
         pid,
         start_ticks: start_ticks(pid).unwrap(),
@@ -379,6 +382,40 @@ fn kill_without_a_supervisor_proves_that_nothing_lives() {
         before,
         "reading commands and kill write no record"
     );
+}
+
+/// A supervisor that waits for what an earlier one left is in the lock and not in the journal yet:
+/// readers say so, and `kill` ends it all the same, by the identity in the lock.
+#[test]
+fn a_recovering_supervisor_is_shown_and_can_be_killed() {
+    let world = World::new();
+    let batch = world.batch();
+    let mut supervisor = {
+        #[expect(clippy::disallowed_methods, reason = "stands for the supervisor")]
+        let mut command = Command::new("sleep");
+        command.arg("1000").spawn().unwrap()
+    };
+    let held = hold_as(&batch, supervisor.id());
+    let said = world.run(&["status", "--json"]);
+    let status: Value = serde_json::from_str(&said.out).unwrap();
+    assert_eq!(status["batch"]["supervisor"]["alive"], true);
+    assert_eq!(status["batch"]["supervisor"]["recovering"], true);
+    let said = world.run(&["status"]);
+    let line = format!("supervisor pid {} is recovering", supervisor.id());
+    assert!(said.out.contains(&line), "{}", said.out);
+    let said = world.run(&["ps"]);
+    assert!(said.out.contains(&supervisor.id().to_string()));
+    let said = world.run(&["kill", batch.id.as_str(), "--dry-run"]);
+    assert_eq!(said.code, 0);
+    assert!(supervisor.try_wait().unwrap().is_none(), "only told");
+    let said = world.run(&["kill", batch.id.as_str(), "--grace", "0s"]);
+    assert_eq!(said.code, 0, "{}{}", said.out, said.err);
+    assert!(said.out.contains("killed\n"), "{}", said.out);
+    assert!(!supervisor.wait().unwrap().success());
+    drop(held);
+    let said = world.run(&["status", "--json"]);
+    let status: Value = serde_json::from_str(&said.out).unwrap();
+    assert_eq!(status["batch"]["supervisor"]["recovering"], false);
 }
 
 #[test]

@@ -116,6 +116,7 @@ async fn a_client_that_waits_gets_every_move_and_then_an_end() {
     let told = [
         Reply::Messages {
             ids: vec![MessageId(1)],
+            at_ms: 4,
         },
         moved("sent"),
         moved("seen"),

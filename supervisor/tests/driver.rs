@@ -19,7 +19,7 @@ use supervisor::driver::{self, DriverError, Mode, Note, Observer, Options, Pictu
 use supervisor::process::identity::Machine;
 use supervisor::process::scan::{self, Found, Trace, Traces};
 use supervisor::store::lock::lock;
-use supervisor::store::{Check, Holder, RealDisk, StateDir, load};
+use supervisor::store::{Check, Holder, RealDisk, StateDir, inbox, load};
 use supervisor_core::core::{Change, Core};
 use supervisor_core::effect::Ending;
 use supervisor_core::facts::{Facts, Task};
@@ -29,6 +29,8 @@ use supervisor_core::plan::{
     AccountIx, AccountSpec, AgentIx, AgentKind, AgentSpec, AutoResume, Limits, OnFailure,
     OnQuestion, Plan, PlannedTask, RetryPolicy, Settings, SpecIx, TaskSpec,
 };
+use supervisor_core::record::Record;
+use supervisor_core::time::Wall;
 
 const BATCH: &str = "some-batch";
 /// Tells the child process of the crash story which state dir to work on.
@@ -424,6 +426,43 @@ fn a_task_that_is_not_there_is_named_in_the_refusal() {
     assert_eq!(runs.len(), 1);
     assert_eq!(runs[0].task, id(0));
     assert!(runs[0].pid.is_some());
+    supervisor.ask(Want::Kill {
+        tasks: None,
+        grace_ms: 0,
+    });
+    supervisor.end().unwrap();
+}
+
+/// A client that found no supervisor put its request away while one began and looked: it says so,
+/// and the request is carried out now, and once.
+#[test]
+fn a_request_that_comes_after_the_look_into_the_inbox_is_not_left_there() {
+    let world = world();
+    let mut supervisor = world.create(&["linger"]);
+    supervisor.told(&["Run(", "\"started\""]);
+    let request = Request {
+        v: CONTROL_VERSION,
+        batch: world.facts().batch.id,
+        want: Want::Pause {
+            tasks: None,
+            now: false,
+        },
+    };
+    inbox::put(&RealDisk, &world.dir, Wall(1), 1, &request).unwrap();
+    for _again in 0..3 {
+        let replies = supervisor.ask(Want::Inbox);
+        assert!(matches!(&replies[..], [Reply::Done { .. }]), "{replies:?}");
+    }
+    wait_until("the request is carried out", || {
+        inbox::waiting(&RealDisk, &world.dir).unwrap().is_empty()
+    });
+    let loaded = load(&RealDisk, &world.dir, Check::Whole).unwrap();
+    let is_pause = |record: &Record| matches!(record, Record::BatchMoved { to, .. } if *to == BatchState::Paused);
+    let pauses = loaded
+        .entries
+        .iter()
+        .filter(|entry| is_pause(&entry.record));
+    assert_eq!(pauses.count(), 1);
     supervisor.ask(Want::Kill {
         tasks: None,
         grace_ms: 0,

@@ -1,14 +1,14 @@
 //! A small supervisor for tests: it starts the real program and talks to it over pipes.
 //!
-//! It never sleeps. It waits for lines, for the end of the pipe, and for the *witness*: a pipe
-//! whose write end every process of the run inherits as descriptor 9, so that a process can say
-//! that it is up, and the pipe's end proves that the last of them is gone.
+//! It never sleeps. It waits for lines, for the end of the pipe, and for the *witness*: a named pipe
+//! that every shell of the run opens as descriptor 9, so that a process can say that it is up, and
+//! the pipe's end proves that the last of them is gone. (The host passes on nothing that it inherits.)
 
 use std::collections::{BTreeMap, VecDeque};
-use std::io::{BufRead, BufReader, PipeReader, Read, Write};
-use std::os::fd::{AsFd, FromRawFd, OwnedFd};
-use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command as Program, ExitStatus, Stdio};
 
 use protocol::command::{
@@ -23,8 +23,23 @@ use protocol::version::Hello;
 use serde::Serialize;
 use tempfile::TempDir;
 
-/// The number under which every process of the run has the witness.
-pub(crate) const WITNESS: i32 = 9;
+/// Makes the named pipe, and the `sh` that runs find first, which opens it. Returns the reading end,
+/// and a writing end so that the pipe does not end before the first process is up.
+fn witness(home: &Path) -> (File, File) {
+    let pipe = home.join("witness");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let hold = File::options().read(true).write(true).open(&pipe).unwrap();
+    let reader = File::open(&pipe).unwrap();
+    let shell = home.join("bin/sh");
+    std::fs::create_dir(home.join("bin")).unwrap();
+    let text = format!(
+        "#!/bin/sh\nexec 9>'{}'\nexec /bin/sh \"$@\"\n",
+        pipe.display()
+    );
+    std::fs::write(&shell, text).unwrap();
+    std::fs::set_permissions(&shell, std::fs::Permissions::from_mode(0o700)).unwrap();
+    (reader, hold)
+}
 
 /// One host and the conversation with it.
 pub(crate) struct Client {
@@ -32,7 +47,9 @@ pub(crate) struct Client {
     pub(crate) child: Child,
     stdin: Option<ChildStdin>,
     stdout: BufReader<ChildStdout>,
-    witness: BufReader<PipeReader>,
+    witness: BufReader<File>,
+    /// A write end of ours, until only the end of all others is waited for.
+    hold: Option<File>,
     /// Events read while waiting for something else.
     early: VecDeque<Event>,
     /// Requests of the host, as they came: number, method.
@@ -52,30 +69,19 @@ impl Client {
     /// Starts a host; nothing is said yet.
     pub(crate) fn spawn() -> Self {
         let home = tempfile::tempdir().unwrap();
-        let (reader, writer) = std::io::pipe().unwrap();
+        let (witness, hold) = witness(home.path());
         let mut program = Program::new(env!("CARGO_BIN_EXE_agent-host"));
         program
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        // Above 9, because `dup2` to the same number would leave it to be closed by exec.
-        let raw = rustix::io::fcntl_dupfd_cloexec(&writer, WITNESS + 1).unwrap();
-        // SAFETY: `dup2` is allowed between fork and exec; descriptor 9 is nobody's there.
-        unsafe {
-            program.pre_exec(move || {
-                let mut nine = OwnedFd::from_raw_fd(WITNESS);
-                rustix::io::dup2(raw.as_fd(), &mut nine)?;
-                std::mem::forget(nine);
-                Ok(())
-            });
-        }
         let mut child = program.spawn().unwrap();
-        drop((program, writer));
         Self {
             home: Some(home),
             stdin: child.stdin.take(),
             stdout: BufReader::new(child.stdout.take().unwrap()),
-            witness: BufReader::new(reader),
+            witness: BufReader::new(witness),
+            hold: Some(hold),
             child,
             early: VecDeque::new(),
             requests: VecDeque::new(),
@@ -111,6 +117,7 @@ impl Client {
     /// A start with moderate limits; the lease ends a test that hangs.
     pub(crate) fn start(&self, adapter: Adapter) -> Start {
         let path = std::env::var("PATH").unwrap();
+        let path = format!("{}:{path}", self.path("bin").display());
         Start {
             generation: Generation(7),
             batch: "batch".parse().unwrap(),
@@ -302,6 +309,7 @@ impl Client {
             .unwrap();
         let status = self.child.wait().unwrap();
         let mut words = String::new();
+        drop(self.hold.take());
         self.witness.read_to_string(&mut words).unwrap();
         Ended {
             home: self.home.take().unwrap(),

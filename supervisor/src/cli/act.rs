@@ -23,6 +23,8 @@ use crate::view::time::{Span, Stamp};
 
 /// Longest wait for a supervisor's answer to an order: it is durable by then, even on a slow disk.
 const ANSWER_MAX: Duration = Duration::from_secs(60);
+/// Longest wait for a supervisor to look into its inbox: it is told that it should, and does.
+const NUDGE_MAX: Duration = Duration::from_secs(1);
 /// Longest wait for what live runs do now: it only decorates what the files say.
 const ACTIVITY_MAX: Duration = Duration::from_millis(200);
 
@@ -140,7 +142,7 @@ fn answer(mut replies: Replies, io: &mut Io<'_>) -> Result<Code, CliError> {
                     io.line(line)?;
                 }
             }
-            Reply::Messages { ids } => queued(&ids, io)?,
+            Reply::Messages { ids, at_ms } => queued(&ids, Wall(at_ms), io)?,
             Reply::Refused { code, text } => return Err(refused(code, text)),
             Reply::Moved { .. } | Reply::Activity { .. } | Reply::Changed { .. } => {}
         }
@@ -148,9 +150,9 @@ fn answer(mut replies: Replies, io: &mut Io<'_>) -> Result<Code, CliError> {
     Ok(Code::Ok)
 }
 
-fn queued(ids: &[MessageId], io: &mut Io<'_>) -> Result<(), CliError> {
+fn queued(ids: &[MessageId], at: Wall, io: &mut Io<'_>) -> Result<(), CliError> {
     for id in ids {
-        io.line(format_args!("{id} queued {}", Stamp(now())))?;
+        io.line(format_args!("{id} queued {}", Stamp(at)))?;
     }
     io.out.flush().map_err(CliError::output)
 }
@@ -174,7 +176,7 @@ fn follow(
             Err(error) => return Err(error.into()),
         };
         match reply {
-            Some(Reply::Messages { ids }) => queued(&ids, io)?,
+            Some(Reply::Messages { ids, at_ms }) => queued(&ids, Wall(at_ms), io)?,
             Some(Reply::Moved { id, state, at_ms }) => {
                 if has_left(&state) {
                     code = Code::Failed;
@@ -249,7 +251,20 @@ pub fn keep(batch: &Found, want: Want) -> Result<(), CliError> {
         )
     })?;
     inbox::put(&RealDisk, &batch.dir, now(), unique, &request(batch, want))?;
+    nudge(batch);
     Ok(())
+}
+
+/// A supervisor may have begun, and looked into the inbox, between our look for one and the request
+/// that we put there: it looks again. One that does not listen yet has not looked yet, and one that
+/// does not listen any more leaves the request to the next; so nothing depends on an answer.
+fn nudge(batch: &Found) {
+    let Ok(Some(mut replies)) = ask(batch, &Want::Inbox) else {
+        return;
+    };
+    if let Err(error) = replies.next(Some(NUDGE_MAX)) {
+        tracing::debug!(%error, "the supervisor did not say that it looked into the inbox");
+    }
 }
 
 /// Gives the same order to every target: one request a batch. No target: the batch meant here.

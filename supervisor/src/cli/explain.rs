@@ -112,7 +112,15 @@ fn past<'a>(core: &'a Core, opened: &'a Opened) -> Option<View<'a>> {
     let mut time = local_time();
     time.now = facts.batch.now.wall;
     let pid = facts.batch.supervisor.as_ref().map(|identity| identity.pid);
-    Some(opened.view_of(facts, Presence { pid, alive: true }, time))
+    Some(opened.view_of(
+        facts,
+        Presence {
+            pid,
+            alive: true,
+            recovering: false,
+        },
+        time,
+    ))
 }
 
 struct Teller<'a> {

@@ -129,6 +129,7 @@ fn view<'a>(facts: &'a Facts, time: &LocalTime, dir: &'a str, file: &'a str) -> 
         presence: Presence {
             pid: Some(std::process::id()),
             alive: true,
+            recovering: false,
         },
         hosts: BTreeMap::new(),
         activity: BTreeMap::new(),

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use protocol::ids::{AttemptNo, BatchId, Generation};
 use supervisor_core::core::Core;
 use supervisor_core::facts::Facts;
+use supervisor_core::identity::Identity;
 use supervisor_core::machine::BatchState;
 use supervisor_core::plan::TaskIx;
 use supervisor_core::time::BootId;
@@ -435,17 +436,29 @@ fn is_leaving(lock: &LockState) -> bool {
 }
 
 fn presence(lock: &LockState, facts: &Facts) -> Presence {
-    let last = facts.batch.supervisor.as_ref().map(|identity| identity.pid);
+    let last = facts.batch.supervisor.as_ref();
     match lock {
         LockState::Held(holder) => Presence {
             pid: holder.as_ref().map(|holder| holder.pid),
             alive: true,
+            recovering: !holder
+                .as_ref()
+                .is_some_and(|holder| has_begun(holder, last)),
         },
         LockState::Free => Presence {
-            pid: last,
+            pid: last.map(|identity| identity.pid),
             alive: false,
+            recovering: false,
         },
     }
+}
+
+/// Whether the last supervisor of the journal is the one that holds the lock: its first record is
+/// that it took the batch over, after recovery.
+fn has_begun(holder: &Holder, last: Option<&Identity>) -> bool {
+    let same_start =
+        |last: &Identity| holder.start_ticks == 0 || last.start_ticks == holder.start_ticks;
+    last.is_some_and(|last| last.pid == holder.pid && same_start(last))
 }
 
 /// Which recorded hosts live although no supervisor does; asked only then.

@@ -96,6 +96,8 @@ pub enum Want {
     },
     /// What each live run does now.
     Activity,
+    /// Look into the inbox again: a request was put there that may have come after the last look.
+    Inbox,
     /// Replies `Changed` lines until the supervisor ends.
     Watch,
 }
@@ -145,6 +147,9 @@ pub enum Reply {
     Messages {
         /// Their ids.
         ids: Vec<MessageId>,
+        /// When they were queued, by the supervisor's clock, as every later rung: milliseconds
+        /// since the epoch.
+        at_ms: i64,
     },
     /// A message moved (only after `Messages`, and only where a wait was asked for).
     Moved {

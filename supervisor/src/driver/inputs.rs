@@ -15,6 +15,7 @@ use tokio::sync::mpsc::Sender;
 use crate::control::peer::Insiders;
 use crate::control::server::{Asked, refuse_agent, refused};
 use crate::control::wire::Reply;
+use crate::driver::error::chain;
 use crate::driver::host_io::HostWord;
 use crate::driver::observer::Note;
 use crate::driver::operator::{self, Meaning, Waiter};
@@ -146,6 +147,10 @@ impl Driver<'_> {
                 let now = self.clock.now();
                 hand(&replies, operator::activity(facts, self.core.live(), now));
             }
+            Ok(Meaning::Inbox) => {
+                self.read_inbox();
+                hand(&replies, Reply::Done { lines: Vec::new() });
+            }
             Ok(Meaning::Command(command, wait)) => {
                 self.ordered(command, Waiter::Client { replies, wait });
             }
@@ -187,9 +192,24 @@ impl Driver<'_> {
         self.observer.noted(Note::Stopping(stage));
     }
 
-    /// Requests that waited for a supervisor.
+    /// Somebody found no supervisor, and put a request into the inbox while this one started.
+    fn read_inbox(&mut self) {
+        match inbox::waiting(&RealDisk, &self.dir) {
+            Ok(waiting) => self.take_inbox(waiting),
+            Err(error) => {
+                let error = chain(&error);
+                tracing::error!(%error, "the inbox can not be read");
+                self.observer.noted(Note::Trouble(&error));
+            }
+        }
+    }
+
+    /// Requests that waited for a supervisor; those that are being carried out are left alone.
     pub(super) fn take_inbox(&mut self, waiting: Vec<Waiting>) {
         for waiting in waiting {
+            if !self.desk.take_file(&waiting.file) {
+                continue;
+            }
             let Some(facts) = self.core.facts() else {
                 return;
             };
@@ -205,7 +225,9 @@ impl Driver<'_> {
                     self.ordered(nothing, Waiter::Inbox { waiting });
                 }
                 // Meant for a supervisor that lived then.
-                Ok(Meaning::EndAll { .. } | Meaning::Activity | Meaning::Watch) => {
+                Ok(
+                    Meaning::EndAll { .. } | Meaning::Activity | Meaning::Inbox | Meaning::Watch,
+                ) => {
                     self.forget_inbox(waiting, "it is too late for this request");
                 }
                 Err(Reply::Refused { text, .. }) => self.forget_inbox(waiting, &text),
@@ -216,9 +238,9 @@ impl Driver<'_> {
 
     /// What a request from the inbox led to is durable.
     pub(super) fn settle_inbox(&mut self, waiting: Waiting, answer: &Answer) {
-        let text = match operator::reply(answer) {
+        let text = match operator::reply(answer, self.clock.now().wall) {
             Reply::Done { lines } => lines.join("; "),
-            Reply::Messages { ids } => {
+            Reply::Messages { ids, at_ms: _ } => {
                 let ids: Vec<String> = ids.iter().map(|id| format!("{id} queued")).collect();
                 ids.join("; ")
             }
@@ -231,8 +253,13 @@ impl Driver<'_> {
     fn forget_inbox(&mut self, waiting: Waiting, text: &str) {
         tracing::info!(file = %waiting.file.display(), result = text, "a request that waited");
         self.observer.noted(Note::Inbox(text));
-        if let Err(error) = inbox::remove(&RealDisk, &self.dir, &[waiting]) {
-            tracing::error!(%error, "a request was carried out but can not be removed");
+        let file = waiting.file.clone();
+        match inbox::remove(&RealDisk, &self.dir, &[waiting]) {
+            Ok(()) => self.desk.forget_file(&file),
+            // It stays taken: this supervisor does not carry it out a second time.
+            Err(error) => {
+                tracing::error!(%error, "a request was carried out but can not be removed");
+            }
         }
     }
 }

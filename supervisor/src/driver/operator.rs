@@ -1,6 +1,7 @@
 //! Operators' requests: words of the control socket to commands of the core, and answers back.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use protocol::ids::{Generation, MessageId, TaskId};
@@ -68,6 +69,8 @@ pub enum Meaning {
     Noted,
     /// Say what live runs do.
     Activity,
+    /// Read the inbox again.
+    Inbox,
     /// Tell every step from now on.
     Watch,
 }
@@ -96,6 +99,7 @@ pub fn understand(names: &mut TaskNames, facts: &Facts, want: Want) -> Result<Me
         }
         Want::Killed { .. } => return Ok(Meaning::Noted),
         Want::Activity => return Ok(Meaning::Activity),
+        Want::Inbox => return Ok(Meaning::Inbox),
         Want::Watch => return Ok(Meaning::Watch),
         Want::Kill {
             tasks: None,
@@ -225,6 +229,8 @@ pub struct Desk {
     waiting: HashMap<ReplyId, Waiter>,
     follows: Vec<Follow>,
     watchers: Vec<Sender<Reply>>,
+    /// Files of the inbox whose requests are being carried out.
+    taken: HashSet<PathBuf>,
 }
 
 impl Desk {
@@ -251,9 +257,27 @@ impl Desk {
         !self.watchers.is_empty() || !self.follows.is_empty()
     }
 
+    /// Notes that a request of the inbox is being carried out; `false` when it is already. At most
+    /// as many as may wait there ([`WAITING_MAX`](crate::store::inbox::WAITING_MAX)).
+    pub fn take_file(&mut self, file: &Path) -> bool {
+        self.taken.insert(file.to_owned())
+    }
+
+    /// A request of the inbox was carried out and its file is gone.
+    pub fn forget_file(&mut self, file: &Path) {
+        self.taken.remove(file);
+    }
+
     /// Hands a client the core's answer; one that waits for a rung is told of every move after.
-    pub fn answer(&mut self, replies: Sender<Reply>, wait: Option<Rung>, answer: &Answer) {
-        let reply = reply(answer);
+    /// `queued` is what [`queued_at`] says of the answer.
+    pub fn answer(
+        &mut self,
+        replies: Sender<Reply>,
+        wait: Option<Rung>,
+        answer: &Answer,
+        queued: Wall,
+    ) {
+        let reply = reply(answer, queued);
         if !tell(&replies, reply) {
             return;
         }
@@ -365,13 +389,26 @@ fn tell(replies: &Sender<Reply>, reply: Reply) -> bool {
     replies.try_send(reply).is_ok()
 }
 
+/// When the messages of an answer were queued; they share one moment. `now` where it is about none.
+pub fn queued_at(facts: Option<&Facts>, answer: &Answer, now: Wall) -> Wall {
+    let (Some(facts), Answer::Messages(ids)) = (facts, answer) else {
+        return now;
+    };
+    let first = ids.first().and_then(|id| facts.messages.get(id));
+    let rung = first.and_then(|message| message.rungs.first());
+    rung.map_or(now, |(_, at)| *at)
+}
+
 /// The core's answer in the socket's words.
-pub fn reply(answer: &Answer) -> Reply {
+pub fn reply(answer: &Answer, queued: Wall) -> Reply {
     match answer {
         Answer::Done(lines) => Reply::Done {
             lines: lines.iter().map(ToString::to_string).collect(),
         },
-        Answer::Messages(ids) => Reply::Messages { ids: ids.clone() },
+        Answer::Messages(ids) => Reply::Messages {
+            ids: ids.clone(),
+            at_ms: queued.0,
+        },
         Answer::Asked(question) => Reply::Done {
             lines: vec![question.to_string()],
         },
@@ -424,6 +461,7 @@ mod tests {
     use serde_json::json;
     use std::sync::Arc;
     use supervisor_core::core::Core;
+    use supervisor_core::input::Input;
     use supervisor_core::plan::AgentKind;
     use tokio::sync::mpsc;
 
@@ -495,7 +533,7 @@ mod tests {
     fn states(replies: &mut mpsc::Receiver<Reply>) -> Vec<String> {
         std::iter::from_fn(|| replies.try_recv().ok())
             .map(|reply| match reply {
-                Reply::Messages { ids } => format!("{} messages", ids.len()),
+                Reply::Messages { ids, at_ms } => format!("{} messages at {at_ms}", ids.len()),
                 Reply::Moved { id, state, .. } => format!("{id} {state}"),
                 Reply::Done { lines } => format!("done: {}", lines.join(", ")),
                 Reply::Refused { code, .. } => format!("refused {code}"),
@@ -511,7 +549,13 @@ mod tests {
         let (replies, mut heard) = mpsc::channel(16);
         let mut desk = Desk::default();
         let ids = vec![MessageId(1), MessageId(2)];
-        desk.answer(replies, Some(Rung::Injected), &Answer::Messages(ids));
+        let queued = Wall(7);
+        desk.answer(
+            replies,
+            Some(Rung::Injected),
+            &Answer::Messages(ids),
+            queued,
+        );
         let mut tell = |change: Change| desk.changed(facts, fixture::now(), &[change]);
         tell(moved(1, "queued", "sent"));
         tell(moved(9, "queued", "sent"));
@@ -520,7 +564,7 @@ mod tests {
         tell(moved(2, "queued", "expired"));
         tell(moved(2, "queued", "sent"));
         let expected = [
-            "2 messages",
+            "2 messages at 7",
             "m1 sent",
             "m1 injected",
             "m2 expired",
@@ -539,7 +583,7 @@ mod tests {
         desk.watch(watcher);
         let (follower, mut followed) = mpsc::channel(16);
         let messages = Answer::Messages(vec![MessageId(1)]);
-        desk.answer(follower, Some(Rung::Seen), &messages);
+        desk.answer(follower, Some(Rung::Seen), &messages, Wall(8));
         let (client, mut waiting) = mpsc::channel(16);
         let wait = None;
         desk.enlist(Waiter::Client {
@@ -551,7 +595,7 @@ mod tests {
         assert_eq!(states(&mut watched).last().unwrap(), "done: ");
         assert_eq!(
             states(&mut followed),
-            ["1 messages", "m1 sent", "refused 5"]
+            ["1 messages at 8", "m1 sent", "refused 5"]
         );
         assert_eq!(states(&mut waiting), ["refused 5"]);
     }
@@ -573,7 +617,7 @@ mod tests {
     #[test]
     fn refusals_keep_their_exit_codes() {
         let text: Arc<str> = "no".into();
-        let code = |refusal| match reply(&Answer::Refused(refusal)) {
+        let code = |refusal| match reply(&Answer::Refused(refusal), Wall(0)) {
             Reply::Refused { code, .. } => code,
             other => panic!("{other:?}"),
         };
@@ -581,5 +625,27 @@ mod tests {
         assert_eq!(code(Refusal::WrongState(text.clone())), 8);
         assert_eq!(code(Refusal::CanNotProve(text.clone())), 8);
         assert_eq!(code(Refusal::Limit(text)), 2);
+    }
+
+    /// Client and supervisor may differ by any time; rungs are told by one clock, in their order.
+    #[test]
+    fn the_first_rung_has_the_time_of_the_journal() {
+        let mut core = core();
+        let command = OperatorCommand::Steer {
+            tasks: vec![TaskIx(0)],
+            mode: SteerMode::After,
+            text: "left".into(),
+            expires: None,
+            wait: None,
+        };
+        let reply = ReplyId(1);
+        let turn = core.handle(fixture::now(), Input::Operator { reply, command });
+        assert!(turn.defects.is_empty(), "{:?}", turn.defects);
+        let answer = Answer::Messages(vec![MessageId(1)]);
+        let later = Wall(fixture::now().wall.0 + 60_000);
+        let at = queued_at(core.facts(), &answer, later);
+        assert_eq!(at, fixture::now().wall);
+        let none = Answer::Done(Vec::new());
+        assert_eq!(queued_at(core.facts(), &none, later), later);
     }
 }

@@ -14,7 +14,7 @@ use supervisor_core::machine::RunState;
 
 use crate::driver::error::chain;
 use crate::driver::host_io::Sent;
-use crate::driver::operator::Waiter;
+use crate::driver::operator::{Waiter, queued_at};
 use crate::driver::run::Driver;
 use crate::process::spawn::Order;
 
@@ -156,7 +156,11 @@ impl Driver<'_> {
 
     fn reply(&mut self, reply: ReplyId, answer: Answer) {
         match self.desk.discharge(reply) {
-            Waiter::Client { replies, wait } => self.desk.answer(replies, wait, &answer),
+            Waiter::Client { replies, wait } => {
+                let now = self.clock.now().wall;
+                let queued = queued_at(self.core.facts(), &answer, now);
+                self.desk.answer(replies, wait, &answer, queued);
+            }
             Waiter::Host { generation, id } => self.answer_host(generation, id, &answer),
             Waiter::Inbox { waiting } => self.settle_inbox(waiting, &answer),
             Waiter::Nobody => {}

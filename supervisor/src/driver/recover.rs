@@ -36,7 +36,8 @@ pub struct Patience {
 }
 
 impl Patience {
-    /// A host's grace, and some time to kill its tree.
+    /// A host kills its tree at once when its stdin ends; this is many times what a large tree on a
+    /// busy machine takes.
     pub const USUAL: Patience = Patience {
         ending: Duration::from_secs(15),
     };
@@ -465,6 +466,7 @@ mod tests {
         let spawned = Input::HostSpawned {
             generation: RUN,
             identity: core.facts().unwrap().batch.supervisor.clone().unwrap(),
+            containment: Default::default(),
         };
         let turn = core.handle(fixture::now(), spawned);
         assert!(turn.defects.is_empty(), "{:?}", turn.defects);

@@ -10,10 +10,11 @@ use std::fs;
 use std::io;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, getpgid, kill_process_group};
+use rustix::process::Signal;
 use supervisor_core::containment::{Leftover, NAMED_MAX};
 
-use crate::process::identity::{Machine, session_of};
+use crate::process::identity::{Machine, group_of, session_of};
+use crate::process::orphans::signal_group;
 use crate::process::scan::{self, Found, Traces};
 use crate::process::{pidfd, rest};
 
@@ -153,21 +154,13 @@ impl Hunt<'_> {
 /// Kills the process group of a pinned process that lives in a session of its run: groups never
 /// cross sessions, so none but descendants are in it.
 fn kill_group_of(one: &Found) {
-    let group = i32::try_from(one.pid)
-        .ok()
-        .and_then(Pid::from_raw)
-        .and_then(|pid| getpgid(Some(pid)).ok());
-    // Group 1 is the first process's, and 0 would be our own.
-    let Some(group) = group.filter(|group| group.as_raw_nonzero().get() > 1) else {
+    let Some(group) = group_of(one.pid) else {
         return;
     };
     if pidfd::has_ended(&one.pidfd).unwrap_or(true) {
         return; // the number was not its any more
     }
-    match kill_process_group(group, Signal::KILL) {
-        Ok(()) | Err(rustix::io::Errno::SRCH) => {}
-        Err(error) => tracing::debug!(%error, "a group can not be killed as a whole"),
-    }
+    signal_group(group, Signal::KILL);
 }
 
 /// The number that the kernel gave out last in our pid namespace; `None` where it does not say.

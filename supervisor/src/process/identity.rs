@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::process::{Pid, getsid};
+use nix::unistd::{Pid, getpgid, getsid};
 use supervisor_core::identity::Identity;
 use supervisor_core::time::BootId;
 
@@ -115,9 +115,15 @@ fn parse_boot_id(text: &str) -> Option<BootId> {
 /// The session that a process is in; `None` when there is no such process, or it is of another
 /// namespace.
 pub fn session_of(pid: u32) -> Option<u32> {
-    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw)?;
-    let session = getsid(Some(pid)).ok()?;
-    Some(session.as_raw_nonzero().get().unsigned_abs())
+    // Number 0 is what the kernel says of a session outside of our namespace, and of its own threads.
+    let session = getsid(Some(Pid::from_raw(i32::try_from(pid).ok()?))).ok()?;
+    u32::try_from(session.as_raw()).ok().filter(|&it| it > 0)
+}
+
+/// The process group that a process is in; `None` as for [`session_of`].
+pub fn group_of(pid: u32) -> Option<u32> {
+    let group = getpgid(Some(Pid::from_raw(i32::try_from(pid).ok()?))).ok()?;
+    u32::try_from(group.as_raw()).ok().filter(|&it| it > 0)
 }
 
 /// Clock ticks since boot at the start of the process (field 22 of its `stat`).

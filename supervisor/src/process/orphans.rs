@@ -5,10 +5,9 @@ use std::fs;
 use std::io;
 use std::time::Duration;
 
-use rustix::process::{
-    Pid, Signal, getpgid, getpid, getsid, kill_process, kill_process_group, set_child_subreaper,
-};
+use rustix::process::{Pid, Signal, getpid, kill_process, kill_process_group, set_child_subreaper};
 
+use crate::process::identity::{group_of, session_of};
 use crate::process::pidfd;
 
 /// Passes over our children until those that are left are called unkillable: each pass kills all it
@@ -58,7 +57,8 @@ pub fn children() -> io::Result<Vec<u32>> {
 }
 
 fn thread_ended(error: &io::Error) -> bool {
-    error.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error())
+    let gone = Some(rustix::io::Errno::SRCH.raw_os_error());
+    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == gone
 }
 
 /// Kills and collects every child that is no host. Every child that we did not start is by the
@@ -112,19 +112,26 @@ fn end(pid: u32) -> io::Result<bool> {
 /// Kills the group of a child at once, so that none of it forks on: a child that is in another
 /// session than we are was started by a run, and groups never cross sessions.
 fn kill_group_of(pid: u32) {
-    let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) else {
+    let ours = session_of(std::process::id());
+    let (Some(group), Some(session)) = (group_of(pid), session_of(pid)) else {
         return;
     };
-    let (Ok(group), Ok(session), Ok(ours)) = (getpgid(Some(pid)), getsid(Some(pid)), getsid(None))
-    else {
-        return;
-    };
-    if session == ours || group.as_raw_nonzero().get() <= 1 {
-        return;
+    if Some(session) != ours {
+        signal_group(group, Signal::KILL);
     }
-    match kill_process_group(group, Signal::KILL) {
-        Ok(()) | Err(rustix::io::Errno::SRCH) => {}
-        Err(error) => tracing::debug!(%error, "a group can not be killed as a whole"),
+}
+
+/// Signals a group whose members the caller has proven to be a run's. Never group 1, which is the first
+/// process's and, as an argument of `kill`, everybody.
+pub(super) fn signal_group(group: u32, signal: Signal) {
+    let group = i32::try_from(group).ok().filter(|&group| group > 1);
+    let Some(group) = group.and_then(Pid::from_raw) else {
+        return;
+    };
+    match kill_process_group(group, signal) {
+        // Refused is what a group that has only ended members says on some kernels.
+        Ok(()) | Err(rustix::io::Errno::SRCH | rustix::io::Errno::PERM) => {}
+        Err(error) => tracing::debug!(%error, "a group can not be signalled as a whole"),
     }
 }
 
@@ -158,40 +165,26 @@ fn numbers(list: &str) -> Vec<u32> {
 /// Asks the whole family of a host to end: every group of it gets TERM, and CONT so that stopped
 /// ones hear it; the host itself is only woken up. The host must be an unreaped child of ours.
 pub fn ask_to_end(host: u32) {
-    let Some(host_pid) = i32::try_from(host).ok().and_then(Pid::from_raw) else {
-        return;
-    };
-    let own = getpgid(Some(host_pid)).ok();
-    let mut asked = BTreeSet::new();
-    for pid in descendants(host) {
-        let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
-        let Some(group) = pid.and_then(|pid| getpgid(Some(pid)).ok()) else {
-            continue;
-        };
+    let ours = session_of(std::process::id());
+    let mut groups: BTreeSet<u32> = descendants(host)
+        .into_iter()
         // A group of our own session holds us, or whoever started us.
-        let foreign = getsid(pid).ok() == getsid(None).ok() || group.as_raw_nonzero().get() <= 1;
-        if foreign || Some(group) == own || !asked.insert(group.as_raw_nonzero()) {
-            continue;
-        }
-        for signal in [Signal::TERM, Signal::CONT] {
-            // Gone already is what is asked for; a refusal is met by the kill.
-            let _ = kill_process_group(group, signal);
-        }
+        .filter(|&pid| session_of(pid) != ours)
+        .filter_map(group_of)
+        .collect();
+    groups.remove(&host);
+    for group in groups {
+        signal_group(group, Signal::TERM);
+        signal_group(group, Signal::CONT);
     }
-    // As above.
-    let _ = kill_process(host_pid, Signal::CONT);
+    if let Some(host) = i32::try_from(host).ok().and_then(Pid::from_raw) {
+        // It is not collected, so the number is its own; that it has ended is no matter.
+        let _ = kill_process(host, Signal::CONT);
+    }
 }
 
 /// Kills the group of a host that has ended and was not collected: as long as it is not, the number
 /// of its group is no other's.
 pub fn kill_group_of_ended(host: u32) {
-    let group = i32::try_from(host).ok().and_then(Pid::from_raw);
-    let Some(group) = group.filter(|group| group.as_raw_nonzero().get() > 1) else {
-        return;
-    };
-    match kill_process_group(group, Signal::KILL) {
-        // None but the ended host itself, or it ended before it had a group.
-        Ok(()) | Err(rustix::io::Errno::SRCH | rustix::io::Errno::PERM) => {}
-        Err(error) => tracing::debug!(%error, "a group can not be killed as a whole"),
-    }
+    signal_group(host, Signal::KILL);
 }

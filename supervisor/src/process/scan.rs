@@ -65,9 +65,7 @@ impl Traces {
                 let key = tag::key_of(trace.token);
                 traces.by_key.entry(key).or_default().push(ix);
             }
-            if let Some(session) = trace.host.as_ref().and_then(|host| host.session)
-                && session > 1
-            {
+            if let Some(session) = trace.host.as_ref().and_then(led_by) {
                 traces.by_session.insert(session, ix);
             }
         }
@@ -267,6 +265,13 @@ fn sessions(machine: &Machine, traces: &Traces, found: &[Found]) -> HashMap<u32,
     sessions
 }
 
+/// The session that a host leads: it has the host's number. Any other one that is recorded of it is
+/// that of whoever started it.
+fn led_by(host: &Identity) -> Option<u32> {
+    host.session
+        .filter(|&session| session == host.pid && session > 1)
+}
+
 /// Whether a session that a process of a run is in was made by that run, and not by whoever started
 /// its host: then it and its groups hold descendants of the run only.
 ///
@@ -282,7 +287,7 @@ pub(super) fn is_born_below(
     let Some(host) = &traces.all[member.run].host else {
         return false;
     };
-    let of_host = host.session == Some(session);
+    let of_host = led_by(host) == Some(session);
     let proven = match member.why {
         Layer::LimitTag => of_host || member.pid != host.pid,
         Layer::EnvTag | Layer::Registry => of_host,

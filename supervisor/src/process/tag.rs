@@ -52,7 +52,7 @@ pub fn key_in(limit: u64) -> Option<u64> {
     let bits = limit.checked_ilog2()? + 1;
     (TAG_BITS_MIN..=TAG_BITS)
         .contains(&bits)
-        .then(|| limit & (1 << (TAG_BITS_MIN - 1)) - 1)
+        .then_some(limit & ((1 << (TAG_BITS_MIN - 1)) - 1))
 }
 
 /// The bits of a token that are in its tag however little room there was.
@@ -96,7 +96,7 @@ pub fn lend(token: u128) -> io::Result<Option<Lent>> {
 
 impl Drop for Lent {
     fn drop(&mut self) {
-        if let Err(error) = setrlimit(Resource::Locks, self.before.clone()) {
+        if let Err(error) = setrlimit(Resource::Locks, self.before) {
             tracing::error!(%error, "our own limit of file locks can not be set back");
         }
     }

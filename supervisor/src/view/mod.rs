@@ -32,6 +32,9 @@ pub struct Presence {
     pub pid: Option<u32>,
     /// It holds the lock now.
     pub alive: bool,
+    /// It has not written anything yet: it waits for what an earlier one left, and what is shown is
+    /// what that one wrote.
+    pub recovering: bool,
 }
 
 /// What became of a host that the journal holds as live while no supervisor works on the batch. A

@@ -110,6 +110,10 @@ fn head(view: &View<'_>, counts: &Counts, out: &mut dyn Write) -> io::Result<()>
         view.time.since(batch.now.wall)
     )?;
     match view.presence.pid {
+        Some(pid) if view.presence.recovering => writeln!(
+            out,
+            ", supervisor pid {pid} is recovering: it waits for what the one before it left"
+        )?,
         Some(pid) if view.presence.alive => writeln!(out, ", supervisor pid {pid}")?,
         Some(_) | None => writeln!(out, ", no supervisor")?,
     }

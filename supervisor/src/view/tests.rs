@@ -100,6 +100,7 @@ fn view(facts: &Facts, alive: bool) -> View<'_> {
         presence: Presence {
             pid: Some(41),
             alive,
+            recovering: false,
         },
         hosts: BTreeMap::new(),
         activity: BTreeMap::new(),
@@ -390,7 +391,7 @@ fn the_keys_of_status_are_those_of_the_manual() {
         keys(&status["batch"]),
         "counts dir id name reason started state supervisor updated usage"
     );
-    assert_eq!(keys(&status["batch"]["supervisor"]), "alive pid");
+    assert_eq!(keys(&status["batch"]["supervisor"]), "alive pid recovering");
     assert_eq!(
         keys(&status["tasks"][0]),
         "agent attempt attempts_max branch depends_on id merge next_check outcome question reason \
