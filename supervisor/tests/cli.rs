@@ -99,6 +99,7 @@ impl World {
         };
         let recovered = Input::Recovered {
             supervisor: identity(4_000_000),
+            guardian: None,
             build: "0".into(),
             runs: Vec::new(),
         };
@@ -164,6 +165,7 @@ fn hold_as(batch: &Found, pid: u32) -> Lock {
         pid,
         start_ticks: start_ticks(pid).unwrap(),
         socket: batch.dir.path().join("nobody"),
+        guardian: None,
     };
     lock::lock(&batch.dir, &holder).unwrap()
 }

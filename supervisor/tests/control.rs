@@ -30,6 +30,7 @@ fn world() -> World {
         pid: std::process::id(),
         start_ticks: 1,
         socket: socket.clone(),
+        guardian: None,
     };
     let lock = lock(&state, &holder).unwrap();
     World {

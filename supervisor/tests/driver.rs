@@ -171,9 +171,11 @@ fn supervise(
         pid: std::process::id(),
         start_ticks: 1,
         socket: socket.clone(),
+        guardian: None,
     };
     let lock = lock(&dir, &holder)?;
     driver::run(Options {
+        guarded: None,
         dir,
         lock,
         socket,

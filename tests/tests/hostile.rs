@@ -49,7 +49,7 @@ fn trivial() -> Peaks {
         "batch.yml",
         "version: 1\nisolation: none\ntasks: [{id: a, run: 'true'}]\n",
     );
-    let (peaks, code) = peak::watch(world.start("run", &["run"]));
+    let (peaks, code) = peak::watch(world.start("run", &["run", "--no-guardian"]));
     assert_eq!(code, Some(0));
     peaks
 }

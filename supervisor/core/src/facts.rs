@@ -59,6 +59,8 @@ pub struct Batch {
     pub term: u64,
     /// The last supervisor.
     pub supervisor: Option<Identity>,
+    /// The guardian that started it; `None`: it was started without one.
+    pub guardian: Option<Identity>,
     /// Number of the last record.
     pub seq: u64,
     /// Seed of every random choice.

@@ -27,6 +27,8 @@ pub enum Input {
     Recovered {
         /// This supervisor.
         supervisor: Identity,
+        /// Its owner, which starts it again; `None`: it runs without one.
+        guardian: Option<Identity>,
         /// Its release.
         build: Arc<str>,
         /// One entry for each live run of the state.

@@ -60,6 +60,8 @@ pub enum Record {
         term: u64,
         /// The supervisor itself.
         identity: Identity,
+        /// Its owner, which starts it again; `None`: it runs without one.
+        guardian: Option<Identity>,
         /// Its release.
         build: Arc<str>,
     },

@@ -156,6 +156,7 @@ impl Story {
         let supervisor = self.identity();
         self.input(Input::Recovered {
             supervisor,
+            guardian: None,
             build: "0.1.0".into(),
             runs,
         });

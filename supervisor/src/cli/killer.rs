@@ -10,7 +10,7 @@ use crate::cli::ending::{DYING_MAX, Runs, Verdict, Victims};
 use crate::cli::error::{CliError, Code};
 use crate::cli::open::Found;
 use crate::cli::orphans::recorded_run;
-use crate::cli::processes::{Census, Known, Part, Source};
+use crate::cli::processes::{Census, Known, Part, Source, living_guard};
 use crate::cli::{Io, act, pace};
 use crate::control::client::{self, ClientError};
 use crate::control::peer::Insiders;
@@ -82,12 +82,12 @@ impl Killer {
         // From here on nobody else starts anything of it.
         let mut above = Verdict::Ended;
         let held = match (part.task, recorded_by_supervisor) {
-            (None, true) => self.outlast(batch, supervisor.as_ref(), io)?,
+            (None, true) => self.outlast(batch, &known, supervisor.as_ref(), io)?,
             (None, false) => {
-                above = self.force_above(&known, supervisor.as_ref(), io)?;
+                above = self.force_above(batch, &known, part, io)?;
                 self.hold(batch)?
             }
-            (Some(_), _) if known.lock == LockState::Free => self.hold(batch)?,
+            (Some(_), _) if !known.is_owned() => self.hold(batch)?,
             (Some(_), _) => None,
         };
         let ended = if recorded_by_supervisor && victims.is_empty() {
@@ -123,6 +123,7 @@ impl Killer {
                     error.tell(io.err).map_err(CliError::output)?;
                     Ok(Known {
                         registry,
+                        guard: living_guard(batch)?,
                         lock,
                         source: Source::Registry,
                     })
@@ -308,43 +309,55 @@ impl Killer {
         }
     }
 
-    /// Waits until the supervisor that took the order is gone; one that stays is killed.
+    /// Waits until the supervisor that took the order is gone, and then its guardian; one that stays
+    /// is killed.
     fn outlast(
         &self,
         batch: &Found,
+        known: &Known,
         supervisor: Option<&(Holder, Identity)>,
         io: &mut Io<'_>,
     ) -> Result<Option<Lock>, CliError> {
-        if let Some((_, identity)) = supervisor
-            && let Ok(proven) = Proven::find(&self.census.machine, identity)
-        {
+        let guardian = known.registry.guardian.as_ref().map(Process::identity);
+        let supervisor = supervisor.map(|(_, identity)| identity);
+        let above = [("supervisor", supervisor), ("guardian", guardian.as_ref())];
+        for (role, identity) in above {
+            let Some(identity) = identity else { continue };
+            let Ok(proven) = Proven::find(&self.census.machine, identity) else {
+                continue;
+            };
             let pid = identity.pid;
             if pidfd::wait_ended(&proven, self.grace + DYING_MAX).unwrap_or(false) {
-                io.line(format_args!(
-                    "supervisor of {} (pid {pid}): ended",
-                    batch.id
-                ))?;
+                io.line(format_args!("{role} of {} (pid {pid}): ended", batch.id))?;
             } else {
-                self.force_one("supervisor", identity, io)?;
+                self.force_one(role, identity, io)?;
             }
         }
         self.hold(batch)
     }
 
-    /// Ends guardian and supervisor, so that nobody starts anything again.
+    /// Ends the guardian first, so that nobody starts a supervisor again, and then the supervisor that
+    /// there is.
     fn force_above(
         &self,
+        batch: &Found,
         known: &Known,
-        supervisor: Option<&(Holder, Identity)>,
+        part: Part<'_>,
         io: &mut Io<'_>,
     ) -> Result<Verdict, CliError> {
         let mut verdict = Verdict::Ended;
         if let Some(guardian) = &known.registry.guardian {
             verdict = verdict.max(self.force_one("guardian", &guardian.identity(), io)?);
         }
-        if let Some((_, identity)) = supervisor {
-            verdict = verdict.max(self.force_one("supervisor", identity, io)?);
-        } else if known.is_owned() {
+        let now = Known {
+            registry: known.registry.clone(),
+            lock: batch.lock()?,
+            guard: None,
+            source: known.source,
+        };
+        if let Some((_, identity)) = self.supervisor(&now, part) {
+            verdict = verdict.max(self.force_one("supervisor", &identity, io)?);
+        } else if now.is_owned() {
             io.line("the supervisor has not written itself down yet: not touched")?;
             verdict = Verdict::Lives;
         }
@@ -365,6 +378,10 @@ impl Killer {
             }
             Ok(_) => ("SIGKILL, still dying".to_owned(), Verdict::Lives),
             Err(Refused::Gone { .. }) => return Ok(Verdict::Ended),
+            // Of a boot that is over, or its number is used anew: it is gone.
+            Err(Refused::Differs { field, .. }) if field_means_gone(field) => {
+                return Ok(Verdict::Ended);
+            }
             Err(refused) => (
                 format!("not touched: {}", chain(&refused)),
                 Verdict::Refused,
@@ -444,6 +461,15 @@ pub fn refuse_inside(known: &Known) -> Result<(), CliError> {
         return Err(CliError::new(Code::Refused, message));
     }
     Ok(())
+}
+
+/// Whether a process that differs in this proves that the recorded one is gone; on another machine
+/// or in another namespace it is unknown.
+const fn field_means_gone(field: Field) -> bool {
+    match field {
+        Field::Node | Field::PidNamespace => false,
+        Field::BootId | Field::StartTicks | Field::PidfsInode => true,
+    }
 }
 
 /// In what a listed identity departs from that of the journal.

@@ -2,6 +2,7 @@
 
 pub mod act;
 pub mod answer;
+pub mod attach;
 pub mod batch;
 pub mod cancel;
 pub mod choose;
@@ -10,6 +11,7 @@ pub mod detach;
 pub mod ending;
 pub mod error;
 pub mod explain;
+pub mod guard;
 pub mod kill;
 pub mod killer;
 pub mod list;
@@ -221,5 +223,9 @@ fn start(args: impl IntoIterator<Item = OsString>) -> Result<Code, CliError> {
         is_terminal,
     };
     let result = cli.command.run(&mut io);
-    out.flush().map_err(CliError::output).and(result)
+    match (out.flush(), result) {
+        (Err(error), Ok(Code::Ok)) => Err(CliError::output(error)),
+        // Whatever else came of it is told by the exit code all the same.
+        (Ok(()) | Err(_), result) => result,
+    }
 }

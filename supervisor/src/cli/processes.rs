@@ -40,6 +40,8 @@ pub struct Known {
     pub registry: Registry,
     /// Whoever holds the batch's lock; without a name while it is still writing itself down.
     pub lock: LockState,
+    /// The guardian that will start its next supervisor, while it lives.
+    pub guard: Option<u32>,
     /// What says so.
     pub source: Source,
 }
@@ -100,6 +102,7 @@ impl Known {
         match listed.filter(fits) {
             Some(registry) => Ok(Some(Known {
                 registry,
+                guard: living_guard(batch)?,
                 lock,
                 source: Source::Registry,
             })),
@@ -112,30 +115,39 @@ impl Known {
     /// # Errors
     /// Unreadable or newer (9).
     pub fn fold(batch: &Found, lock: LockState) -> Result<Option<Known>, CliError> {
+        let guard = living_guard(batch)?;
         Ok(batch.read_any()?.map(|opened| Known {
             registry: Registry::of(opened.facts()),
             lock,
+            guard,
             source: Source::Journal,
         }))
     }
 
-    /// The pid of whoever owns its hosts now.
+    /// The pid of whoever owns its hosts now: the supervisor, or the guardian to which they come when
+    /// that one dies.
     pub fn owner(&self) -> Option<u32> {
         match &self.lock {
             LockState::Held(Some(holder)) => Some(holder.pid),
-            LockState::Held(None) | LockState::Free => None,
+            LockState::Held(None) | LockState::Free => self.guard,
         }
     }
 
     /// Whether somebody owns them.
     pub fn is_owned(&self) -> bool {
-        self.lock != LockState::Free
+        self.lock != LockState::Free || self.guard.is_some()
     }
 
     /// Whether a run of it is recorded as live though nobody owns it: what it left may be anywhere.
     pub fn has_lost_runs(&self) -> bool {
         !self.is_owned() && !self.registry.runs.is_empty()
     }
+}
+
+/// The pid of the batch's guardian, while it lives.
+pub(super) fn living_guard(batch: &Found) -> Result<Option<u32>, CliError> {
+    let guard = batch.guard()?.filter(|guard| guard.alive);
+    Ok(guard.map(|guard| guard.pid))
 }
 
 /// Whose a process is: what its row has in common with the others of the run.
@@ -240,7 +252,8 @@ impl Census {
         let stat = stat::of(holder.pid)?;
         let why = "it holds the lock of the batch's folder and wrote itself down in it";
         let mut row = self.living(owner, Role::Supervisor, &stat, ProcessState::Live, why);
-        row.containment = "registry".to_owned();
+        row.owner_pid = known.guard;
+        row.depth = u16::from(known.guard.is_some());
         Some(row)
     }
 
@@ -258,7 +271,8 @@ impl Census {
         let Some(host) = &run.host else { return };
         let (mut row, found) = self.recorded(known, Some(run), Role::Host, host, lives);
         row.owner_pid = known.owner();
-        row.depth = 1;
+        row.depth = 1 + u16::from(known.guard.is_some());
+        let depth = row.depth;
         rows.push(row);
         if let Some(found) = found {
             seen.insert(found.pid);
@@ -266,7 +280,7 @@ impl Census {
                 batch: known.registry.batch.as_str(),
                 run: Some(run),
             };
-            self.descend(owner, &found, &found, lives, seen, rows, 2);
+            self.descend(owner, &found, &found, lives, seen, rows, depth + 1);
         }
     }
 

@@ -115,6 +115,7 @@ impl Want {
             | Self::Cancel { .. }
             | Self::Retry { .. }
             | Self::Skip { .. }
+            | Self::Inbox
             | Self::Killed { .. } => false,
         }
     }

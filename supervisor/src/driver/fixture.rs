@@ -62,6 +62,7 @@ pub(crate) fn core(kind: AgentKind, drive: &Value, task: &Value) -> Core {
             pidfs_inode: None,
             session: None,
         },
+        guardian: None,
         build: "test".into(),
         runs: Vec::new(),
     };

@@ -21,6 +21,7 @@ use crate::driver::observer::Note;
 use crate::driver::operator::{self, Meaning, Waiter};
 use crate::driver::run::Driver;
 use crate::driver::run_files;
+use crate::guardian::channel::Word;
 use crate::store::RealDisk;
 use crate::store::inbox::{self, Waiting};
 
@@ -188,6 +189,9 @@ impl Driver<'_> {
     }
 
     fn note_stop(&mut self, stage: StopStage) {
+        if let Some(guarded) = &self.guarded {
+            guarded.tell(&Word::Ending);
+        }
         self.stopping = self.stopping.max(Some(stage));
         self.observer.noted(Note::Stopping(stage));
     }

@@ -27,6 +27,8 @@ use crate::driver::recover::{self, Patience, Scene};
 use crate::driver::run::{Checkpoints, Driver, Sources};
 use crate::driver::signals::Signals;
 use crate::driver::start::Starter;
+use crate::guardian::Guarded;
+use crate::guardian::channel::Word;
 use crate::process::identity::Machine;
 use crate::process::spawn::Launcher;
 use crate::process::{limits, orphans, pidfd};
@@ -47,6 +49,8 @@ pub struct Options<'a> {
     pub mode: Mode,
     /// What the command line wants done first (retry what failed, another concurrency ...).
     pub commands: Vec<OperatorCommand>,
+    /// The guardian that started this supervisor.
+    pub guarded: Option<Guarded>,
     /// Shows the batch to whoever started it.
     pub observer: &'a mut dyn Observer,
 }
@@ -95,7 +99,8 @@ pub fn run(options: Options<'_>) -> Result<Ending, DriverError> {
 
 async fn supervise(mut options: Options<'_>) -> Result<Ending, DriverError> {
     // First of all, so that a signal that comes from here on is answered and not died of.
-    let signals = Signals::listen().map_err(DriverError::system("listen for signals"))?;
+    let signals = Signals::listen(options.guarded.as_ref())
+        .map_err(DriverError::system("listen for signals"))?;
     orphans::adopt().map_err(DriverError::system("adopt orphans"))?;
     limits::raise_open_files().map_err(DriverError::system("raise the limit of open files"))?;
     let machine = Machine::here()?;
@@ -122,6 +127,10 @@ async fn supervise(mut options: Options<'_>) -> Result<Ending, DriverError> {
         .map_err(DriverError::system("identify ourselves"))?;
     let recovered = Input::Recovered {
         supervisor,
+        guardian: options
+            .guarded
+            .as_ref()
+            .and_then(|guarded| guarded.identity(&machine)),
         build: BUILD.into(),
         runs,
     };
@@ -179,6 +188,7 @@ async fn begin(
         host,
         mode,
         commands,
+        guarded,
         observer,
     } = options;
     tell_damage(&opened.loaded, observer);
@@ -226,6 +236,8 @@ async fn begin(
             journal_bytes_since: opened.loaded.tail_bytes,
             last_bytes: opened.loaded.checkpoint_bytes,
         },
+        guarded,
+        begins: None,
         durable: end,
         live_changed: false,
         inputs: first_inputs(mode, recovered),
@@ -239,6 +251,8 @@ async fn begin(
     };
     driver.settle()?;
     driver.feed_waiting(commands)?;
+    driver.settle()?;
+    driver.begin_after_now();
     let ended = driver.work(&mut sources).await;
     driver.close(server, ended.is_ok()).await;
     drop(lock);
@@ -302,6 +316,35 @@ impl Driver<'_> {
         let closed = Registry::of(facts).closed(self.durable);
         if let Err(error) = registry::write(&RealDisk, &self.dir, &closed.encode()) {
             tracing::debug!(%error, "the list of live processes is older than the journal");
+        }
+    }
+
+    /// What the command line wanted is in the records so far: from them on a supervisor that dies is
+    /// gone on with. One that dies before is started anew with the same words.
+    fn begin_after_now(&mut self) {
+        self.begins = self.core.facts().map(|facts| facts.batch.seq);
+        self.tell_begun();
+    }
+
+    pub(super) fn tell_begun(&mut self) {
+        let Some(seq) = self.begins.filter(|&seq| seq <= self.durable.seq) else {
+            return;
+        };
+        let Some(batch) = self.core.facts().map(|facts| facts.batch.id.clone()) else {
+            return;
+        };
+        tracing::debug!(seq, "the guardian may go on with the batch");
+        self.begins = None;
+        if let Some(guarded) = &self.guarded {
+            guarded.tell(&Word::Begun(batch));
+        }
+    }
+
+    pub(super) fn guardian_gone(&mut self) {
+        if let Some(guarded) = self.guarded.take() {
+            let pid = guarded.pid();
+            tracing::warn!(pid, "the guardian is gone");
+            self.observer.noted(Note::GuardianGone(pid));
         }
     }
 

@@ -122,6 +122,7 @@ fn killed(dir: &StateDir) -> io::Result<BTreeSet<Generation>> {
             | Want::Cancel { .. }
             | Want::Retry { .. }
             | Want::Skip { .. }
+            | Want::Inbox
             | Want::Activity
             | Want::Watch => None,
         });

@@ -29,8 +29,9 @@ use crate::driver::host_io::HostWord;
 use crate::driver::hosts::Hosts;
 use crate::driver::observer::{Note, Observer, Picture};
 use crate::driver::operator::{Desk, TaskNames};
-use crate::driver::signals::Signals;
+use crate::driver::signals::{Heard, Signals};
 use crate::driver::start::Starter;
+use crate::guardian::Guarded;
 use crate::store::registry::Registry;
 use crate::store::{Position, StateDir, checkpoint};
 
@@ -65,8 +66,8 @@ pub(super) enum Wake {
     Word(Generation, HostWord),
     /// A client of the control socket asks.
     Asked(Asked),
-    /// A signal asks to stop.
-    Signal(StopStage),
+    /// A signal asks to stop, or the guardian has died.
+    Signal(Heard),
     /// A deadline may have come.
     Alarm,
     /// The live view's turn.
@@ -100,6 +101,10 @@ pub(super) struct Driver<'a> {
     pub(super) outbox: Outbox,
     pub(super) commit: Committer,
     pub(super) checkpoints: Checkpoints,
+    /// Who starts this supervisor again, while it lives.
+    pub(super) guarded: Option<Guarded>,
+    /// Once this record is durable, the guardian is told that there is a batch to go on with.
+    pub(super) begins: Option<u64>,
     /// The end of the last durable record.
     pub(super) durable: Position,
     /// Records that wait change what lives.
@@ -151,7 +156,7 @@ impl Driver<'_> {
         tokio::select! {
             biased;
             // a signal that is not returned stays pending
-            stage = sources.signals.next() => Wake::Signal(stage),
+            heard = sources.signals.next() => Wake::Signal(heard),
             // an answer is returned or stays in its channel
             answer = self.commit.answer() => Wake::Committed(answer),
             // only readiness is waited for
@@ -205,7 +210,8 @@ impl Driver<'_> {
             Wake::Committed(answer) => self.committed(answer)?,
             Wake::Word(run, word) => self.heard(run, word),
             Wake::Asked(asked) => self.asked(asked),
-            Wake::Signal(stage) => self.stop(stage),
+            Wake::Signal(Heard::Stop(stage)) => self.stop(stage),
+            Wake::Signal(Heard::GuardianGone) => self.guardian_gone(),
             Wake::Alarm => self.inputs.push_back(Input::Tick),
             Wake::Lingered => {
                 self.linger = None;
@@ -251,6 +257,7 @@ impl Driver<'_> {
     fn durable(&mut self, written: Written) {
         self.durable = written.at;
         self.checkpoints.journal_bytes_since += written.bytes;
+        self.tell_begun();
         if self.wants_checkpoint() {
             self.save_checkpoint();
         }

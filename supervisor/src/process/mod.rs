@@ -11,6 +11,7 @@ pub mod cgroup;
 pub mod family;
 pub mod hunt;
 pub mod identity;
+pub mod inherited;
 pub mod limits;
 pub mod orphans;
 pub mod pidfd;

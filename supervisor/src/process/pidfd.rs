@@ -27,6 +27,18 @@ pub fn open(pid: u32) -> io::Result<OwnedFd> {
     })
 }
 
+/// Pins a child that was just started, for good: it is waited for through the pin alone.
+///
+/// # Errors
+/// As [`open`]; the child is then killed and collected.
+pub fn pin(mut child: std::process::Child) -> io::Result<OwnedFd> {
+    open(child.id()).or_else(|error| {
+        child.kill()?;
+        child.wait()?;
+        Err(error)
+    })
+}
+
 /// Kills the pinned process; that it has ended already is no error.
 ///
 /// # Errors
@@ -44,6 +56,15 @@ pub fn signal(pidfd: impl AsFd, signal: Signal) -> io::Result<()> {
         Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
         Err(other) => Err(other.into()),
     }
+}
+
+/// Sends a signal to the pinned process.
+///
+/// # Errors
+/// When it has ended.
+pub fn send(pidfd: impl AsFd, signal: nix::sys::signal::Signal) -> io::Result<()> {
+    let signal = Signal::from_named_raw(signal as i32).ok_or(io::ErrorKind::InvalidInput)?;
+    Ok(pidfd_send_signal(pidfd, signal)?)
 }
 
 /// Collects the exit of a child of ours; `None` while it lives.

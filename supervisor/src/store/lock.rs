@@ -25,6 +25,18 @@ pub struct Holder {
     /// Where it listens.
     #[serde(with = "path_text")]
     pub socket: PathBuf,
+    /// Who starts it again if it dies.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guardian: Option<Guardian>,
+}
+
+/// The guardian of a holder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Guardian {
+    /// Its process number.
+    pub pid: u32,
+    /// Clock ticks since boot at its start: with the pid, its identity on this machine.
+    pub start_ticks: u64,
 }
 
 /// Who holds a lock.
@@ -100,6 +112,19 @@ pub fn state(dir: &StateDir) -> Result<LockState, StoreError> {
         return Ok(LockState::Held(read_holder(&file)));
     }
     Ok(LockState::Free)
+}
+
+/// Who wrote itself down last, whether or not it still has the lock.
+///
+/// # Errors
+/// [`StoreError::Io`].
+pub fn last_holder(dir: &StateDir) -> Result<Option<Holder>, StoreError> {
+    let path = dir.lock();
+    match open_no_link(&path, OpenAs::Read) {
+        Ok(file) => Ok(read_holder(&file)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(StoreError::io("open", &path)(error)),
+    }
 }
 
 impl Lock {

@@ -174,7 +174,7 @@ impl Registry {
             term: facts.batch.term,
             seq: facts.batch.seq,
             closed: None,
-            guardian: None,
+            guardian: facts.batch.guardian.as_ref().map(Process::from),
             supervisor: facts.batch.supervisor.as_ref().map(Process::from),
             seed: facts.batch.seed,
             last_run: facts.batch.last_generation,

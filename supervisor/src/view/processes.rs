@@ -84,7 +84,7 @@ pub struct ProcessRow {
     pub start_ticks: u64,
     /// The boot that the ticks count from.
     pub boot_id: String,
-    /// Who owns it: the pid of its supervisor or host.
+    /// Who owns it: the pid of its guardian, supervisor or host.
     pub owner_pid: Option<u32>,
     /// Where it stands.
     pub state: ProcessState,

@@ -27,9 +27,20 @@ const LOOK_EVERY: Duration = Duration::from_millis(1);
 /// A life in which nothing happens for this long ends the story: the batch hangs.
 const HANG: Duration = Duration::from_secs(120);
 
+/// Who is killed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Victims {
+    /// A supervisor that has no guardian.
+    Supervisor,
+    /// Guardian and supervisor, and what else is in their group, at once.
+    Both,
+}
+
 /// What is to be played.
 #[derive(Debug, Clone)]
 pub struct Script {
+    /// Who is killed.
+    pub victims: Victims,
     /// Kills of the supervisor.
     pub kills: usize,
     /// Tasks of the batch.
@@ -92,12 +103,21 @@ fn live_and_die(world: &World, script: &Script, record: &Record) -> (Vec<Life>, 
         let moment = Moment::draw(&mut random, kill, script);
         permit(world, moment.permits);
         let started = wall_ns();
-        let mut supervisor = world.start("run", &["run", "crash.yml"]);
-        let pid = supervisor.pid();
+        let mut supervisor = match script.victims {
+            Victims::Supervisor => world.start("run", &["run", "--no-guardian", "crash.yml"]),
+            Victims::Both => world.start_apart("run", &["run", "crash.yml"]),
+        };
+        let mut pid = supervisor.pid();
         let mut alive_until = started;
         if moment.wait(record, &mut supervisor) {
             alive_until = wall_ns();
-            supervisor.kill();
+            match script.victims {
+                Victims::Supervisor => supervisor.kill(),
+                Victims::Both => {
+                    pid = last_holder(world).unwrap_or(pid);
+                    supervisor.kill_group();
+                }
+            }
             if kill == script.kills {
                 trouble.push(format!("the last run was not over after {HANG:?}"));
             }
@@ -120,6 +140,13 @@ fn live_and_die(world: &World, script: &Script, record: &Record) -> (Vec<Life>, 
         }
     }
     (lives, trouble)
+}
+
+/// The supervisor that wrote itself into the lock of the batch last.
+fn last_holder(world: &World) -> Option<u32> {
+    let text = std::fs::read_to_string(world.batch_dir()?.join("lock")).ok()?;
+    let holder: serde_json::Value = serde_json::from_str(&text).ok()?;
+    u32::try_from(holder.get("pid")?.as_u64()?).ok()
 }
 
 /// Lets so many tasks come to their end, all in all.

@@ -217,6 +217,7 @@ impl World {
         let supervisor = self.identity(1_000_000);
         self.input(Input::Recovered {
             supervisor,
+            guardian: None,
             build: "0.1.0".into(),
             runs,
         })?;

@@ -43,6 +43,7 @@ pub(crate) fn create(entry: &Entry) -> Result<State, ReplayError> {
         now: entry.now,
         term: 0,
         supervisor: None,
+        guardian: None,
         seq: entry.seq,
         seed: created.seed,
         settings: created.settings.clone(),
@@ -81,8 +82,9 @@ impl Apply<'_> {
             Record::SupervisorStarted {
                 term,
                 identity,
+                guardian,
                 build: _,
-            } => self.supervisor_started(*term, identity),
+            } => self.supervisor_started(*term, identity, guardian.as_ref()),
             Record::ClockGap { gap } => self.clock_gap(*gap),
             Record::BatchMoved { to, reason } => self.batch_moved(*to, *reason),
             Record::TaskMoved {

@@ -82,10 +82,12 @@ impl<'a> Desk<'a> {
             Input::Created(created) => self.created(*created),
             Input::Recovered {
                 supervisor,
+                guardian,
                 build,
                 runs,
             } => {
-                self.recovered(supervisor, build, runs);
+                self.supervisor_started(supervisor, guardian, build);
+                self.recovered(runs);
             }
             Input::HostSpawned {
                 generation,

@@ -64,19 +64,23 @@ impl Desk<'_> {
         }
     }
 
-    pub(super) fn recovered(
+    pub(super) fn supervisor_started(
         &mut self,
-        supervisor: Identity,
+        identity: Identity,
+        guardian: Option<Identity>,
         build: Arc<str>,
-        runs: Vec<(Generation, RunFacts)>,
     ) {
-        self.may_settle = false;
         let term = self.facts().batch.term + 1;
         self.record(Record::SupervisorStarted {
             term,
-            identity: supervisor,
+            identity,
+            guardian,
             build,
         });
+    }
+
+    pub(super) fn recovered(&mut self, runs: Vec<(Generation, RunFacts)>) {
+        self.may_settle = false;
         for (generation, facts) in runs {
             self.reconcile(generation, facts);
         }

@@ -305,6 +305,7 @@ fn terms_are_taken_one_after_the_other() {
         let record = Record::SupervisorStarted {
             term: wrong,
             identity: world.identity(),
+            guardian: None,
             build: "0.1.0".into(),
         };
         assert_eq!(names_unknown(&world.core, record), "next term");

@@ -74,6 +74,9 @@ pub(super) struct BatchDef {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[serde(with = "As::<Opt<IdentityDef>>")]
     supervisor: Option<Identity>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(with = "As::<Opt<IdentityDef>>")]
+    guardian: Option<Identity>,
     seq: u64,
     seed: u64,
     #[serde(with = "As::<SettingsDef>")]

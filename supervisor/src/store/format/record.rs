@@ -52,6 +52,9 @@ pub(super) enum RecordDef {
         term: u64,
         #[serde(with = "As::<IdentityDef>")]
         identity: Identity,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(with = "As::<Opt<IdentityDef>>")]
+        guardian: Option<Identity>,
         build: Arc<str>,
     },
     ClockGap {

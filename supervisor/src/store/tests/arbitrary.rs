@@ -239,8 +239,8 @@ any_struct! {
     Entry { seq, term, now, record }
     Facts { batch, agents, accounts, specs, tasks, runs, messages, questions }
     Batch {
-        id, state, reason, created, now, term, supervisor, seq, seed, settings, plan_closed,
-        last_generation, last_message, last_question, usage, ran, running_since, spawn_failures,
+        id, state, reason, created, now, term, supervisor, guardian, seq, seed, settings,
+        plan_closed, last_generation, last_message, last_question, usage, ran, running_since, spawn_failures,
         stop_grade,
     }
     Task {
@@ -293,7 +293,7 @@ any_enum! {
     Next { End { to, reason }, Retry { mode, at }, Hold { reason, mode } }
     Record {
         BatchCreated(created), PlanExtended { specs, tasks }, PlanClosed,
-        TaskRevised { task, spec }, SupervisorStarted { term, identity, build }, ClockGap { gap },
+        TaskRevised { task, spec }, SupervisorStarted { term, identity, guardian, build }, ClockGap { gap },
         BatchMoved { to, reason }, TaskMoved { task, to, reason, next_check },
         AttemptStarted(started), RunIntended { generation, task, kind, token },
         RunSpawned { generation, identity, containment }, RunStarted { generation, capabilities, session },

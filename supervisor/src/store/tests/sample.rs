@@ -252,6 +252,7 @@ fn plan_records() -> Vec<Record> {
         Record::SupervisorStarted {
             term: 2,
             identity: identity(),
+            guardian: Some(identity()),
             build: text("0.1.0"),
         },
         Record::ClockGap {
@@ -423,6 +424,7 @@ fn batch(seq: u64) -> Batch {
         now: now(seq),
         term: 2,
         supervisor: Some(identity()),
+        guardian: Some(identity()),
         seq,
         seed: 42,
         settings: settings(),

@@ -237,6 +237,7 @@ impl World {
         let supervisor = self.identity();
         self.handle(Input::Recovered {
             supervisor,
+            guardian: None,
             build: "0.1.0".into(),
             runs,
         });
