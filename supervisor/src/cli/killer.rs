@@ -402,7 +402,11 @@ impl Killer {
         io: &mut Io<'_>,
     ) -> Result<Verdict, CliError> {
         victims.ask(self.grace);
-        victims.tell_ended("SIGTERM", io)?;
+        let how = match self.grace.is_zero() {
+            true => "ended by itself",
+            false => "SIGTERM",
+        };
+        victims.tell_ended(how, io)?;
         victims.force(&self.census.machine, runs, io)
     }
 
