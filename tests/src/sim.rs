@@ -18,6 +18,7 @@ mod plans;
 mod process;
 mod promises;
 mod reached;
+mod revisions;
 mod rng;
 mod story;
 mod swarm;

@@ -211,7 +211,9 @@ fn what_ignores_its_end_does_not_outlive_the_restart() {
         "it was ended before the restart"
     );
     world.supervisor(&["kill", "stray", "--grace", "0s"]);
-    assert_eq!(guardian.end(&world), Some(4), "its task waits for a person");
+    let code = guardian.end(&world);
+    // Its tasks wait for a person; whether that or the stop is seen first is all the same.
+    assert!(matches!(code, Some(4 | 5)), "{code:?}");
     world.assert_nothing_left();
 }
 
@@ -374,7 +376,9 @@ fn kill_ends_guardian_and_supervisor_and_neither_comes_back() {
         "{}",
         killed.stdout
     );
-    assert_eq!(guardian.end(&world), Some(4), "its tasks wait for a person");
+    let code = guardian.end(&world);
+    // Its tasks wait for a person; whether that or the stop is seen first is all the same.
+    assert!(matches!(code, Some(4 | 5)), "{code:?}");
     world.assert_nothing_left();
     assert_eq!(starts(&world).len(), 1);
 }

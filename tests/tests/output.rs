@@ -1,4 +1,5 @@
 //! What a program prints is kept to the byte, however much it is, and costs nobody memory.
+#![expect(clippy::expect_used, reason = "a test: a panic is its failure")]
 
 use std::path::PathBuf;
 

@@ -27,21 +27,64 @@ const WORDS_NOT_USED: &[(&str, &str)] = &[
     ("workflow", "batch"),
 ];
 
-/// Calls that end a process, and the files in which they may stand: there the identity is proven
-/// first.
-const ENDING_CALLS: &[&str] = &[
-    "signal::kill(",
-    "libc::kill(",
-    "killpg(",
-    "kill_process(",
-    "kill_process_group(",
-    "pidfd_send_signal(",
-    ".start_kill(",
-    ".kill()",
+/// Calls that signal a process, and the only files in which each may stand. A process that was written
+/// down is signalled by `recorded` alone, which proves its identity first. The others signal what
+/// needs no proof, because it can be nobody else: a child of ours that was not collected, what came
+/// home to us or stands below it, and what a search has pinned before it read the tags.
+const SIGNAL_CALLS: &[(&str, &[&str])] = &[
+    ("pidfd_send_signal(", &["supervisor/src/process/pidfd.rs"]),
+    (
+        "pidfd::signal(",
+        &[
+            "supervisor/src/process/recorded.rs",
+            "supervisor/src/guardian/watch.rs",
+        ],
+    ),
+    (
+        "pidfd::kill(",
+        &[
+            "supervisor/src/process/hunt.rs",
+            "supervisor/src/process/orphans.rs",
+            "supervisor/src/process/spawn.rs",
+            "supervisor/src/driver/hosts.rs",
+        ],
+    ),
+    (
+        "signal_group(",
+        &[
+            "supervisor/src/process/hunt.rs",
+            "supervisor/src/process/orphans.rs",
+        ],
+    ),
+    (
+        "kill_process_group(",
+        &[
+            "supervisor/src/process/orphans.rs",
+            "agent-host/src/process.rs",
+        ],
+    ),
+    (
+        "kill_process(",
+        &[
+            "supervisor/src/process/orphans.rs",
+            "agent-host/src/process.rs",
+        ],
+    ),
+    (
+        "child.kill(",
+        &[
+            "supervisor/src/process/spawn.rs",
+            "supervisor/src/process/pidfd.rs",
+        ],
+    ),
+    ("leaf.kill(", &["supervisor/src/process/tree.rs"]),
+    ("\"cgroup.kill\"", &["supervisor/src/process/cgroup.rs"]),
+    ("signal::kill(", &[]),
+    ("libc::kill(", &[]),
+    ("killpg(", &[]),
+    (".start_kill(", &[]),
+    (".kill()", &[]),
 ];
-/// A signal to an identity that the process layer has just proven.
-const PROVEN_CALL: &str = "proven.kill()";
-const PROCESS_FILES: &[&str] = &["supervisor/src/process/", "agent-host/src/process"];
 
 /// The only test files that may let time pass: they play the operator's and the task's side.
 const FILES_THAT_WAIT: &[&str] = &["tests/src/clock.rs"];
@@ -176,21 +219,13 @@ fn names_are_taken_apart() {
 fn processes_are_ended_only_where_their_identity_is_proven() {
     let mut findings = Findings::default();
     for source in sources().iter().filter(|source| is_production(source)) {
-        if PROCESS_FILES
-            .iter()
-            .any(|folder| source.path.starts_with(folder))
-        {
-            continue;
-        }
-        for (number, test, line) in source.lines() {
-            let line = line.replace(PROVEN_CALL, "");
-            let call = ENDING_CALLS.iter().find(|call| line.contains(**call));
-            if let Some(call) = call.filter(|_| !test) {
-                findings.add(
-                    &source.path,
-                    number,
-                    &format!("`{call}`: ask the process layer"),
-                );
+        for (number, _, line) in source.lines().filter(|(_, test, _)| !test) {
+            let call = SIGNAL_CALLS.iter().find(|(call, _)| line.contains(call));
+            if let Some((call, _)) =
+                call.filter(|(_, files)| !files.contains(&source.path.as_str()))
+            {
+                let what = format!("`{call}`: signal it by `process::recorded`");
+                findings.add(&source.path, number, &what);
             }
         }
     }

@@ -107,8 +107,8 @@ pub struct NextDeadline {
 /// when these entries, and all before them, are durable. The core itself never waits, never reads a
 /// clock and never fails: an input that no longer means anything is ignored.
 ///
-/// After `Recovered` the caller feeds what waited for the batch (queued commands) and then a
-/// `Tick`; only from then on may the batch be closed.
+/// After `Recovered` the caller feeds what waited for the batch (an edited batch file, queued
+/// commands) and then a `Tick`; only from then on do attempts start, and may the batch be closed.
 #[derive(Debug, Clone, Default)]
 pub struct Core {
     state: Option<State>,

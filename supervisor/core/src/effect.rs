@@ -117,6 +117,9 @@ pub enum Refusal {
     /// The rung asked for is above what the agent's adapter can prove.
     #[error("{0}")]
     CanNotProve(Arc<str>),
+    /// The edited batch file can not be taken by this batch.
+    #[error("{0}")]
+    Unfit(Arc<str>),
     /// A limit (length, count).
     #[error("{0}")]
     Limit(Arc<str>),

@@ -15,7 +15,7 @@ use crate::machine::{
     AccountState, AttemptState, BatchState, MessageState, QuestionState, RunState, TaskState,
 };
 use crate::plan::{
-    AccountSpec, AgentSpec, Dependency, RetryMode, Settings, SpecIx, TaskIx, TaskSpec,
+    AccountSpec, AgentSpec, Dependency, RetryMode, Rules, Settings, SpecIx, TaskIx, TaskSpec,
 };
 use crate::reason::{AccountReason, BatchReason, TaskReason};
 use crate::record::StopReason;
@@ -26,7 +26,8 @@ use crate::time::{Boot, Deadline, Now, Wall};
 pub struct Facts {
     /// The batch.
     pub batch: Batch,
-    /// Its agents.
+    /// Its agents. A revision adds changed ones at the end, so that what runs keeps its own: the
+    /// last one of a name is what the batch file says.
     pub agents: Vec<AgentSpec>,
     /// Its accounts.
     pub accounts: Vec<Account>,
@@ -83,8 +84,19 @@ pub struct Batch {
     pub running_since: Option<Boot>,
     /// Spawn failures in a row, over all tasks, since the last host that shook hands.
     pub spawn_failures: u32,
+    /// How often an edited batch file was taken; 0 under the file that it began with.
+    pub revision: u32,
+    /// Live attempts at most, where the operator said so after the batch file was read.
+    pub lanes: Option<u32>,
     /// Who stopped it may go on only by an operator's command.
     pub stop_grade: Option<crate::input::StopStage>,
+}
+
+impl Batch {
+    /// Live attempts at most.
+    pub fn lanes(&self) -> u32 {
+        self.lanes.unwrap_or(self.settings.concurrency)
+    }
 }
 
 /// One task.
@@ -135,6 +147,30 @@ pub struct Task {
     pub usage_before: Usage,
     /// A hold that the operator asked for while an attempt was open, to be applied at its end.
     pub hold: bool,
+    /// What an edited batch file says of it, from the end of the open attempt on.
+    pub revised: Option<Box<Rules>>,
+    /// The batch file no longer has it: no attempt follows, and `retry` does not reopen it.
+    pub removed: bool,
+}
+
+impl Task {
+    /// What its next attempt begins under.
+    pub fn next_rules(&self) -> Rules {
+        self.revised
+            .as_deref()
+            .cloned()
+            .unwrap_or_else(|| self.rules())
+    }
+
+    /// What its open attempt, if any, began under.
+    pub fn rules(&self) -> Rules {
+        Rules {
+            spec: self.spec,
+            item: self.item.clone(),
+            touches: self.touches.clone(),
+            depends_on: self.depends_on.clone(),
+        }
+    }
 }
 
 impl Task {
@@ -173,6 +209,8 @@ pub struct Attempt {
     /// Since when it waits, for the operator's answer or between two runs, if it does: its wall
     /// limit stands still.
     pub waiting_since: Option<Boot>,
+    /// The batch's `work` that it began under, where the batch has another one by now.
+    pub work: Option<Arc<str>>,
 }
 
 impl Attempt {

@@ -3,12 +3,13 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use protocol::ids::{Generation, MessageId, QuestionId, TaskId};
 
 use crate::facts::{Facts, Task};
 use crate::machine::{AccountState, BatchState, MessageState, QuestionState, TaskState};
-use crate::plan::{AccountIx, AgentIx, Condition, Dependency, OnFailure, TaskIx};
+use crate::plan::{AccountIx, AgentIx, AgentSpec, Condition, Dependency, OnFailure, TaskIx};
 use crate::reason::TaskReason;
 use crate::time::Deadline;
 use crate::timers::{Timer, Timers};
@@ -22,15 +23,23 @@ pub struct Index {
     /// Position of each task by id.
     pub ids: BTreeMap<TaskId, TaskIx>,
     /// Who depends on each task, and how (`task` is the dependent here).
-    pub(crate) dependents: Vec<Vec<Dependency>>,
+    pub(crate) dependents: Vec<BTreeSet<Dependency>>,
+    /// How many tasks, from the first on, have their dependencies linked: all but those of an
+    /// extension that is not whole.
+    pub(crate) linked: usize,
+    /// Revised tasks that the end of the revision sends to where they wait.
+    pub(crate) unrouted: BTreeSet<TaskIx>,
+    /// Tasks that were skipped because the batch stopped before they were tried.
+    pub(crate) untried: BTreeSet<TaskIx>,
     /// Dependencies of each task that are not satisfied.
     pub(crate) unmet: Vec<u32>,
     /// Ready tasks that wait for nothing but a lane, by agent.
     pub(crate) ready: BTreeMap<AgentIx, BTreeSet<ReadyKey>>,
     /// Tasks with an open attempt, and their lanes.
     pub live: BTreeMap<TaskIx, u32>,
-    /// Tasks with an open attempt, by agent.
-    pub(crate) live_by_agent: BTreeMap<AgentIx, u32>,
+    /// Tasks with an open attempt, by the agent's name: what an agent was before a revision and
+    /// what it is now share their lanes.
+    pub(crate) live_by_agent: BTreeMap<Arc<str>, u32>,
     /// Tasks with an open attempt, by account.
     pub(crate) live_by_account: BTreeMap<AccountIx, u32>,
     /// Lanes taken.
@@ -58,9 +67,11 @@ impl Index {
         for ix in 0..facts.tasks.len() {
             index.add_task(facts, TaskIx(u32::try_from(ix).unwrap_or(u32::MAX)));
         }
-        index.link(facts, 0);
-        for (ix, task) in each(&facts.tasks) {
-            index.unmet[ix.0 as usize] = unmet(facts, task);
+        index.link(facts, whole(facts));
+        for (ix, _) in each(&facts.tasks) {
+            if (ix.0 as usize) < index.linked {
+                index.count_unmet(facts, ix);
+            }
             index.enter(facts, ix);
         }
         for (generation, run) in &facts.runs {
@@ -88,20 +99,45 @@ impl Index {
     pub(crate) fn add_task(&mut self, facts: &Facts, ix: TaskIx) {
         let task = &facts.tasks[ix.0 as usize];
         self.ids.insert(task.id.clone(), ix);
-        self.dependents.push(Vec::new());
+        self.dependents.push(BTreeSet::new());
         self.unmet.push(0);
         self.counts[position(task.state)] += 1;
     }
 
-    /// Links the dependencies of all tasks from position `from` on.
-    pub(crate) fn link(&mut self, facts: &Facts, from: usize) {
-        for (ix, task) in each(&facts.tasks).skip(from) {
-            for dependency in &task.depends_on {
-                let back = Dependency {
-                    task: ix,
-                    condition: dependency.condition,
-                };
-                self.dependents[dependency.task.0 as usize].push(back);
+    /// Links the dependencies of the first `count` tasks, as far as they are not linked yet.
+    pub(crate) fn link(&mut self, facts: &Facts, count: usize) {
+        for at in self.linked..count {
+            self.link_task(facts, TaskIx(u32::try_from(at).unwrap_or(u32::MAX)));
+        }
+        self.linked = count;
+    }
+
+    /// Links the dependencies of one task.
+    pub(crate) fn link_task(&mut self, facts: &Facts, ix: TaskIx) {
+        for (on, back) in backs(facts, ix) {
+            self.dependents[on.0 as usize].insert(back);
+        }
+    }
+
+    /// Takes the dependencies of one task out, before they change.
+    pub(crate) fn unlink(&mut self, facts: &Facts, ix: TaskIx) {
+        for (on, back) in backs(facts, ix) {
+            self.dependents[on.0 as usize].remove(&back);
+        }
+    }
+
+    /// Counts anew what a task waits for.
+    pub(crate) fn count_unmet(&mut self, facts: &Facts, ix: TaskIx) {
+        self.unmet[ix.0 as usize] = unmet(facts, &facts.tasks[ix.0 as usize]);
+    }
+
+    /// Another rule for failures: counts anew what every task waits for.
+    pub(crate) fn count_all_unmet(&mut self, facts: &Facts) {
+        for (ix, task) in each(&facts.tasks) {
+            let counted = unmet(facts, task);
+            let before = std::mem::replace(&mut self.unmet[ix.0 as usize], counted);
+            if before != counted {
+                self.unrouted.insert(ix);
             }
         }
     }
@@ -131,14 +167,14 @@ impl Index {
                 }
             }
             TaskState::Paused => _ = self.paused.remove(&ix),
+            TaskState::Skipped => _ = self.untried.remove(&ix),
             TaskState::Pending
             | TaskState::Running
             | TaskState::Verifying
             | TaskState::Waiting
             | TaskState::Done
             | TaskState::Failed
-            | TaskState::Cancelled
-            | TaskState::Skipped => {}
+            | TaskState::Cancelled => {}
         }
         self.timers.arm(Timer::Task(ix), None);
         self.counts[position(task.state)] -= 1;
@@ -166,6 +202,9 @@ impl Index {
                 }
             }
             TaskState::Paused => _ = self.paused.insert(ix),
+            TaskState::Skipped if task.reason == TaskReason::BatchStopped => {
+                self.untried.insert(ix);
+            }
             TaskState::Ready
             | TaskState::Pending
             | TaskState::Running
@@ -184,20 +223,20 @@ impl Index {
     pub(crate) fn note_attempt(&mut self, facts: &Facts, ix: TaskIx) {
         let task = &facts.tasks[ix.0 as usize];
         let agent = facts.specs[task.spec.0 as usize].agent;
-        let account = facts.agents[agent.0 as usize].account;
+        let AgentSpec { name, account, .. } = &facts.agents[agent.0 as usize];
         let was_live = self.live.contains_key(&ix);
         match (&task.attempt, was_live) {
             (Some(attempt), false) => {
                 self.live.insert(ix, attempt.slot);
                 self.slots.insert(attempt.slot);
-                *self.live_by_agent.entry(agent).or_default() += 1;
-                *self.live_by_account.entry(account).or_default() += 1;
+                *self.live_by_agent.entry(name.clone()).or_default() += 1;
+                *self.live_by_account.entry(*account).or_default() += 1;
             }
             (None, true) => {
                 if let Some(slot) = self.live.remove(&ix) {
                     self.slots.remove(&slot);
                 }
-                count_down(&mut self.live_by_agent, agent);
+                count_down(&mut self.live_by_agent, name);
                 count_down(&mut self.live_by_account, account);
             }
             (Some(_), true) | (None, false) => {}
@@ -313,14 +352,34 @@ impl Index {
     }
 }
 
+/// How many tasks, from the first on, belong to a plan that is whole.
+fn whole(facts: &Facts) -> usize {
+    let mut tasks = facts.tasks.iter();
+    let open = tasks.position(|task| task.state == TaskState::Pending);
+    open.filter(|_| !facts.batch.plan_closed)
+        .unwrap_or(facts.tasks.len())
+}
+
 /// One less; what is at 0 is not in the map, so that equal states have equal indexes.
-fn count_down<K: Ord>(counts: &mut BTreeMap<K, u32>, key: K) {
-    if let Some(count) = counts.get_mut(&key) {
+fn count_down<K: Ord>(counts: &mut BTreeMap<K, u32>, key: &K) {
+    if let Some(count) = counts.get_mut(key) {
         *count -= 1;
         if *count == 0 {
-            counts.remove(&key);
+            counts.remove(key);
         }
     }
+}
+
+/// Each dependency of a task, seen from the task that it is on.
+fn backs(facts: &Facts, ix: TaskIx) -> impl Iterator<Item = (TaskIx, Dependency)> + '_ {
+    let depends_on = facts.tasks[ix.0 as usize].depends_on.iter();
+    depends_on.map(move |dependency| {
+        let back = Dependency {
+            task: ix,
+            condition: dependency.condition,
+        };
+        (dependency.task, back)
+    })
 }
 
 /// Tasks with their positions.

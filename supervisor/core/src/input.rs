@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use protocol::class::Class;
 use protocol::command::{Pong, SteerMode};
 use protocol::ids::{Generation, MessageId, QuestionId};
 use protocol::report::{Event, RunResult};
@@ -47,6 +48,8 @@ pub enum Input {
     SpawnFailed {
         /// The run.
         generation: Generation,
+        /// Whether it is this machine that lacks something, or the start that failed.
+        class: Class,
         /// Why, for people.
         error: Arc<str>,
     },
@@ -220,6 +223,9 @@ pub enum OperatorCommand {
         /// Dependents see them as done.
         as_done: bool,
     },
+    /// Take another reading of the batch file: new tasks and those that are not done take it, done
+    /// ones stay. What runs keeps what it began with until its attempt ends.
+    Revise(Box<Plan>),
     /// End the supervisor.
     Stop(StopStage),
     /// Change the number of lanes, live.

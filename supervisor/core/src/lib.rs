@@ -31,6 +31,7 @@ pub mod reason;
 pub mod reconcile;
 pub mod record;
 pub mod retry;
+pub mod revision;
 pub mod state;
 pub mod time;
 pub mod timers;

@@ -240,6 +240,19 @@ pub struct PlannedTask {
     pub depends_on: Box<[Dependency]>,
 }
 
+/// What another reading of the batch file may change of a task.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rules {
+    /// Its rules.
+    pub spec: SpecIx,
+    /// Its `foreach` item, as JSON text.
+    pub item: Option<Arc<str>>,
+    /// Its globs of files.
+    pub touches: Arc<[Arc<str>]>,
+    /// What must come first.
+    pub depends_on: Box<[Dependency]>,
+}
+
 /// One dependency.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Dependency {

@@ -13,7 +13,7 @@ use crate::containment::{Cleared, Containment};
 use crate::identity::{Exit, Identity};
 use crate::machine::{AccountState, BatchState, MessageState, QuestionState, TaskState};
 use crate::plan::{
-    AccountIx, AccountSpec, AgentSpec, PlannedTask, RetryMode, Settings, SpecIx, TaskIx, TaskSpec,
+    AccountIx, AccountSpec, AgentSpec, PlannedTask, RetryMode, Rules, Settings, TaskIx, TaskSpec,
 };
 use crate::reason::{AccountReason, BatchReason, TaskReason};
 use crate::reconcile::Letter;
@@ -37,22 +37,31 @@ pub struct Entry {
 pub enum Record {
     /// The batch exists. Always the first record.
     BatchCreated(Box<BatchCreated>),
+    /// The batch file was read again and says something else. `PlanExtended`, `TaskRevised` and
+    /// `TaskRemoved` say what that means for tasks; `PlanClosed` ends it.
+    PlanRevised(Box<PlanRevised>),
     /// The plan grows by specs and tasks; dependencies may point at tasks that a later record of
-    /// the same creation brings. After the last one `PlanClosed` follows.
+    /// the same creation or revision brings. After the last one `PlanClosed` follows.
     PlanExtended {
         /// Added at the end of the specs.
         specs: Vec<Arc<TaskSpec>>,
         /// Added at the end of the tasks.
         tasks: Vec<PlannedTask>,
     },
-    /// The extension is whole: tasks may be looked at.
+    /// The extension is whole: new and revised tasks may be looked at.
     PlanClosed,
-    /// A changed batch file: a task that is not terminal and not live takes other rules.
+    /// A task that is not done takes other rules; where an attempt is open, from its end on.
     TaskRevised {
         /// The task.
         task: TaskIx,
         /// Its new rules.
-        spec: SpecIx,
+        rules: Rules,
+    },
+    /// The batch file no longer has this task, which is not done: it is skipped; where an attempt
+    /// is open, that is its last one.
+    TaskRemoved {
+        /// The task.
+        task: TaskIx,
     },
     /// A supervisor took the batch over.
     SupervisorStarted {
@@ -262,6 +271,20 @@ pub struct BatchCreated {
     pub accounts: Vec<AccountSpec>,
 }
 
+/// What a revision says of the whole batch.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PlanRevised {
+    /// Its number, from 1.
+    pub revision: u32,
+    /// Rules from now on.
+    pub settings: Settings,
+    /// Agents that are new or changed: added at the end of the agents.
+    pub agents: Vec<AgentSpec>,
+    /// Accounts that are new or changed: one of a known name takes other rules where it stands,
+    /// others are added at the end.
+    pub accounts: Vec<AccountSpec>,
+}
+
 /// An attempt and its agent run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AttemptStarted {
@@ -351,6 +374,8 @@ pub enum StopReason {
     Killed,
     /// The operator cancelled the task.
     Cancelled,
+    /// The batch file no longer has the task.
+    Removed,
     /// The batch stops; the task goes on after `run`.
     Interrupted,
 }
@@ -370,6 +395,7 @@ impl StopReason {
         Self::Paused,
         Self::Killed,
         Self::Cancelled,
+        Self::Removed,
         Self::Interrupted,
     ];
 
@@ -388,6 +414,7 @@ impl StopReason {
             Self::Paused => "paused",
             Self::Killed => "killed",
             Self::Cancelled => "cancelled",
+            Self::Removed => "removed",
             Self::Interrupted => "interrupted",
         }
     }
@@ -404,7 +431,9 @@ impl StopReason {
             Self::Lingering => Class::Leftover,
             Self::Question => Class::AgentFailed,
             Self::Superseded => Class::Superseded,
-            Self::Paused | Self::Killed | Self::Cancelled | Self::Interrupted => Class::Cancelled,
+            Self::Paused | Self::Killed | Self::Cancelled | Self::Removed | Self::Interrupted => {
+                Class::Cancelled
+            }
         }
     }
 
@@ -423,7 +452,8 @@ impl StopReason {
             | Self::Superseded
             | Self::Paused
             | Self::Killed
-            | Self::Cancelled => false,
+            | Self::Cancelled
+            | Self::Removed => false,
         }
     }
 }

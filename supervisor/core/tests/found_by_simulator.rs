@@ -562,7 +562,11 @@ fn a_batch_in_which_nothing_starts_says_so_however_often_it_is_asked() {
         if story.state(FIRST).0 == TaskState::Running {
             let generation = story.run_of(FIRST);
             let error = "no such program".into();
-            story.input(Input::SpawnFailed { generation, error });
+            story.input(Input::SpawnFailed {
+                class: protocol::class::Class::SpawnFailure,
+                generation,
+                error,
+            });
         } else {
             story.wait(Duration::from_secs(5));
         }

@@ -227,6 +227,7 @@ fn queue(batch: &Found, want: Want, io: &mut Io<'_>) -> Result<Code, CliError> {
         return Err(CliError::new(Code::Refused, message)
             .hint("without `--wait` the message is queued for the next one"));
     }
+    // An order for a batch that no supervisor can read would wait for ever.
     if let Some(known) = Known::read(batch)? {
         refuse_inside(&known)?;
     }

@@ -2,15 +2,19 @@
 
 use std::collections::BTreeMap;
 
+use supervisor_core::facts::Facts;
 use supervisor_core::input::OperatorCommand;
 use supervisor_core::machine::{BatchState, TaskState};
-use supervisor_core::plan::{RetryMode, TaskIx};
+use supervisor_core::plan::{Plan, RetryMode, Settings, TaskIx};
+use supervisor_core::revision;
 
 use crate::batch_file::BatchFile;
+use crate::batch_file::work::BatchWork;
 use crate::cli::error::{CliError, Code};
 use crate::cli::open::{Found, Opened};
 use crate::cli::{run::Args, stored};
 use crate::store::{LockState, RealDisk, StateRoot, inbox, index};
+use crate::view::revision::{Change, changes};
 
 /// What will be done.
 #[derive(Debug)]
@@ -43,6 +47,17 @@ pub(super) struct GoOn {
     pub(super) live: BTreeMap<TaskIx, String>,
     /// Where it stands, for people.
     pub(super) told: String,
+    /// The batch file was edited: what that changes.
+    pub(super) edit: Option<Edit>,
+}
+
+/// An edited batch file that the batch takes.
+#[derive(Debug)]
+pub(super) struct Edit {
+    /// Its number: under this one what was read is kept.
+    pub(super) number: u32,
+    /// What it changes.
+    pub(super) changes: Vec<Change>,
 }
 
 /// Finds the batch of this name and repository, and decides. `own` is the pid of our own guardian,
@@ -89,8 +104,14 @@ fn refuse_beside(args: &Args, batch: &Found, guardian: u32) -> Result<(), CliErr
 
 /// What to do with a batch that nobody works on.
 fn unattended(args: &Args, batch: Found, file: &BatchFile) -> Result<Choice, CliError> {
-    let Some(opened) = batch.read_any()? else {
-        return Ok(Choice::Begin(batch));
+    let opened = match batch.read_any() {
+        Ok(Some(opened)) => opened,
+        Ok(None) => return Ok(Choice::Begin(batch)),
+        Err(error) if error.code() != Code::Unreadable => return Err(error),
+        Err(_) if args.new => return Ok(Choice::New),
+        Err(error) => {
+            return Err(error.hint("`--new` begins another batch and leaves this one as it is"));
+        }
     };
     if args.new {
         return Ok(Choice::New);
@@ -103,11 +124,14 @@ fn unattended(args: &Args, batch: Found, file: &BatchFile) -> Result<Choice, Cli
         | BatchState::Interrupted => retry_failed(args, &opened).into_iter().collect(),
     };
     refuse_new_only(args, &batch)?;
-    refuse_edited(&batch, &opened, file)?;
+    let (edit, plan) = edit(args, &batch, &opened, file)?.unzip();
+    let revise = plan.map(|plan| OperatorCommand::Revise(Box::new(plan)));
     Ok(Choice::GoOn(GoOn {
-        commands,
+        // The edited file first: what is retried is retried under its rules.
+        commands: revise.into_iter().chain(commands).collect(),
         live: live_tasks(&opened),
         told: told(&opened),
+        edit,
         batch,
     }))
 }
@@ -150,7 +174,7 @@ fn retry_failed(args: &Args, opened: &Opened) -> Option<OperatorCommand> {
     }
     let numbered = (0..).zip(&opened.facts().tasks);
     let tasks: Vec<TaskIx> = numbered
-        .filter(|(_, task)| task.state == TaskState::Failed)
+        .filter(|(_, task)| task.state == TaskState::Failed && !task.removed)
         .map(|(number, _)| TaskIx(number))
         .collect();
     (!tasks.is_empty()).then_some(OperatorCommand::Retry {
@@ -162,36 +186,72 @@ fn retry_failed(args: &Args, opened: &Opened) -> Option<OperatorCommand> {
 }
 
 fn refuse_new_only(args: &Args, batch: &Found) -> Result<(), CliError> {
-    let option = match (args.only.is_empty(), args.until) {
-        (true, None) => return Ok(()),
-        (false, _) => "--only",
-        (true, Some(_)) => "--until",
-    };
-    let message = format!(
-        "{option} is for a new batch, and {} is unfinished",
-        batch.id
-    );
+    if args.only.is_empty() {
+        return Ok(());
+    }
+    let message = format!("--only is for a new batch, and {} is unfinished", batch.id);
     Err(CliError::new(Code::Refused, message)
         .hint("without it this batch goes on; with `--new` another one begins"))
 }
 
-/// A batch goes on under the rules that it began with; an edited file is never silently passed over.
-fn refuse_edited(batch: &Found, opened: &Opened, file: &BatchFile) -> Result<(), CliError> {
-    if !stored::is_edited(batch, &file.inputs) {
-        return Ok(());
+/// What the batch file says now, where that is not what the batch took last. `--set` and `--until`
+/// are read with the file, so they count as an edit.
+fn edit(
+    args: &Args,
+    batch: &Found,
+    opened: &Opened,
+    file: &BatchFile,
+) -> Result<Option<(Edit, Plan)>, CliError> {
+    let facts = opened.facts();
+    let said = args.until.is_some() || !args.file.set.is_empty();
+    if !said && !stored::is_edited(batch, facts.batch.revision, &file.inputs) {
+        return Ok(None);
     }
-    let changes = stored::changes(opened.facts(), &file.plan);
-    if changes.is_empty() {
-        return Ok(());
+    let refused = |error: &dyn std::fmt::Display| {
+        let message = format!("{} can not take the edited batch file: {error}", batch.id);
+        CliError::new(Code::Refused, message)
+            .hint(format!("the file that it has: {}", kept(batch, facts)))
+            .hint("with that one it goes on; `--new` begins another batch with the edited one")
+    };
+    let plan = same_place(&facts.batch.settings, args, file.plan.clone());
+    let plan = plan.map_err(|error| refused(&error))?;
+    let revision = revision::compare(facts, plan.clone()).map_err(|error| refused(&error))?;
+    if revision.is_empty() {
+        return Ok(None);
     }
-    let message = format!("the batch file was edited since {} began", batch.id);
-    let error = CliError::new(Code::Refused, message);
-    let kept = batch.dir.batch_file();
-    Err(changes
-        .into_iter()
-        .fold(error, CliError::hint)
-        .hint(format!("the file it began with: {}", kept.display()))
-        .hint("with that one it goes on; `--new` begins another batch with the edited one"))
+    let edit = Edit {
+        number: facts.batch.revision + 1,
+        changes: changes(facts, &revision),
+    };
+    Ok(Some((edit, plan)))
+}
+
+fn kept(batch: &Found, facts: &Facts) -> String {
+    let folder = batch.dir.revision(facts.batch.revision);
+    folder.join("batch.yml").display().to_string()
+}
+
+/// The plan as this batch can take it: in the folder where its tasks work. Under which name the file
+/// was given is no change.
+fn same_place(old: &Settings, args: &Args, mut plan: Plan) -> Result<Plan, String> {
+    let read = |text: &str| serde_json::from_str::<BatchWork>(text);
+    let works = read(&old.work).and_then(|old| Ok((old, read(&plan.settings.work)?)));
+    let (old, mut new) = works.map_err(|error| format!("its rules can not be read: {error}"))?;
+    if old.folder != new.folder {
+        return Err(format!(
+            "`repo` can not change: its tasks work in {}, the file names {}",
+            old.folder.display(),
+            new.folder.display()
+        ));
+    }
+    if old.file != new.file {
+        new.file = old.file;
+        let text = serde_json::to_string(&new);
+        let text = text.map_err(|error| format!("its rules can not be written: {error}"))?;
+        plan.settings.work = text.into();
+    }
+    plan.settings.until = args.until.or(plan.settings.until);
+    Ok(plan)
 }
 
 pub(super) fn live_tasks(opened: &Opened) -> BTreeMap<TaskIx, String> {

@@ -32,8 +32,10 @@ pub(super) fn run(args: &Args, io: &mut Io<'_>) -> Result<Code, CliError> {
     go_on.push("--go-on".into());
     let guard = Guard {
         program,
-        // The supervisor says what is wrong where there is none.
-        host: driver::host_program().ok(),
+        // As the kernel names it. The supervisor says what is wrong where there is none.
+        host: driver::host_program()
+            .ok()
+            .and_then(|host| host.canonicalize().ok()),
         words: std::env::args_os().skip(1).collect(),
         reads_stdin: args.file.is_stdin(),
         go_on,

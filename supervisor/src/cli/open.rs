@@ -16,11 +16,12 @@ use crate::cli::pace;
 use crate::cli::target::{self, Candidate, Target};
 use crate::control::wire::RunActivity;
 use crate::driver::clock::Clock;
-use crate::process::identity::{Machine, start_ticks};
+use crate::process::identity::{Machine, is_dying, start_ticks};
 use crate::process::pidfd;
 use crate::process::recorded::{Field, Proven, Refused};
 use crate::store::index::{self, IndexEntry};
 use crate::store::lock::{self, Holder, LockState};
+use crate::store::state_dir::CHECKPOINT_NAME;
 use crate::store::{Check, RealDisk, StateDir, StateRoot, StoreError, load};
 use crate::view::time::LocalTime;
 use crate::view::{Guard, HostFact, Presence, View};
@@ -46,8 +47,17 @@ impl From<StoreError> for CliError {
             | StoreError::NotDurable { .. } => Code::Internal,
         };
         let told = CliError::from_source(code, &error);
-        match code {
-            Code::Unreadable => told.hint("nothing was changed; keep the folder as it is"),
+        match &error {
+            StoreError::Unreadable { file, .. } if file.ends_with(CHECKPOINT_NAME) => told
+                .hint(
+                    "nothing was changed; it is a shortcut, and all that it says is in the journal",
+                )
+                .hint(
+                    "move it away and the journal is read instead, which says whether it is whole",
+                ),
+            _ if code == Code::Unreadable => {
+                told.hint("nothing was changed; keep the folder as it is")
+            }
             _ => told,
         }
     }
@@ -313,7 +323,8 @@ impl Found {
     pub fn read_any(&self) -> Result<Option<Opened>, CliError> {
         // The lock first: a supervisor that ends in between leaves a state that is newer, not older.
         let lock = self.lock()?;
-        let loaded = load(&RealDisk, &self.dir, Check::Tail)?;
+        self.refuse_lost()?;
+        let loaded = load(&RealDisk, &self.dir, Check::Quick)?;
         let state = match (loaded.checkpoint, loaded.entries.is_empty()) {
             (Some(facts), true) => State::Read(Box::new(facts)),
             (checkpoint, _) => {
@@ -342,6 +353,21 @@ impl Found {
             dir: self.dir.path().display().to_string(),
             file: shown(&self.file),
         }))
+    }
+
+    /// A batch is listed only once its folders are durable: a missing one is not an empty one.
+    fn refuse_lost(&self) -> Result<(), StoreError> {
+        let journal = self.dir.journal();
+        match std::fs::metadata(&journal) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                Err(StoreError::Unreadable {
+                    file: journal,
+                    offset: 0,
+                    why: "the folder is gone".to_owned(),
+                })
+            }
+            Ok(_) | Err(_) => Ok(()), // whoever reads it says what else is wrong
+        }
     }
 
     /// The error of a journal whose records do not follow from each other.
@@ -470,11 +496,12 @@ pub fn local_time() -> LocalTime {
     }
 }
 
-/// Whether the process that wrote itself into the lock is no more.
+/// Whether the process that wrote itself into the lock is no more, or dying.
 fn is_leaving(lock: &LockState) -> bool {
     match lock {
         LockState::Held(Some(holder)) => {
-            holder.start_ticks != 0 && start_ticks(holder.pid).ok() != Some(holder.start_ticks)
+            let is_it = || start_ticks(holder.pid).ok() == Some(holder.start_ticks);
+            holder.start_ticks != 0 && (is_dying(holder.pid) || !is_it())
         }
         LockState::Held(None) | LockState::Free => false,
     }

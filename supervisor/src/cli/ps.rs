@@ -41,11 +41,12 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args, io: &mut Io<'_>) -> Result<Code, CliError> {
     let shelf = Shelf::open()?;
     let census = Census::take()?;
+    let mut code = Code::Ok;
     let rows = match (args.orphans, &args.target) {
-        (true, target) => orphans(&shelf, &census, target.as_ref(), io)?,
+        (true, target) => orphans(&shelf, &census, target.as_ref(), &mut code, io)?,
         (false, Some(target)) => of_target(&shelf, &census, target)?,
         (false, None) => {
-            let mut rows = of_all(&shelf, &census, io)?;
+            let mut rows = of_all(&shelf, &census, &mut code, io)?;
             if !args.json {
                 // A person looks for what lives; scripts and a named batch get what is recorded too.
                 rows.retain(|row| row.state != ProcessState::Stale);
@@ -58,7 +59,7 @@ pub(super) fn run(args: &Args, io: &mut Io<'_>) -> Result<Code, CliError> {
     } else {
         write_text(&rows, args.why, io.out).map_err(CliError::output)?;
     }
-    Ok(Code::Ok)
+    Ok(code)
 }
 
 fn of_target(shelf: &Shelf, census: &Census, target: &Target) -> Result<Vec<ProcessRow>, CliError> {
@@ -74,17 +75,26 @@ fn of_target(shelf: &Shelf, census: &Census, target: &Target) -> Result<Vec<Proc
     }
 }
 
-fn of_all(shelf: &Shelf, census: &Census, io: &mut Io<'_>) -> Result<Vec<ProcessRow>, CliError> {
+fn of_all(
+    shelf: &Shelf,
+    census: &Census,
+    code: &mut Code,
+    io: &mut Io<'_>,
+) -> Result<Vec<ProcessRow>, CliError> {
     let mut rows = Vec::new();
     let mut lost = 0;
     for batch in shelf.newest_first() {
-        // What can not be read is told, and does not hide the others.
+        // What can not be read is told and does not hide the others; but a list without it is not the
+        // whole list, and the exit code says so.
         match one(census, &batch) {
             Ok((found, has_lost)) => {
                 rows.extend(found);
                 lost += u32::from(has_lost);
             }
-            Err(error) => error.tell(io.err).map_err(CliError::output)?,
+            Err(error) => {
+                error.tell(io.err).map_err(CliError::output)?;
+                *code = error.code();
+            }
         }
     }
     if lost > 0 {
@@ -109,11 +119,13 @@ fn orphans(
     shelf: &Shelf,
     census: &Census,
     target: Option<&Target>,
+    code: &mut Code,
     io: &mut Io<'_>,
 ) -> Result<Vec<ProcessRow>, CliError> {
     let search = Search::new(shelf)?;
     for error in &search.unread {
         error.tell(io.err).map_err(CliError::output)?;
+        *code = error.code();
     }
     let mut rows = search.look(census)?.rows(census, &search);
     if let Some(target) = target {

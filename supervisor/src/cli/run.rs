@@ -25,6 +25,7 @@ use crate::store::lock::{self, Guardian, Holder};
 use crate::store::{Lock, LockState, StateDir, StateRoot, StoreError};
 use crate::view::View;
 use crate::view::plan::write_text;
+use crate::view::revision;
 use crate::view::status::BatchRow;
 use crate::view::status_text::write_ending;
 
@@ -35,13 +36,16 @@ const EXAMPLES: &str = "Examples:
   supervisor run --retry-failed        once more what failed
   supervisor run --only lexer 'm-*'    these tasks alone
 
-The same batch is the same name in the same repository. Ctrl-C lets what runs finish, a second one
+The same batch is the same name in the same repository. An edited batch file is taken on the way:
+new tasks and those that are not done take it, done ones stay, what is gone is skipped; `--dry-run`
+shows each change. What `--set` and `--until` said holds until they say otherwise or the file is
+edited. Ctrl-C lets what runs finish, a second one
 stops it, a third one kills it; every time `supervisor run` goes on where it was.
 A small guardian stands above the supervisor and starts it again when it dies, at most five times in
 ten minutes; while it does, `run` follows the batch. Whoever has a service manager for that says
 `--no-guardian`.
 Exit codes: 0 all done, 1 some tasks failed, 3 batch file invalid, 4 nothing moves without a person,
-5 interrupted (run again to go on), 8 refused (live, finished, edited), 9 state unreadable,
+5 interrupted (run again to go on), 8 refused (live, finished, another repo), 9 state unreadable,
 10 environment, 71 the supervisor died again and again (run again to go on).";
 
 /// Looks until another `run` that is choosing its batch is told of instead of waited for: 10 s.
@@ -67,7 +71,7 @@ pub(super) struct Args {
     /// A new batch, even where there is one
     #[arg(long)]
     pub(super) new: bool,
-    /// No new attempt of a new batch after this time (RFC 3339)
+    /// No new attempt after this time (RFC 3339)
     #[arg(long, value_name = "TIME", value_parser = time)]
     pub(super) until: Option<Wall>,
     /// For scripts: one JSON object a line
@@ -143,6 +147,7 @@ pub(super) fn run(args: Args, io: &mut Io<'_>) -> Result<Code, CliError> {
             }
         }
     };
+    tell_edit(&choice, args.json, io)?;
     let (batch, start) = prepare(&args, &root, &file, choice)?;
     if args.detach {
         drop(door);
@@ -244,6 +249,27 @@ fn supervise(
     finish(&batch, ended?, args.json, io)
 }
 
+/// What an edited batch file changes, before it does.
+fn tell_edit(choice: &Choice, json: bool, io: &mut Io<'_>) -> Result<(), CliError> {
+    let Choice::GoOn(goes_on) = choice else {
+        return Ok(());
+    };
+    let Some(edit) = &goes_on.edit else {
+        return Ok(());
+    };
+    let (id, number) = (&goes_on.batch.id, edit.number);
+    if json {
+        let line = serde_json::json!({
+            "v": 1, "type": "revision", "batch": id, "number": number, "changes": edit.changes,
+        });
+        return io.line(format_args!("{line}"));
+    }
+    io.line(format_args!(
+        "{id} takes the edited batch file (revision {number}):"
+    ))?;
+    revision::write_text(&edit.changes, io.out).map_err(CliError::output)
+}
+
 /// How the supervisor begins.
 struct Start {
     is_new: bool,
@@ -281,10 +307,13 @@ fn prepare(
             begin(stored::create(root, file, &path, act::now())?)
         }
         Choice::Begin(batch) => {
-            stored::keep(&batch, &file.inputs)?;
+            stored::keep(&batch, 0, &file.inputs)?;
             begin(batch)
         }
         Choice::GoOn(goes_on) => {
+            if let Some(edit) = &goes_on.edit {
+                stored::keep(&goes_on.batch, edit.number, &file.inputs)?;
+            }
             let start = Start {
                 is_new: false,
                 commands: goes_on.commands,
@@ -343,7 +372,11 @@ fn only(words: &[String], plan: &Plan) -> Result<Vec<TaskIx>, CliError> {
 
 fn dry_run(args: &Args, file: &BatchFile, io: &mut Io<'_>) -> Result<Code, CliError> {
     let root = StateRoot::from_env()?;
-    let told = match choose(args, &root, file, None) {
+    let chosen = choose(args, &root, file, None);
+    if let Ok(Chosen::Do(choice)) = &chosen {
+        tell_edit(choice, args.json, io)?;
+    }
+    let told = match chosen {
         Ok(Chosen::Do(Choice::New)) => "a new batch would begin".to_owned(),
         Ok(Chosen::Do(Choice::Begin(batch))) => format!("{} would begin", batch.id),
         Ok(Chosen::Do(Choice::GoOn(goes_on))) => format!("would go on: {}", goes_on.told),

@@ -17,7 +17,7 @@ use crate::control::server::{self, Server};
 use crate::driver::alarm::Alarm;
 use crate::driver::clock::Clock;
 use crate::driver::commit::Committer;
-use crate::driver::error::DriverError;
+use crate::driver::error::{DriverError, chain};
 use crate::driver::host_io::WORDS_MAX;
 use crate::driver::hosts::Hosts;
 use crate::driver::journal::StateLog;
@@ -33,7 +33,10 @@ use crate::process::identity::Machine;
 use crate::process::spawn::Launcher;
 use crate::process::{limits, orphans, pidfd};
 use crate::store::registry::{self, Registry};
-use crate::store::{Disk, Loaded, Lock, RealDisk, StateDir, inbox, open_for_append};
+use crate::store::{
+    Check, Disk, Loaded, Lock, Position, RealDisk, StateDir, checkpoint, inbox, load,
+    open_for_append,
+};
 
 /// What a supervisor is started with.
 pub struct Options<'a> {
@@ -240,6 +243,7 @@ async fn begin(
         begins: None,
         durable: end,
         live_changed: false,
+        proven: None,
         inputs: first_inputs(mode, recovered),
         gone: Vec::new(),
         untold: VecDeque::new(),
@@ -281,10 +285,6 @@ fn tell_damage(loaded: &Loaded, observer: &mut dyn Observer) {
         tracing::warn!("{text}");
         observer.noted(Note::TornTail(&text));
     }
-    if let Some(damage) = &loaded.checkpoint_damage {
-        tracing::warn!(%damage, "the checkpoint was not used");
-        observer.noted(Note::Trouble(&format!("checkpoint not used: {damage}")));
-    }
 }
 
 /// Variables that are not UTF-8 can not be told to a host in JSON, and are left out.
@@ -292,6 +292,26 @@ fn own_environment() -> BTreeMap<String, String> {
     std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .collect()
+}
+
+/// A checkpoint of what the files say at this place; `None` where the last one goes further.
+fn state_at(dir: &StateDir, at: Position) -> Result<Option<Vec<u8>>, DriverError> {
+    let loaded = load(&RealDisk, dir, Check::Tail)?;
+    let mut core = loaded.checkpoint.map_or_else(Core::new, Core::restore);
+    for entry in loaded
+        .entries
+        .iter()
+        .take_while(|entry| entry.seq <= at.seq)
+    {
+        core.replay(entry).map_err(|source| DriverError::Replay {
+            dir: dir.path().to_owned(),
+            source,
+        })?;
+    }
+    match core.facts() {
+        Some(facts) if facts.batch.seq == at.seq => Ok(Some(checkpoint::encode(facts, at)?)),
+        Some(_) | None => Ok(None),
+    }
 }
 
 impl Driver<'_> {
@@ -354,11 +374,27 @@ impl Driver<'_> {
         if well {
             self.hosts.sweep(orphans::CLEAN_PASSES);
             self.hosts.remove_cgroup();
-            self.save_checkpoint();
+            self.sum_up();
             self.close_registry();
         }
         drop(self.desk);
         server.close().await;
         self.commit.end();
+    }
+
+    /// A checkpoint for those who read the ended batch. It stops before the last group: that is the
+    /// one which a crash of the machine may tear, and a checkpoint that holds more than the journal
+    /// says that records were lost.
+    fn sum_up(&mut self) {
+        let worth = checkpoint::is_worth_at_end(self.checkpoints.journal_bytes_since);
+        let Some(at) = self.proven.filter(|_| worth && self.commit.may_save()) else {
+            return;
+        };
+        self.core = Core::new(); // its memory is needed for the state that is read
+        match state_at(&self.dir, at) {
+            Ok(Some(bytes)) => self.commit.save(bytes),
+            Ok(None) => {}
+            Err(error) => tracing::warn!(error = chain(&error), "no checkpoint at the end"),
+        }
     }
 }

@@ -419,7 +419,7 @@ pub fn reply(answer: &Answer, queued: Wall) -> Reply {
 fn exit_code(refusal: &Refusal) -> u8 {
     match refusal {
         Refusal::NotFound(_) => 6,
-        Refusal::WrongState(_) | Refusal::CanNotProve(_) => 8,
+        Refusal::WrongState(_) | Refusal::CanNotProve(_) | Refusal::Unfit(_) => 8,
         Refusal::Limit(_) => 2,
     }
 }
@@ -624,6 +624,7 @@ mod tests {
         assert_eq!(code(Refusal::NotFound(text.clone())), 6);
         assert_eq!(code(Refusal::WrongState(text.clone())), 8);
         assert_eq!(code(Refusal::CanNotProve(text.clone())), 8);
+        assert_eq!(code(Refusal::Unfit(text.clone())), 8);
         assert_eq!(code(Refusal::Limit(text)), 2);
     }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use protocol::class::Class;
 use protocol::command::{Answer as AnswerCommand, Command, Message, Stop};
 use protocol::ids::{Generation, MessageId};
 use protocol::report::Asked;
@@ -16,7 +17,7 @@ use crate::driver::error::chain;
 use crate::driver::host_io::Sent;
 use crate::driver::operator::{Waiter, queued_at};
 use crate::driver::run::Driver;
-use crate::process::spawn::Order;
+use crate::process::spawn::{Order, SpawnError};
 
 impl Driver<'_> {
     /// Performs one effect; what it leads to joins the inputs.
@@ -73,12 +74,15 @@ impl Driver<'_> {
             RunState::Intended => self
                 .hosts
                 .spawn(generation, order)
-                .map_err(|error| chain(&error)),
+                .map_err(|error| (class_of(&error), chain(&error))),
             RunState::Spawned
             | RunState::Started
             | RunState::Finished
             | RunState::Stopping
-            | RunState::Ended => Err("it was stopped before it was started".to_owned()),
+            | RunState::Ended => {
+                let why = "it was stopped before it was started";
+                Err((Class::SpawnFailure, why.to_owned()))
+            }
         };
         if let (Ok((identity, _)), Some((task, attempt))) = (&spawned, self.of_run(generation)) {
             let (attempt, run, pid) = (attempt.0, generation.0, identity.pid);
@@ -90,8 +94,9 @@ impl Driver<'_> {
                 identity,
                 containment,
             },
-            Err(error) => Input::SpawnFailed {
+            Err((class, error)) => Input::SpawnFailed {
                 generation,
+                class,
                 error: error.into(),
             },
         });
@@ -196,6 +201,14 @@ impl Driver<'_> {
 
     pub(super) fn facts(&self) -> Option<&Facts> {
         self.core.facts()
+    }
+}
+
+/// What this machine lacks is no fault of the start.
+fn class_of(error: &SpawnError) -> Class {
+    match error {
+        SpawnError::NoCgroup(_) | SpawnError::Leaf(_) => Class::Environment,
+        SpawnError::Start(_) => Class::SpawnFailure,
     }
 }
 

@@ -109,6 +109,8 @@ pub(super) struct Driver<'a> {
     pub(super) durable: Position,
     /// Records that wait change what lives.
     pub(super) live_changed: bool,
+    /// The end of the group before: that it was synced is proven by the one that followed.
+    pub(super) proven: Option<Position>,
     /// Facts that the core has not been told yet; at most a burst and what acts led to.
     pub(super) inputs: VecDeque<Input>,
     /// Hosts whose end was seen in this burst.
@@ -255,6 +257,7 @@ impl Driver<'_> {
 
     /// Records are durable: first what they allow is done, then whoever watches is told.
     fn durable(&mut self, written: Written) {
+        self.proven = Some(self.durable).filter(|before| before.seq > 0);
         self.durable = written.at;
         self.checkpoints.journal_bytes_since += written.bytes;
         self.tell_begun();
@@ -270,7 +273,7 @@ impl Driver<'_> {
     }
 
     /// Only possible when the state is exactly what is durable; inputs wait until it is.
-    pub(super) fn save_checkpoint(&mut self) {
+    fn save_checkpoint(&mut self) {
         let Some(facts) = self.core.facts() else {
             return;
         };

@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use protocol::command::{Adapter, Message, RunKind, Start, Text};
 use protocol::ids::{Generation, MessageId, TaskId};
@@ -76,7 +77,8 @@ pub struct Prepared {
 pub struct Starter {
     renderer: Renderer,
     own_env: BTreeMap<String, String>,
-    batch: Option<Rc<BatchWork>>,
+    /// The last one used, and the text that it was made from.
+    batch: Option<(Arc<str>, Rc<BatchWork>)>,
     agents: HashMap<AgentIx, Rc<AgentWork>>,
     specs: HashMap<SpecIx, Rc<TaskWork>>,
 }
@@ -105,7 +107,7 @@ impl Starter {
         messages: &[MessageId],
     ) -> Result<Prepared, StartError> {
         let of = Subject::find(facts, generation)?;
-        let batch = self.batch_work(facts)?;
+        let batch = self.batch_work(facts, &of)?;
         let rendered = self.render(facts, &batch, &of)?;
         let run_dir = dir.run(&of.task.id, of.run.attempt, generation);
         let task_dir = dir.task(&of.task.id);
@@ -169,12 +171,17 @@ impl Starter {
         })
     }
 
-    fn batch_work(&mut self, facts: &Facts) -> Result<Rc<BatchWork>, StartError> {
-        if let Some(work) = &self.batch {
+    /// An attempt goes on under what it began with, also where the batch file was edited since.
+    fn batch_work(&mut self, facts: &Facts, of: &Subject<'_>) -> Result<Rc<BatchWork>, StartError> {
+        let newest = &facts.batch.settings.work;
+        let text = of.attempt.work.as_ref().unwrap_or(newest);
+        if let Some((known, work)) = &self.batch
+            && Arc::ptr_eq(known, text)
+        {
             return Ok(work.clone());
         }
-        let work: Rc<BatchWork> = Rc::new(parse("the batch", &facts.batch.settings.work)?);
-        self.batch = Some(work.clone());
+        let work: Rc<BatchWork> = Rc::new(parse("the batch", text)?);
+        self.batch = Some((text.clone(), work.clone()));
         Ok(work)
     }
 

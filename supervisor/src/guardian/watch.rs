@@ -170,9 +170,10 @@ impl Watch {
         if !came.hand_on {
             return;
         }
-        let handed = match byte_of(came.signal) {
-            Some(byte) if listening => supervisor.line.hand_on(byte),
-            Some(_) | None => pidfd::send(&supervisor.pidfd, came.signal),
+        let handed = match (byte_of(came.signal), as_sent(came.signal)) {
+            (Some(byte), _) if listening => supervisor.line.hand_on(byte),
+            (_, Some(signal)) => pidfd::signal(&supervisor.pidfd, signal),
+            (_, None) => Ok(()),
         };
         // It is just ending, which is what was asked for.
         drop(handed);
@@ -267,6 +268,11 @@ fn wait(polled: &mut [PollFd<'_>], at_most: Option<Duration>) -> io::Result<()> 
         Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
         Err(error) => Err(error.into()),
     }
+}
+
+/// A signal in the words of the crate that sends it; `None` for none that is heard.
+fn as_sent(signal: Signal) -> Option<rustix::process::Signal> {
+    rustix::process::Signal::from_named_raw(signal as i32)
 }
 
 /// Puts stdin back to its beginning; `false` for a pipe or a terminal.

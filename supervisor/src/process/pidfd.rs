@@ -58,15 +58,6 @@ pub fn signal(pidfd: impl AsFd, signal: Signal) -> io::Result<()> {
     }
 }
 
-/// Sends a signal to the pinned process.
-///
-/// # Errors
-/// When it has ended.
-pub fn send(pidfd: impl AsFd, signal: nix::sys::signal::Signal) -> io::Result<()> {
-    let signal = Signal::from_named_raw(signal as i32).ok_or(io::ErrorKind::InvalidInput)?;
-    Ok(pidfd_send_signal(pidfd, signal)?)
-}
-
 /// Collects the exit of a child of ours; `None` while it lives.
 ///
 /// # Errors

@@ -145,15 +145,6 @@ impl Proven {
         pidfd::signal(&self.pidfd, signal).map_err(|source| refused(self.pid, source))
     }
 
-    /// Asks it to end (SIGTERM).
-    ///
-    /// # Errors
-    /// [`Refused::Gone`] when it has ended, [`Refused::System`] when we may not.
-    pub fn ask_to_end(&self) -> Result<(), Refused> {
-        let asked = pidfd::send(&self.pidfd, nix::sys::signal::Signal::SIGTERM);
-        asked.map_err(|source| refused(self.pid, source))
-    }
-
     /// Its number, for people.
     pub fn pid(&self) -> u32 {
         self.pid

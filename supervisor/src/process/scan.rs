@@ -13,7 +13,7 @@ use supervisor_core::containment::Layer;
 use supervisor_core::identity::Identity;
 
 use crate::process::identity::{Machine, session_of, start_ticks};
-use crate::process::recorded::Proven;
+use crate::process::recorded::{Proven, Refused};
 use crate::process::{pidfd, procfs, tag};
 
 /// Most bytes read of one environment: what the kernel allows a process to be started with.
@@ -199,7 +199,8 @@ pub fn look(machine: &Machine, traces: &Traces) -> io::Result<Look> {
         let Some(run) = known.or_else(|| traces.by_session.get(&session).copied()) else {
             continue;
         };
-        if look.found.iter().any(|found| found.pid == pid) {
+        let seen = look.found.iter().any(|found| found.pid == pid);
+        if seen || known.is_none() && is_led_by_another(machine, &traces.all[run]) {
             continue;
         }
         let in_session = |pid| (session_of(pid) == Some(session)).then_some((run, Layer::Session));
@@ -213,6 +214,13 @@ pub fn look(machine: &Machine, traces: &Traces) -> io::Result<Look> {
         }
     }
     Ok(look)
+}
+
+/// Whether the number of a host's session is by now that of a living stranger, who leads another one.
+/// The whole identity is compared: two processes may begin in one tick.
+fn is_led_by_another(machine: &Machine, trace: &Trace) -> bool {
+    let found = trace.host.as_ref().map(|host| Proven::find(machine, host));
+    matches!(found, Some(Err(Refused::Differs { .. })))
 }
 
 /// Pins a process and judges it again: what is judged is what a signal reaches.

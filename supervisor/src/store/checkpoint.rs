@@ -1,8 +1,9 @@
 //! The checkpoint: the whole state at one record, so that nobody has to replay a whole batch.
 //!
-//! It is a shortcut, never the truth: a damaged one is reported and the journal, of which every
-//! segment is kept until the batch closes, is replayed from its beginning. One of a newer release
-//! stops whoever reads it. One that holds more than the journal says that records were lost.
+//! It is a shortcut, never the truth: without it the journal, of which every segment is kept until
+//! the batch closes, is replayed from its beginning. No crash of ours leaves a damaged one, so one
+//! that can not be read, or is of a newer release, stops whoever reads it and is never overwritten:
+//! the operator may move it away. One that holds more than the journal says that records were lost.
 
 use supervisor_core::facts::Facts;
 
@@ -27,6 +28,11 @@ const TASK_SIZE_HINT: usize = 256;
 /// and whoever reads checkpoint and tail reads at most twice the checkpoint (or 256 KiB).
 pub fn due(journal_bytes_since: u64, last_checkpoint_bytes: u64) -> bool {
     journal_bytes_since >= last_checkpoint_bytes.max(TAIL_MIN)
+}
+
+/// Whether a supervisor that ends leaves a checkpoint: not where reading the journal takes no time.
+pub fn is_worth_at_end(journal_bytes_since: u64) -> bool {
+    journal_bytes_since >= TAIL_MIN
 }
 
 /// The bytes of a checkpoint of `facts`, whose last record ends at `at`.
@@ -57,7 +63,6 @@ pub fn write(disk: &dyn Disk, dir: &StateDir, bytes: &[u8]) -> Result<(), StoreE
 /// What there is of a checkpoint.
 pub(super) enum Found {
     None,
-    Damaged(StoreError),
     Good {
         facts: Box<Facts>,
         at: Position,
@@ -70,8 +75,7 @@ pub(super) fn read(disk: &dyn Disk, dir: &StateDir) -> Result<Found, StoreError>
     let line = match seal::read_file(disk, &path, CHECKPOINT_MAX) {
         Ok(Some(line)) => line,
         Ok(None) => return Ok(Found::None),
-        Err(damage @ StoreError::Unreadable { .. }) => return Ok(Found::Damaged(damage)),
-        Err(other) => return Err(other),
+        Err(error) => return Err(error),
     };
     match read_checkpoint(&line) {
         Ok((facts, at)) if facts.batch.seq == at.seq && at.segment > 0 => Ok(Found::Good {
@@ -81,15 +85,11 @@ pub(super) fn read(disk: &dyn Disk, dir: &StateDir) -> Result<Found, StoreError>
         }),
         Ok(_) => {
             let why = "its place in the journal is not that of its state";
-            Ok(Found::Damaged(StoreError::unreadable(&path, 0, why)))
+            Err(StoreError::unreadable(&path, 0, why))
         }
         Err(error) => {
             let at = error.column() as u64;
-            Ok(Found::Damaged(StoreError::unreadable(
-                &path,
-                at,
-                error.to_string(),
-            )))
+            Err(StoreError::unreadable(&path, at, error.to_string()))
         }
     }
 }

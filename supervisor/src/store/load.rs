@@ -55,8 +55,6 @@ pub struct TornTail {
 pub struct Loaded {
     /// The state of the checkpoint, where there is one.
     pub checkpoint: Option<Facts>,
-    /// A checkpoint that could not be read, and was not needed: everything is in the journal.
-    pub checkpoint_damage: Option<StoreError>,
     /// Size of the checkpoint, bytes; 0 where there is none.
     pub checkpoint_bytes: u64,
     /// Every record after the checkpoint.
@@ -134,7 +132,6 @@ fn read(disk: &dyn Disk, dir: &StateDir, check: Check) -> Result<Reading, StoreE
     let mut loaded = Loaded::default();
     match checkpoint::read(disk, dir)? {
         Found::None => {}
-        Found::Damaged(damage) => loaded.checkpoint_damage = Some(damage),
         Found::Good { facts, at, bytes } => {
             loaded.checkpoint = Some(*facts);
             loaded.checkpoint_bytes = bytes;
@@ -163,6 +160,9 @@ fn read(disk: &dyn Disk, dir: &StateDir, check: Check) -> Result<Reading, StoreE
     if last < start.seq {
         return Err(ahead(dir, start, last));
     }
+    if last == 0 {
+        refuse_lost_journal(disk, dir)?;
+    }
     // What the last write began and did not end.
     loaded.entries.retain(|entry| entry.seq <= last);
     let resume = Resume {
@@ -172,6 +172,20 @@ fn read(disk: &dyn Disk, dir: &StateDir, check: Check) -> Result<Reading, StoreE
         term: chain.whole.term,
     };
     Ok(Reading { loaded, resume })
+}
+
+/// Hosts are started only for records that are durable: where one was, an empty journal is not that
+/// of a batch that is being made, and to begin the batch again would do its work twice.
+fn refuse_lost_journal(disk: &dyn Disk, dir: &StateDir) -> Result<(), StoreError> {
+    let trace = dir.hosts_log();
+    match disk.open(&trace, OpenAs::Read) {
+        Ok(_) => {
+            let why = "it holds no whole record, but hosts were started: its records were lost";
+            Err(StoreError::unreadable(&dir.journal(), 0, why))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(StoreError::io("open", &trace)(error)),
+    }
 }
 
 impl Loaded {

@@ -9,6 +9,9 @@ use supervisor_core::time::Wall;
 use super::disk::{Disk, is_own_folder};
 use super::error::StoreError;
 
+/// Name of the checkpoint.
+pub const CHECKPOINT_NAME: &str = "checkpoint.json";
+
 /// The folder of one batch. Only names: nothing is opened by it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StateDir(PathBuf);
@@ -56,13 +59,21 @@ impl StateDir {
     pub fn path(&self) -> &Path {
         &self.0
     }
-    /// The batch file as it was read.
+    /// The batch file as it was read when the batch began.
     pub fn batch_file(&self) -> PathBuf {
-        self.0.join("batch.yml")
+        self.revision(0).join("batch.yml")
     }
-    /// What the batch file names: includes, prompts, scripts, as they were read.
+    /// What that batch file names: includes, prompts, scripts, as they were read.
     pub fn inputs(&self) -> PathBuf {
-        self.0.join("inputs")
+        self.revision(0).join("inputs")
+    }
+    /// Where the batch file (`batch.yml`) and what it names (`inputs/`) are kept as they were read
+    /// the first time (0) and each time they were edited.
+    pub fn revision(&self, number: u32) -> PathBuf {
+        match number {
+            0 => self.0.clone(),
+            number => self.0.join("revisions").join(number.to_string()),
+        }
     }
     /// The journal's folder.
     pub fn journal(&self) -> PathBuf {
@@ -88,7 +99,7 @@ impl StateDir {
     }
     /// The checkpoint.
     pub fn checkpoint(&self) -> PathBuf {
-        self.0.join("checkpoint.json")
+        self.0.join(CHECKPOINT_NAME)
     }
     /// The list of live processes.
     pub fn registry(&self) -> PathBuf {

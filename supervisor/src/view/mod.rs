@@ -5,6 +5,7 @@ pub mod list;
 pub mod plan;
 pub mod processes;
 pub mod reason;
+pub mod revision;
 pub mod status;
 pub mod status_text;
 pub mod story;

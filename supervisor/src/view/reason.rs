@@ -176,7 +176,7 @@ impl fmt::Display for TaskWhy<'_> {
                 )
             }
             TaskReason::Lane => {
-                let lanes = view.facts.batch.settings.concurrency;
+                let lanes = view.facts.batch.lanes();
                 write!(f, "waits for a lane; the batch has {lanes}")
             }
             TaskReason::Backoff(class) => self.backoff(f, class.word()),

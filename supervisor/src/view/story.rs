@@ -49,7 +49,9 @@ fn word(record: &Record) -> &'static str {
         Record::BatchCreated(_) => "batch_created",
         Record::PlanExtended { .. } => "plan_extended",
         Record::PlanClosed => "plan_closed",
+        Record::PlanRevised(_) => "plan_revised",
         Record::TaskRevised { .. } => "task_revised",
+        Record::TaskRemoved { .. } => "task_removed",
         Record::SupervisorStarted { .. } => "supervisor_started",
         Record::ClockGap { .. } => "clock_gap",
         Record::BatchMoved { .. } => "batch_moved",
@@ -90,6 +92,7 @@ impl Past<'_> {
         let facts = self.before;
         let task = match record {
             Record::BatchCreated(_)
+            | Record::PlanRevised(_)
             | Record::PlanExtended { .. }
             | Record::PlanClosed
             | Record::SupervisorStarted { .. }
@@ -98,6 +101,7 @@ impl Past<'_> {
             | Record::AccountMoved { .. }
             | Record::ConcurrencySet { .. } => None,
             Record::TaskRevised { task, .. }
+            | Record::TaskRemoved { task }
             | Record::TaskMoved { task, .. }
             | Record::RunIntended { task, .. }
             | Record::TaskEnded { task, .. }
@@ -128,12 +132,25 @@ impl Past<'_> {
         task.map_or(About::Batch, About::Task)
     }
 
+    fn revised(&self, ix: TaskIx) -> String {
+        let task = self.before.and_then(|facts| facts.tasks.get(ix.0 as usize));
+        let said = match task.is_some_and(|task| task.attempt.is_some()) {
+            true => "takes the rules of the edited batch file with its next attempt",
+            false => "took the rules of the edited batch file",
+        };
+        said.to_owned()
+    }
+
     fn text(&self, record: &Record) -> String {
         match record {
             Record::BatchCreated(created) => format!("batch {} was created", created.id),
             Record::PlanExtended { tasks, .. } => format!("{} tasks were planned", tasks.len()),
             Record::PlanClosed => "the plan is whole".to_owned(),
-            Record::TaskRevised { .. } => "took the rules of the edited batch file".to_owned(),
+            Record::PlanRevised(revised) => {
+                format!("took the edited batch file (revision {})", revised.revision)
+            }
+            Record::TaskRevised { task, .. } => self.revised(*task),
+            Record::TaskRemoved { .. } => "the batch file no longer has it".to_owned(),
             Record::SupervisorStarted { term, identity, .. } => {
                 format!("supervisor pid {} took over (term {term})", identity.pid)
             }

@@ -17,7 +17,7 @@ use supervisor_core::machine::{AccountState, BatchState, QuestionState, TaskStat
 use supervisor_core::plan::TaskIx;
 use supervisor_core::reason::{AccountReason, BatchLimit, BatchReason, TaskReason};
 use supervisor_core::reconcile::Letter;
-use supervisor_core::record::{Entry, Record};
+use supervisor_core::record::{Entry, PlanRevised, Record};
 use supervisor_core::time::{Boot, BootId, Deadline, Now, Wall};
 
 use super::reason::{AccountWhy, BatchWhy, TaskWhy, needs_person};
@@ -88,6 +88,7 @@ fn story() -> (Facts, Vec<Entry>) {
         runs: Vec::new(),
     };
     entries.extend(core.handle(now(), recovered).entries);
+    entries.extend(core.handle(now(), Input::Tick).entries);
     (core.facts().unwrap().clone(), entries)
 }
 
@@ -558,6 +559,44 @@ fn every_record_is_a_line_about_the_batch_or_its_task() {
     let line = story::line(core.facts(), &skipped);
     assert_eq!(line.about, About::Task(TaskIx(1)));
     assert_eq!(line.text, "skipped: lexer was not done");
+}
+
+/// What an edited batch file did to a task is in its story, also where it has to wait.
+#[test]
+fn a_revision_is_told_of_the_batch_and_of_each_task() {
+    let facts = facts();
+    let rules = facts.tasks[0].rules();
+    let line = |record| {
+        let entry = Entry {
+            record,
+            ..story().1[0].clone()
+        };
+        let line = story::line(Some(&facts), &entry);
+        (line.about, line.text)
+    };
+    let revised = |task: u32| Record::TaskRevised {
+        task: TaskIx(task),
+        rules: rules.clone(),
+    };
+    let waits = "takes the rules of the edited batch file with its next attempt";
+    assert_eq!(
+        line(revised(0)),
+        (About::Task(TaskIx(0)), waits.to_owned()),
+        "it runs"
+    );
+    let took = "took the rules of the edited batch file";
+    assert_eq!(line(revised(1)), (About::Task(TaskIx(1)), took.to_owned()));
+    let gone = Record::TaskRemoved { task: TaskIx(1) };
+    let said = "the batch file no longer has it";
+    assert_eq!(line(gone), (About::Task(TaskIx(1)), said.to_owned()));
+    let plan = Record::PlanRevised(Box::new(PlanRevised {
+        revision: 2,
+        settings: facts.batch.settings.clone(),
+        agents: Vec::new(),
+        accounts: Vec::new(),
+    }));
+    let said = "took the edited batch file (revision 2)";
+    assert_eq!(line(plan), (About::Batch, said.to_owned()));
 }
 
 #[test]

@@ -114,8 +114,9 @@ fn live_and_die(world: &World, script: &Script, record: &Record) -> (Vec<Life>, 
             match script.victims {
                 Victims::Supervisor => supervisor.kill(),
                 Victims::Both => {
-                    pid = last_holder(world).unwrap_or(pid);
                     supervisor.kill_group();
+                    pid = supervisor_of(world, pid, &lives);
+                    world.eventually("the supervisor is gone", |_| is_gone(pid).then_some(()));
                 }
             }
             if kill == script.kills {
@@ -124,6 +125,9 @@ fn live_and_die(world: &World, script: &Script, record: &Record) -> (Vec<Life>, 
         } else {
             // It ended by itself, who knows when.
             let code = supervisor.end(world);
+            if script.victims == Victims::Both {
+                pid = supervisor_of(world, pid, &lives);
+            }
             if kill < script.kills || code != Some(0) {
                 trouble.push(early_end(world, kill, code));
             }
@@ -142,11 +146,24 @@ fn live_and_die(world: &World, script: &Script, record: &Record) -> (Vec<Life>, 
     (lives, trouble)
 }
 
+/// The supervisor below this guardian; the guardian itself where it died before the supervisor took
+/// the batch, which nobody was shown then.
+fn supervisor_of(world: &World, guardian: u32, lives: &[Life]) -> u32 {
+    let is_new = |holder: &u32| !lives.iter().any(|life| life.pid == *holder);
+    last_holder(world).filter(is_new).unwrap_or(guardian)
+}
+
 /// The supervisor that wrote itself into the lock of the batch last.
 fn last_holder(world: &World) -> Option<u32> {
     let text = std::fs::read_to_string(world.batch_dir()?.join("lock")).ok()?;
     let holder: serde_json::Value = serde_json::from_str(&text).ok()?;
     u32::try_from(holder.get("pid")?.as_u64()?).ok()
+}
+
+/// Whether a process that was killed has let everything go; nobody may have collected it yet.
+fn is_gone(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.is_empty() || stat.contains(") Z ")
 }
 
 /// Lets so many tasks come to their end, all in all.

@@ -123,7 +123,7 @@ impl World {
             return Ok(());
         }
         if settled {
-            let count = self.plan.tasks.len();
+            let count = supervisor.core.facts().map_or(0, |facts| facts.tasks.len());
             let tasks = (0..count)
                 .filter(|_| self.rng.chance(500))
                 .map(task_ix)
@@ -136,7 +136,9 @@ impl World {
                 note: None,
             });
         }
-        if !settled && (self.calm || self.rng.chance(600)) {
+        if !self.calm && self.swarm.revise_every > 0 && self.rng.chance(300) {
+            self.on_start = Some(self.edited());
+        } else if !settled && (self.calm || self.rng.chance(600)) {
             self.on_start = Some(OperatorCommand::Resume { tasks: None });
         }
         let wait = if self.calm {

@@ -93,6 +93,7 @@ impl World {
         if self.rng.chance(self.swarm.spawn / 3) {
             self.met(Fault::SpawnFailed);
             let input = Input::SpawnFailed {
+                class: protocol::class::Class::SpawnFailure,
                 generation,
                 error: "no process left".into(),
             };

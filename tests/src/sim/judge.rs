@@ -96,10 +96,13 @@ impl Oracle {
                 reason: BatchReason::TaskFailed(_) | BatchReason::TooManyFailures,
             } => self.failed_batch = true,
             Record::QuestionOpened { generation, .. } => self.question_moved(*generation),
-            Record::BatchCreated(_)
+            Record::PlanRevised(_)
             | Record::PlanExtended { .. }
-            | Record::PlanClosed
             | Record::TaskRevised { .. }
+            | Record::TaskRemoved { .. } => self.revised(facts, &entry.record, reached)?,
+            Record::Reopened { task, .. } => _ = self.lowered.remove(task),
+            Record::BatchCreated(_)
+            | Record::PlanClosed
             | Record::ClockGap { .. }
             | Record::BatchMoved { .. }
             | Record::TaskMoved { .. }
@@ -107,7 +110,6 @@ impl Oracle {
             | Record::RunStarted { .. }
             | Record::RunEnded { .. }
             | Record::TaskEnded { .. }
-            | Record::Reopened { .. }
             | Record::MessageQueued { .. }
             | Record::MessageMoved { .. }
             | Record::AccountMoved { .. }
@@ -127,6 +129,7 @@ impl Oracle {
         self.attempts.insert(started.task, (0, 0));
         self.breaks_no_promise(started.task)?;
         self.may_start(facts, started.task, now)?;
+        self.begins_under(facts, started.task)?;
         self.caps(facts, started)
     }
 
@@ -174,7 +177,7 @@ impl Oracle {
         }
         let used = task.consumed;
         let max = task.attempts_max.unwrap_or(spec.attempts);
-        if used >= max {
+        if used >= max && !self.lowered.contains(&ix) {
             return no(
                 "attempts never exceed the limit",
                 format!("{used} of {max} used"),
@@ -196,12 +199,14 @@ impl Oracle {
             .collect();
         let task = &facts.tasks[ix.0 as usize];
         let (agent, account) = (agent_of(task), account_of(task));
-        let of_agent = live.iter().filter(|it| agent_of(it) == agent).count();
+        let name_of = |task| &facts.agents[agent_of(task).0 as usize].name;
+        let name = name_of(task);
+        let of_agent = live.iter().filter(|it| name_of(it) == name).count();
         let of_account = live.iter().filter(|it| account_of(it) == account).count();
         let agent_max = facts.agents[agent.0 as usize].concurrency;
         let account_facts = &facts.accounts[account.0 as usize];
         let over = |count: usize, max: Option<u32>| max.is_some_and(|max| count >= max as usize);
-        if over(live.len(), Some(facts.batch.settings.concurrency)) {
+        if over(live.len(), Some(facts.batch.lanes())) {
             return broken(
                 "the batch's concurrency holds",
                 format!("{} live", live.len()),
@@ -275,6 +280,7 @@ impl Oracle {
             | StopReason::Paused
             | StopReason::Killed
             | StopReason::Cancelled
+            | StopReason::Removed
             | StopReason::Interrupted => return Ok(()),
         };
         if passed.saturating_add(slack + CLOCK_STEP) < millis(limit) {
@@ -331,6 +337,9 @@ impl Oracle {
             );
         }
         keeps_hold(facts, ended)?;
+        self.ends_under(facts, ended.task)?;
+        let spec = facts.tasks[ended.task.0 as usize].spec;
+        let verifies = facts.specs[spec.0 as usize].verify;
         match ended.class {
             None => {
                 let counts =
@@ -338,7 +347,7 @@ impl Oracle {
                 let worked = mine(RunKind::Agent)
                     .any(|(_, run)| run.well && (run.first || counts(run.stop)));
                 let proven = mine(RunKind::Verify).any(|(_, run)| run.well);
-                if !worked || (self.verifies(ended.task) && !proven) {
+                if !worked || (verifies && !proven) {
                     return no(
                         "I5 done needs a result and its proof",
                         format!("agent {worked}, proof {proven}"),
@@ -350,7 +359,7 @@ impl Oracle {
                 let last = mine(RunKind::Agent).next_back();
                 let good = last.filter(|(_, run)| run.first && run.told_well && unproven);
                 if let Some((generation, _)) = good
-                    && !self.verifies(ended.task)
+                    && !verifies
                 {
                     return no(
                         "I6 a result before the stop wins",
@@ -478,10 +487,13 @@ impl Oracle {
             task.state == TaskState::Skipped
                 && !matches!(
                     task.reason,
-                    TaskReason::SkippedByOperator | TaskReason::NotSelected
+                    TaskReason::SkippedByOperator | TaskReason::NotSelected | TaskReason::Removed
                 )
         });
-        let bad = count(TaskState::Failed) + count(TaskState::Cancelled) + hopeless.count();
+        let cancelled = facts.tasks.iter().filter(|task| {
+            task.state == TaskState::Cancelled && task.reason != TaskReason::Removed
+        });
+        let bad = count(TaskState::Failed) + cancelled.count() + hopeless.count();
         let state = facts.batch.state;
         let truthful = match ending {
             Ending::Done => open == 0 && bad == 0 && state == BatchState::Done,
@@ -511,7 +523,7 @@ impl Oracle {
         facts.batch.settings.until.is_some()
             || matches!(
                 facts.batch.reason,
-                BatchReason::TaskFailed(_) | BatchReason::TooManyFailures
+                BatchReason::TaskFailed(_) | BatchReason::TooManyFailures | BatchReason::Until
             )
     }
 

@@ -27,7 +27,7 @@ impl World {
     }
 
     fn some_tasks(&mut self) -> Vec<TaskIx> {
-        let count = self.plan.tasks.len();
+        let count = self.task_count();
         if self.rng.chance(100) {
             return (0..count).map(task_ix).collect();
         }

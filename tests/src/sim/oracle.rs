@@ -4,6 +4,7 @@
 //! by their number where they have one.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use protocol::class::Class;
 use protocol::command::RunKind;
@@ -16,7 +17,7 @@ use supervisor_core::facts::Facts;
 use supervisor_core::input::{Input, OperatorCommand, ReplyId};
 use supervisor_core::live::Gate;
 use supervisor_core::machine::{BatchState, QuestionState, TaskState};
-use supervisor_core::plan::{Plan, TaskIx};
+use supervisor_core::plan::{Rules, TaskIx};
 use supervisor_core::reason::BatchReason;
 use supervisor_core::reconcile::{ProcessFact, ResultFact};
 use supervisor_core::record::{Entry, StopReason};
@@ -60,7 +61,6 @@ pub(super) struct RunStory {
 /// The judge.
 #[derive(Debug)]
 pub(super) struct Oracle {
-    pub(super) plan: Plan,
     /// Every record that was decided, as long as it is not lost.
     pub(super) history: Vec<Entry>,
     /// The last record that a sync made durable.
@@ -89,12 +89,15 @@ pub(super) struct Oracle {
     pub(super) failed_batch: bool,
     /// Messages that a host said to be seen without having taken them.
     pub(super) seen_lies: BTreeSet<MessageId>,
+    /// The rules, and the texts of the batch, that each attempt began with.
+    pub(super) began: BTreeMap<(TaskIx, AttemptNo), (Rules, Arc<str>)>,
+    /// Tasks whose attempts were limited further when they had used them: what was decided stands.
+    pub(super) lowered: BTreeSet<TaskIx>,
 }
 
 impl Oracle {
-    pub(super) fn new(plan: &Plan) -> Oracle {
+    pub(super) fn new() -> Oracle {
         Oracle {
-            plan: plan.clone(),
             history: Vec::new(),
             synced: 0,
             told: 0,
@@ -110,12 +113,9 @@ impl Oracle {
             batch_held: None,
             failed_batch: false,
             seen_lies: BTreeSet::new(),
+            began: BTreeMap::new(),
+            lowered: BTreeSet::new(),
         }
-    }
-
-    pub(super) fn verifies(&self, task: TaskIx) -> bool {
-        let spec = self.plan.tasks[task.0 as usize].spec;
-        self.plan.specs[spec.0 as usize].verify
     }
 
     pub(super) fn supervisor_up(&mut self, awake: u64) {
@@ -472,7 +472,7 @@ impl Oracle {
         for (at, task) in facts.tasks.iter().enumerate() {
             let spec = &facts.specs[task.spec.0 as usize];
             let max = task.attempts_max.unwrap_or(spec.attempts);
-            if task.consumed > max.max(1) {
+            if task.consumed > max.max(1) && !self.lowered.contains(&super::world::task_ix(at)) {
                 return broken(
                     "attempts never exceed the limit",
                     format!("t{at}: {} of {max}", task.consumed),

@@ -55,6 +55,84 @@ pub(super) fn draw(rng: &mut Rng, start: Wall, storm: u64) -> Plan {
     }
 }
 
+/// An edit of a plan: tasks go, come and change, and so do rules of the batch and agents.
+pub(super) fn edit(rng: &mut Rng, mut plan: Plan, start: Wall, storm: u64) -> Plan {
+    if rng.chance(500) {
+        let first = rng.index(plan.tasks.len());
+        let stays: Vec<bool> = (0..plan.tasks.len())
+            .map(|at| at == first || !rng.chance(200))
+            .collect();
+        super::revisions::without(&mut plan, &stays);
+    }
+    if rng.chance(300) {
+        plan.settings = settings(rng, start, storm);
+        plan.settings.work = format!("{{\"edit\":{}}}", rng.below(1_000)).into();
+    }
+    if rng.chance(300) {
+        let at = rng.index(plan.agents.len());
+        plan.agents[at].work = format!("{{\"edit\":{}}}", rng.below(1_000)).into();
+        plan.agents[at].concurrency = sometimes(rng, 300, |_| 2);
+    }
+    if rng.chance(200) {
+        let at = rng.index(plan.accounts.len());
+        plan.accounts[at] = AccountSpec {
+            name: plan.accounts[at].name.clone(),
+            ..account(rng, 0)
+        };
+    }
+    for at in 0..plan.specs.len() {
+        if rng.chance(200) {
+            plan.specs[at] = Arc::new(spec(rng, plan.agents.len(), start, storm));
+        }
+    }
+    add_tasks(rng, &mut plan);
+    plan
+}
+
+/// New tasks, or ones that were there before: an id says which. Edges lead from them to any task,
+/// and from tasks that nobody else waits for to them.
+fn add_tasks(rng: &mut Rng, plan: &mut Plan) {
+    for _ in 0..rng.below(3) {
+        let number = rng.below(2 * TASKS_MAX);
+        let known = plan
+            .tasks
+            .iter()
+            .any(|it| it.id.as_str() == format!("t{number}"));
+        let count = plan.tasks.len();
+        if known || count as u64 >= 2 * TASKS_MAX {
+            continue;
+        }
+        let order: Vec<usize> = (0..=count).collect();
+        let mut task = task(rng, count, &order, plan.specs.len());
+        #[expect(clippy::expect_used, reason = "a letter and digits are a task id")]
+        let id = format!("t{number}").parse().expect("a task id");
+        task.id = id;
+        plan.tasks.push(task);
+    }
+    for task in &mut plan.tasks {
+        if rng.chance(50) {
+            task.touches = [rng.pick(&FOLDERS).into()].into();
+        }
+    }
+    // A task without dependencies may come to wait for one that waits for nobody either.
+    let free: Vec<usize> = (0..plan.tasks.len())
+        .filter(|at| plan.tasks[*at].depends_on.is_empty())
+        .collect();
+    if free.len() > 1 && rng.chance(300) {
+        let (first, last) = (free[0], free[free.len() - 1]);
+        let (from, to) = if rng.chance(500) {
+            (first, last)
+        } else {
+            (last, first)
+        };
+        plan.tasks[from].depends_on = [Dependency {
+            task: TaskIx(u32::try_from(to).unwrap_or(0)),
+            condition: Condition::Done,
+        }]
+        .into();
+    }
+}
+
 fn settings(rng: &mut Rng, start: Wall, storm: u64) -> Settings {
     let on_failure = rng.pick(&[
         OnFailure::SkipDependents,

@@ -123,12 +123,6 @@ impl World {
         let at = loaded.end.seq;
         let checkpointed = loaded.checkpoint.as_ref().map(|facts| facts.batch.seq);
         self.tell(|| format!("START at record {at}, checkpoint {checkpointed:?}, torn {torn:?}"));
-        if let Some(damage) = &loaded.checkpoint_damage {
-            return broken(
-                "a checkpoint is the old one or the new one",
-                format!("{damage}"),
-            );
-        }
         let mut entries = Vec::new();
         let mut each = |entry| {
             entries.push(entry);
@@ -222,7 +216,7 @@ impl World {
             runs,
         })?;
         if let Some(command) = self.on_start.take() {
-            self.command(command)?;
+            self.take_revision(command)?;
         }
         self.input(Input::Tick)
     }

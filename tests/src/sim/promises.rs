@@ -50,6 +50,7 @@ impl Oracle {
             | OperatorCommand::Steer { .. }
             | OperatorCommand::Answer { .. }
             | OperatorCommand::Pause { tasks: Some(_), .. }
+            | OperatorCommand::Revise(_)
             | OperatorCommand::SetConcurrency(_) => {}
         }
     }

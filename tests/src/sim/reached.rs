@@ -49,6 +49,10 @@ impl Reached {
         self.add(("class", class.word(), ""), 1);
     }
 
+    pub(super) fn revision(&mut self, what: &'static str) {
+        self.add(("revision", what, ""), 1);
+    }
+
     pub(super) fn fault(&mut self, fault: Fault) {
         self.add(("fault", fault.word(), ""), 1);
     }
@@ -137,6 +141,7 @@ fn required() -> Vec<Key> {
             .map(|reason| ("stop", reason.word(), "")),
     );
     keys.extend(Fault::ALL.iter().map(|fault| ("fault", fault.word(), "")));
+    keys.extend(super::revisions::REVISIONS.map(|what| ("revision", what, "")));
     let classes = Class::ALL
         .iter()
         .filter(|class| !CLASSES_UNREACHED.contains(class));

@@ -138,6 +138,8 @@ pub(super) struct Swarm {
     pub(super) steer_every: u64,
     /// Mean time between two other commands of the operator, ms; 0: none.
     pub(super) command_every: u64,
+    /// Mean time between two edits of the batch file, ms; 0: none.
+    pub(super) revise_every: u64,
     /// Whether these commands may stop or pause the whole batch.
     pub(super) stops: bool,
     /// Length of the first phase, in which all this happens, ms.
@@ -166,6 +168,7 @@ impl Swarm {
         let disk_every = every((2, 8));
         let steer_every = every((3, 30));
         let command_every = every((3, 30));
+        let revise_every = every((2, 20));
         let mut rate = |most: u64| {
             if rng.chance(500) {
                 rng.range(1, most)
@@ -187,6 +190,7 @@ impl Swarm {
             facts: rate(400),
             steer_every,
             command_every,
+            revise_every,
             stops: rate(1) > 0,
             storm,
             pace,
@@ -210,6 +214,7 @@ impl Swarm {
             facts: 0,
             steer_every: 0,
             command_every: 0,
+            revise_every: 0,
             stops: false,
             storm,
             pace,

@@ -76,6 +76,8 @@ pub(super) enum Pending {
     Steer,
     /// The operator commands something else.
     Command,
+    /// The operator edits the batch file.
+    Revise,
     /// The misfortunes end.
     Calm,
     /// The operator looks after what waits.
@@ -106,7 +108,10 @@ pub(super) struct World {
     pub(super) rng: Rng,
     pub(super) seed: u64,
     pub(super) swarm: Swarm,
+    /// The batch file as it is now.
     pub(super) plan: Plan,
+    /// The batch file as it was first.
+    pub(super) first_plan: Plan,
     pub(super) only: Vec<TaskIx>,
     pub(super) clock: Clock,
     queue: BTreeMap<(u64, u64), Pending>,
@@ -158,8 +163,9 @@ impl World {
         let mut world = World {
             rng: rng.fork(),
             seed,
-            oracle: Oracle::new(&plan),
+            oracle: Oracle::new(),
             swarm,
+            first_plan: plan.clone(),
             plan,
             only,
             clock,
@@ -198,6 +204,7 @@ impl World {
             disk_every,
             steer_every,
             command_every,
+            revise_every,
             ..
         } = self.swarm;
         self.again(kill_every, Pending::Kill);
@@ -205,6 +212,7 @@ impl World {
         self.again(disk_every, Pending::Disk);
         self.again(steer_every, Pending::Steer);
         self.again(command_every, Pending::Command);
+        self.again(revise_every, Pending::Revise);
     }
 
     /// Something comes after this many milliseconds.
@@ -348,6 +356,10 @@ impl World {
             Pending::Command => {
                 self.again(self.swarm.command_every, Pending::Command);
                 self.command_something()
+            }
+            Pending::Revise => {
+                self.again(self.swarm.revise_every, Pending::Revise);
+                self.revise()
             }
             Pending::Calm => {
                 self.tell(|| "CALM".to_owned());

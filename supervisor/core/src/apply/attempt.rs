@@ -38,6 +38,7 @@ impl Apply<'_> {
             probe: started.probe,
             proofs: 0,
             waiting_since: None,
+            work: None,
         });
         self.put_task(started.task, TaskState::Running, TaskReason::Working, None)
     }
@@ -71,6 +72,7 @@ impl Apply<'_> {
         )?;
         self.check_attempt_edge(ended.task, AttemptState::Ended)?;
         self.close_attempt(ended)?;
+        self.take_revised(ended.task, target == TaskState::Done)?;
         self.count_spawn(ended.class);
         let lane = || ended.class.map_or(TaskReason::Lane, TaskReason::Backoff);
         match ended.next {

@@ -1,5 +1,6 @@
 //! Records of the batch, its plan and its accounts.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use crate::core::{Change, ReplayError};
 use crate::facts::{Account, Task};
 use crate::identity::Identity;
 use crate::machine::{AccountState, BatchState, TaskState};
-use crate::plan::{AccountIx, AccountSpec, PlannedTask, RetryMode, SpecIx, TaskIx, TaskSpec};
+use crate::plan::{AccountIx, AccountSpec, Dependency, PlannedTask, RetryMode, TaskIx, TaskSpec};
 use crate::reason::{AccountReason, BatchReason, TaskReason};
 use crate::time::{Boot, Deadline};
 use crate::timers::Timer;
@@ -45,47 +46,6 @@ impl Apply<'_> {
             facts.tasks.push(new_task(planned, self.entry.now.wall));
             self.state.index.add_task(facts, ix);
         }
-        Ok(())
-    }
-
-    pub(super) fn plan_closed(&mut self) -> Result<(), ReplayError> {
-        let facts = &mut self.state.facts;
-        let count = u32::try_from(facts.tasks.len()).unwrap_or(u32::MAX);
-        let beyond = |task: &Task| task.depends_on.iter().any(|it| it.task.0 >= count);
-        if facts.tasks.iter().any(beyond) {
-            return Err(self.unknown("dependency"));
-        }
-        facts.batch.plan_closed = true;
-        self.state.index.dependents.iter_mut().for_each(Vec::clear);
-        self.state.index.link(&self.state.facts, 0);
-        let facts = &self.state.facts;
-        let mut pending = Vec::new();
-        for (ix, task) in crate::index::each(&facts.tasks) {
-            self.state.index.unmet[ix.0 as usize] = crate::index::unmet(facts, task);
-            if task.state == TaskState::Pending {
-                pending.push(ix);
-            }
-        }
-        for ix in pending {
-            // An earlier one of them may have skipped it.
-            if self.task(ix)?.state == TaskState::Pending {
-                self.queue(ix)?;
-            }
-        }
-        Ok(())
-    }
-
-    pub(super) fn task_revised(&mut self, ix: TaskIx, spec: SpecIx) -> Result<(), ReplayError> {
-        if spec.0 as usize >= self.state.facts.specs.len() {
-            return Err(self.unknown("task spec"));
-        }
-        let task = self.task(ix)?;
-        if task.state.is_terminal() || task.attempt.is_some() {
-            return Err(self.unknown("task that may be revised"));
-        }
-        self.state.index.leave(&self.state.facts, ix);
-        self.task(ix)?.spec = spec;
-        self.state.index.arrive(&self.state.facts, ix);
         Ok(())
     }
 
@@ -328,13 +288,20 @@ impl Apply<'_> {
     }
 }
 
+/// Each dependency once, in the order of the batch file.
+pub(crate) fn distinct(depends_on: &[Dependency]) -> Box<[Dependency]> {
+    let mut seen = BTreeSet::new();
+    let once = depends_on.iter().filter(|it| seen.insert(**it));
+    once.copied().collect()
+}
+
 fn new_task(planned: &PlannedTask, wall: crate::time::Wall) -> Task {
     Task {
         id: planned.id.clone(),
         spec: planned.spec,
         item: planned.item.clone(),
         touches: planned.touches.clone(),
-        depends_on: planned.depends_on.clone(),
+        depends_on: distinct(&planned.depends_on),
         state: TaskState::Pending,
         reason: TaskReason::New,
         since: wall,
@@ -352,5 +319,7 @@ fn new_task(planned: &PlannedTask, wall: crate::time::Wall) -> Task {
         usage: protocol::report::Usage::default(),
         usage_before: protocol::report::Usage::default(),
         hold: false,
+        revised: None,
+        removed: false,
     }
 }

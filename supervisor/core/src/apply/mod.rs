@@ -3,9 +3,11 @@
 mod attempt;
 mod batch;
 mod mail;
+mod revision;
 mod run;
 mod task;
 
+pub(crate) use batch::distinct;
 use protocol::ids::{AttemptNo, Generation, MessageId, QuestionId};
 use protocol::report::Usage;
 
@@ -55,6 +57,8 @@ pub(crate) fn create(entry: &Entry) -> Result<State, ReplayError> {
         ran: std::time::Duration::ZERO,
         running_since: None,
         spawn_failures: 0,
+        revision: 0,
+        lanes: None,
         stop_grade: None,
     };
     let accounts = created.accounts.iter().map(batch::new_account).collect();
@@ -78,7 +82,9 @@ impl Apply<'_> {
             Record::BatchCreated(_) => Err(self.unknown("second creation")),
             Record::PlanExtended { specs, tasks } => self.plan_extended(specs, tasks),
             Record::PlanClosed => self.plan_closed(),
-            Record::TaskRevised { task, spec } => self.task_revised(*task, *spec),
+            Record::PlanRevised(revised) => self.plan_revised(revised),
+            Record::TaskRevised { task, rules } => self.task_revised(*task, rules),
+            Record::TaskRemoved { task } => self.task_removed(*task),
             Record::SupervisorStarted {
                 term,
                 identity,
@@ -156,7 +162,7 @@ impl Apply<'_> {
             } => self.account_moved(*account, *to, *reason, *until),
             Record::UsageNoted { generation, usage } => self.usage_noted(*generation, *usage),
             Record::ConcurrencySet { concurrency } => {
-                self.state.facts.batch.settings.concurrency = *concurrency;
+                self.state.facts.batch.lanes = Some(*concurrency);
                 Ok(())
             }
         }

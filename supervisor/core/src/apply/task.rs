@@ -2,7 +2,7 @@
 
 use super::Apply;
 use crate::core::ReplayError;
-use crate::index::{is_satisfied, unmet};
+use crate::index::is_satisfied;
 use crate::machine::TaskState;
 use crate::plan::{Dependency, RetryMode, TaskIx};
 use crate::reason::TaskReason;
@@ -60,8 +60,9 @@ impl Apply<'_> {
             }
             self.task(ix)?.hold = false;
             self.put_task(ix, to, reason, None)?;
-            for at in 0..self.state.index.dependents[ix.0 as usize].len() {
-                let back = self.state.index.dependents[ix.0 as usize][at];
+            let backs = self.state.index.dependents[ix.0 as usize].iter();
+            let backs: Vec<Dependency> = backs.copied().collect();
+            for back in backs {
                 if self.settle_dependent(ix, back)? {
                     let reason = TaskReason::DependencyFailed(ix);
                     todo.push((back.task, TaskState::Skipped, reason));
@@ -99,7 +100,7 @@ impl Apply<'_> {
         attempts: Option<u32>,
     ) -> Result<(), ReplayError> {
         let task = self.task(ix)?;
-        if !task.state.is_terminal() || task.state == TaskState::Done {
+        if !task.state.is_terminal() || task.state == TaskState::Done || task.removed {
             return Err(self.unknown("task that may be reopened"));
         }
         task.epoch += 1;
@@ -109,9 +110,11 @@ impl Apply<'_> {
         task.free_retries = 0;
         task.attempts_max = attempts;
         task.mode = mode;
-        let stopped = self.skipped_by_stop(ix);
+        // What was never tried because the batch stopped comes back with the first one that does.
+        let untried = self.state.index.untried.iter();
+        let untried = untried.filter(|it| !self.state.facts.tasks[it.0 as usize].removed);
         let mut todo = vec![ix];
-        todo.extend(stopped);
+        todo.extend(untried);
         let mut opened = Vec::new();
         while let Some(ix) = todo.pop() {
             if !self.task(ix)?.state.is_terminal() {
@@ -122,6 +125,7 @@ impl Apply<'_> {
             for back in &self.state.index.dependents[ix.0 as usize] {
                 let task = &self.state.facts.tasks[back.task.0 as usize];
                 if task.state == TaskState::Skipped
+                    && !task.removed
                     && task.reason == TaskReason::DependencyFailed(ix)
                 {
                     todo.push(back.task);
@@ -129,15 +133,6 @@ impl Apply<'_> {
             }
         }
         self.requeue_around(&opened)
-    }
-
-    /// Tasks that were never tried because the batch stopped: they come back with the first one
-    /// that is reopened.
-    fn skipped_by_stop(&self, reopened: TaskIx) -> Vec<TaskIx> {
-        crate::index::each(&self.state.facts.tasks)
-            .filter(|(ix, task)| *ix != reopened && task.reason == TaskReason::BatchStopped)
-            .map(|(ix, _)| ix)
-            .collect()
     }
 
     /// Counts dependencies anew for reopened tasks and for those that depend on them.
@@ -150,8 +145,7 @@ impl Apply<'_> {
         around.sort_unstable();
         around.dedup();
         for &ix in &around {
-            let task = &self.state.facts.tasks[ix.0 as usize];
-            self.state.index.unmet[ix.0 as usize] = unmet(&self.state.facts, task);
+            self.state.index.count_unmet(&self.state.facts, ix);
         }
         for &ix in &around {
             let task = &self.state.facts.tasks[ix.0 as usize];

@@ -51,7 +51,7 @@ impl Desk<'_> {
         );
     }
 
-    pub(super) fn spawn_failed(&mut self, generation: Generation, error: Arc<str>) {
+    pub(super) fn spawn_failed(&mut self, generation: Generation, class: Class, error: Arc<str>) {
         if self
             .run(generation)
             .is_none_or(|run| run.identity.is_some())
@@ -60,7 +60,7 @@ impl Desk<'_> {
             return;
         }
         self.live.insert(generation, self.now.boot);
-        self.give_up(generation, Class::SpawnFailure, error);
+        self.give_up(generation, class, error);
         self.run_over(generation, Exit::Unseen, None, Vec::new(), Cleared::CLEAN);
     }
 

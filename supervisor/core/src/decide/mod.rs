@@ -7,6 +7,7 @@ mod failure;
 mod host;
 mod operator;
 mod report;
+mod revise;
 mod ruling;
 mod schedule;
 mod settle;
@@ -44,8 +45,8 @@ pub(crate) struct Desk<'a> {
     turn: Turn,
     /// Changes up to here have been looked at for what follows from them.
     seen_changes: usize,
-    /// The batch may be closed at the end of this turn.
-    may_settle: bool,
+    /// Attempts may start, and the batch may be closed, at the end of this turn.
+    may_go_on: bool,
 }
 
 impl<'a> Desk<'a> {
@@ -54,7 +55,7 @@ impl<'a> Desk<'a> {
         live: &'a mut LiveRuns,
         now: Now,
         turn: Turn,
-        may_settle: bool,
+        may_go_on: bool,
     ) -> Self {
         Self {
             state,
@@ -62,7 +63,7 @@ impl<'a> Desk<'a> {
             now,
             turn,
             seen_changes: 0,
-            may_settle,
+            may_go_on,
         }
     }
 
@@ -70,8 +71,8 @@ impl<'a> Desk<'a> {
     pub(crate) fn handle(mut self, input: Input) -> Turn {
         self.dispatch(input);
         self.bury_mail();
-        self.schedule();
-        if self.may_settle {
+        if self.may_go_on {
+            self.schedule();
             self.settle();
         }
         self.turn
@@ -94,7 +95,11 @@ impl<'a> Desk<'a> {
                 identity,
                 containment,
             } => self.host_spawned(generation, identity, containment),
-            Input::SpawnFailed { generation, error } => self.spawn_failed(generation, error),
+            Input::SpawnFailed {
+                generation,
+                class,
+                error,
+            } => self.spawn_failed(generation, class, error),
             Input::HostGreeted { generation } => self.host_greeted(generation),
             Input::HelloRefused { generation, error } => self.hello_refused(generation, error),
             Input::StartFailed { generation, error } => self.start_failed(generation, error),
@@ -186,6 +191,13 @@ impl<'a> Desk<'a> {
 
     fn spec(&self, ix: TaskIx) -> Arc<TaskSpec> {
         self.state.facts.specs[self.task(ix).spec.0 as usize].clone()
+    }
+
+    /// Under which rules the task's next attempt would begin.
+    fn next_spec(&self, ix: TaskIx) -> Arc<TaskSpec> {
+        let task = self.task(ix);
+        let spec = task.revised.as_ref().map_or(task.spec, |rules| rules.spec);
+        self.state.facts.specs[spec.0 as usize].clone()
     }
 
     fn run(&self, generation: Generation) -> Option<&Run> {
@@ -288,7 +300,7 @@ const fn rank(reason: StopReason) -> u8 {
         StopReason::Cancelled => 5,
         StopReason::Killed => 4,
         StopReason::Paused => 3,
-        StopReason::Superseded => 2,
+        StopReason::Superseded | StopReason::Removed => 2,
         StopReason::Interrupted
         | StopReason::Silence
         | StopReason::NoProgress

@@ -74,6 +74,10 @@ impl Desk<'_> {
                 self.each_task(tasks, |desk, ix| desk.skip_task(ix, as_done))
             }
             OperatorCommand::Stop(stage) => self.stop_batch(stage),
+            OperatorCommand::Revise(plan) => match self.revise(*plan) {
+                Ok(line) => vec![line],
+                Err(refusal) => return self.refuse(reply, refusal),
+            },
             OperatorCommand::SetConcurrency(concurrency) => {
                 let concurrency = concurrency.max(1);
                 self.record(Record::ConcurrencySet { concurrency });
@@ -214,7 +218,7 @@ impl Desk<'_> {
         (run.kind == RunKind::Agent && stays).then_some(generation)
     }
 
-    fn live_run(&self, ix: TaskIx) -> Option<Generation> {
+    pub(super) fn live_run(&self, ix: TaskIx) -> Option<Generation> {
         let generation = self.task(ix).attempt.as_ref()?.run;
         self.run(generation).map(|_| generation)
     }
@@ -418,7 +422,7 @@ impl Desk<'_> {
         }
         let (to, reason) = (TaskState::Cancelled, TaskReason::CancelledByOperator);
         if task.attempt.is_some() {
-            self.cancel_idle(ix);
+            self.cancel_idle(ix, "cancelled by the operator", reason);
         } else {
             self.record(Record::TaskEnded {
                 task: ix,
@@ -430,7 +434,7 @@ impl Desk<'_> {
     }
 
     /// Cancels an attempt between two of its runs.
-    fn cancel_idle(&mut self, ix: TaskIx) {
+    pub(super) fn cancel_idle(&mut self, ix: TaskIx, detail: &str, reason: TaskReason) {
         let Some(attempt) = &self.task(ix).attempt else {
             return;
         };
@@ -439,10 +443,10 @@ impl Desk<'_> {
             attempt: attempt.no,
             class: Some(protocol::class::Class::Cancelled),
             consumed: false,
-            detail: "cancelled by the operator".into(),
+            detail: detail.into(),
             next: crate::record::Next::End {
                 to: TaskState::Cancelled,
-                reason: TaskReason::CancelledByOperator,
+                reason,
             },
         };
         self.record(Record::AttemptEnded(ended));
@@ -456,6 +460,9 @@ impl Desk<'_> {
         note: Option<&Arc<str>>,
     ) -> &'static str {
         let state = self.task(ix).state;
+        if self.task(ix).removed {
+            return "is no longer in the batch file";
+        }
         let said = match state {
             TaskState::Done => return "is done; a done task is not tried again",
             TaskState::Pending | TaskState::Blocked => return "waits already",

@@ -220,7 +220,8 @@ impl Desk<'_> {
             | StopReason::Superseded
             | StopReason::Paused
             | StopReason::Killed
-            | StopReason::Cancelled => self.stopped(ix, reason, None),
+            | StopReason::Cancelled
+            | StopReason::Removed => self.stopped(ix, reason, None),
         }
     }
 
@@ -282,6 +283,8 @@ impl Desk<'_> {
                     reason: TaskReason::CancelledByOperator,
                 },
             ),
+            // Where the batch file has it again by now, it goes on.
+            StopReason::Removed => ("no longer in the batch file", retry(RetryMode::Resume)),
             StopReason::Silence => return self.overdue(ix, reason, "no sign of life"),
             StopReason::NoProgress => return self.overdue(ix, reason, "alive, but nothing new"),
             StopReason::Timeout => return self.overdue(ix, reason, "over its wall time"),
@@ -329,6 +332,7 @@ impl Desk<'_> {
         };
         let attempt = attempt.no;
         let next = self.keep_hold(ix, next);
+        let next = self.end_removed(ix, next);
         let consumed = class.is_some_and(retry::consumes);
         let ended = AttemptEnded {
             task: ix,
@@ -354,6 +358,17 @@ impl Desk<'_> {
         };
         let reason = TaskReason::Operator;
         Next::Hold { reason, mode }
+    }
+
+    /// No other attempt follows where the batch file no longer has the task.
+    fn end_removed(&self, ix: TaskIx, next: Next) -> Next {
+        match next {
+            Next::Retry { .. } | Next::Hold { .. } if self.task(ix).removed => Next::End {
+                to: TaskState::Cancelled,
+                reason: TaskReason::Removed,
+            },
+            Next::Retry { .. } | Next::Hold { .. } | Next::End { .. } => next,
+        }
     }
 
     /// Rules on a failed attempt by the class table.
@@ -399,7 +414,7 @@ impl Desk<'_> {
 
     fn next_after(&self, ix: TaskIx, class: Class) -> Next {
         let task = self.task(ix);
-        let spec = self.spec(ix);
+        let spec = self.next_spec(ix);
         let used = task.consumed + u32::from(retry::consumes(class));
         let max = task.attempts_max.unwrap_or(spec.attempts);
         let mode = retry::mode(&spec.retry, class, used);
@@ -538,16 +553,9 @@ impl Desk<'_> {
         if !matches!(batch.state, BatchState::Running | BatchState::Paused) {
             return;
         }
-        let failed = u64::from(self.index().count(TaskState::Failed));
-        let all = self.facts().tasks.len() as u64;
-        let too_many = match batch.settings.max_failures {
-            None => false,
-            Some(MaxFailures::Count(max)) => failed > u64::from(max),
-            Some(MaxFailures::Percent(max)) => failed * 100 > u64::from(max) * all,
-        };
         let reason = match batch.settings.on_failure {
             OnFailure::Stop => BatchReason::TaskFailed(ix),
-            OnFailure::SkipDependents | OnFailure::Continue if too_many => {
+            OnFailure::SkipDependents | OnFailure::Continue if self.too_many_failed() => {
                 BatchReason::TooManyFailures
             }
             OnFailure::SkipDependents | OnFailure::Continue => return,
@@ -556,6 +564,17 @@ impl Desk<'_> {
             to: BatchState::Stopping,
             reason,
         });
+    }
+
+    /// Whether more tasks failed than the batch file allows.
+    pub(super) fn too_many_failed(&self) -> bool {
+        let failed = u64::from(self.index().count(TaskState::Failed));
+        let all = self.facts().tasks.len() as u64;
+        match self.facts().batch.settings.max_failures {
+            None => false,
+            Some(MaxFailures::Count(max)) => failed > u64::from(max),
+            Some(MaxFailures::Percent(max)) => failed * 100 > u64::from(max) * all,
+        }
     }
 
     fn count_spawn_failures(&mut self) {
@@ -574,7 +593,8 @@ const fn ends_task(reason: StopReason) -> bool {
         StopReason::Superseded
         | StopReason::Paused
         | StopReason::Killed
-        | StopReason::Cancelled => true,
+        | StopReason::Cancelled
+        | StopReason::Removed => true,
         StopReason::Silence
         | StopReason::NoProgress
         | StopReason::Timeout

@@ -115,7 +115,7 @@ impl Desk<'_> {
         let late = |at: Option<crate::time::Wall>| at.is_some_and(|at| at <= self.now.wall);
         let early = |at: Option<crate::time::Wall>| at.is_some_and(|at| at > self.now.wall);
         let settings = &batch.settings;
-        let lanes = settings.concurrency as usize;
+        let lanes = batch.lanes() as usize;
         if batch.state != BatchState::Running
             || !batch.plan_closed
             || batch.term == 0
@@ -137,7 +137,8 @@ impl Desk<'_> {
         let facts = self.facts();
         let spec = &facts.agents[agent.0 as usize];
         let account = &facts.accounts[spec.account.0 as usize];
-        let live = self.index().live_by_agent.get(&agent).copied().unwrap_or(0);
+        let live = self.index().live_by_agent.get(&spec.name);
+        let live = live.copied().unwrap_or(0);
         let shared = self
             .index()
             .live_by_account

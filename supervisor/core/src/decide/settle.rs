@@ -2,6 +2,7 @@
 
 use super::Desk;
 use crate::effect::{Effect, Ending};
+use crate::facts::Task;
 use crate::index::each;
 use crate::machine::{AccountState, BatchState, TaskState};
 use crate::plan::TaskIx;
@@ -58,7 +59,7 @@ impl Desk<'_> {
         })
     }
 
-    fn all_settled(&self) -> bool {
+    pub(super) fn all_settled(&self) -> bool {
         let index = self.index();
         let settled = [
             TaskState::Done,
@@ -71,9 +72,7 @@ impl Desk<'_> {
     }
 
     fn close(&mut self) {
-        let index = self.index();
-        let bad = index.count(TaskState::Failed) + index.count(TaskState::Cancelled);
-        let good = bad == 0 && !self.has_hopeless();
+        let good = each(&self.facts().tasks).all(|(_, task)| is_good(task));
         let (to, ending) = if good {
             (BatchState::Done, Ending::Done)
         } else {
@@ -84,17 +83,6 @@ impl Desk<'_> {
             reason: BatchReason::Settled,
         });
         self.finish(ending);
-    }
-
-    /// Skipped tasks that nobody skipped on purpose.
-    fn has_hopeless(&self) -> bool {
-        each(&self.facts().tasks).any(|(_, task)| {
-            task.state == TaskState::Skipped
-                && !matches!(
-                    task.reason,
-                    TaskReason::SkippedByOperator | TaskReason::NotSelected
-                )
-        })
     }
 
     fn close_stopping(&mut self, reason: BatchReason) {
@@ -156,6 +144,26 @@ impl Desk<'_> {
 
     fn finish(&mut self, ending: Ending) {
         self.effect(Effect::Finish { ending });
+    }
+}
+
+/// Done, passed over on purpose, or no longer in the batch file when it was cut off.
+fn is_good(task: &Task) -> bool {
+    match task.state {
+        TaskState::Done => true,
+        TaskState::Skipped => matches!(
+            task.reason,
+            TaskReason::SkippedByOperator | TaskReason::NotSelected | TaskReason::Removed
+        ),
+        TaskState::Cancelled => task.reason == TaskReason::Removed,
+        TaskState::Pending
+        | TaskState::Blocked
+        | TaskState::Ready
+        | TaskState::Running
+        | TaskState::Verifying
+        | TaskState::Waiting
+        | TaskState::Paused
+        | TaskState::Failed => false,
     }
 }
 

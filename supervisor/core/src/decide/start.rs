@@ -10,8 +10,8 @@ use crate::identity::{Exit, Identity};
 use crate::input::Created;
 use crate::machine::{BatchState, TaskState};
 use crate::mutation::{self, Mutation};
-use crate::plan::{PlannedTask, TaskIx};
-use crate::reason::{BatchReason, TaskReason};
+use crate::plan::{PlannedTask, TaskIx, TaskSpec};
+use crate::reason::{BatchLimit, BatchReason, TaskReason};
 use crate::reconcile::{Letter, ProcessFact, ResultFact, RunFacts, rule};
 use crate::record::{Record, StopReason};
 
@@ -20,12 +20,19 @@ const CHUNK: usize = 500;
 
 impl Desk<'_> {
     pub(super) fn created(&mut self, created: Created) {
-        self.may_settle = false;
+        self.may_go_on = false;
         if self.facts().batch.seq != 1 {
             return;
         }
-        let mut tasks = created.plan.tasks;
-        let mut specs = created.plan.specs;
+        self.extend(created.plan.specs, created.plan.tasks);
+        if !created.only.is_empty() {
+            self.select(&created.only);
+        }
+        self.record(Record::PlanClosed);
+    }
+
+    /// Adds to the plan, in pieces that fit into a line of the journal.
+    pub(super) fn extend(&mut self, mut specs: Vec<Arc<TaskSpec>>, mut tasks: Vec<PlannedTask>) {
         while !tasks.is_empty() || !specs.is_empty() {
             let later: Vec<PlannedTask> = tasks.split_off(tasks.len().min(CHUNK));
             // A spec must be there before the first task that names it.
@@ -43,10 +50,6 @@ impl Desk<'_> {
             self.record(Record::PlanExtended { specs, tasks });
             (tasks, specs) = (later, later_specs);
         }
-        if !created.only.is_empty() {
-            self.select(&created.only);
-        }
-        self.record(Record::PlanClosed);
     }
 
     fn select(&mut self, only: &[TaskIx]) {
@@ -80,7 +83,7 @@ impl Desk<'_> {
     }
 
     pub(super) fn recovered(&mut self, runs: Vec<(Generation, RunFacts)>) {
-        self.may_settle = false;
+        self.may_go_on = false;
         for (generation, facts) in runs {
             self.reconcile(generation, facts);
         }
@@ -110,14 +113,22 @@ impl Desk<'_> {
     }
 
     /// A limit that was reached before is still reached.
-    fn check_limits(&mut self) {
-        let batch = &self.facts().batch;
-        let limits = batch.settings.limits;
-        let wall = limits.wall.is_some_and(|wall| batch.ran >= wall);
-        let wall = wall.then_some(crate::reason::BatchLimit::Wall);
-        if let Some(limit) = super::report::reached(limits, batch.usage).or(wall) {
+    pub(super) fn check_limits(&mut self) {
+        if let Some(limit) = self.limit_reached() {
             self.pause_for_limit(limit);
         }
+    }
+
+    /// The limit of the batch that is reached, if any.
+    pub(super) fn limit_reached(&self) -> Option<BatchLimit> {
+        let batch = &self.facts().batch;
+        let limits = batch.settings.limits;
+        let running = batch.running_since.map_or(Duration::ZERO, |since| {
+            Duration::from_millis(self.now.boot.0.saturating_sub(since.0))
+        });
+        let wall = limits.wall.is_some_and(|wall| batch.ran + running >= wall);
+        let wall = wall.then_some(BatchLimit::Wall);
+        super::report::reached(limits, batch.usage).or(wall)
     }
 
     fn reconcile(&mut self, generation: Generation, facts: RunFacts) {

@@ -23,6 +23,8 @@ fn creation_starts_nothing() {
     assert!(world.effects.is_empty());
     world.recover(Vec::new());
     assert_eq!(world.facts().batch.term, 1);
+    assert!(world.spawns().is_empty(), "what waits for it comes first");
+    world.tick();
     assert_eq!(world.spawns(), ["a", "b"]);
 }
 
@@ -283,6 +285,7 @@ fn spawn_tokens_are_never_the_same() {
         let names = ["a", "b", "c", "d"];
         let mut world = World::seeded(batch().tasks(&names), seed);
         world.recover(Vec::new());
+        world.tick();
         for run in world.facts().runs.values() {
             assert!(tokens.insert(run.token), "a token twice");
         }

@@ -4,8 +4,10 @@
 use std::sync::Arc;
 
 use protocol::ids::TaskId;
-use supervisor_core::plan::{Condition, Dependency, PlannedTask, SpecIx};
-use supervisor_core::record::{AttemptEnded, AttemptStarted, BatchCreated};
+use supervisor_core::plan::{
+    AgentSpec, Condition, Dependency, PlannedTask, Rules, Settings, SpecIx,
+};
+use supervisor_core::record::{AttemptEnded, AttemptStarted, BatchCreated, PlanRevised};
 
 use super::harness::*;
 
@@ -256,7 +258,7 @@ fn numbers_follow_each_other() {
         assert_eq!(error, ReplayError::Gap { last, found });
     }
     let core = follows(&world.core, record());
-    assert_eq!(core.facts().unwrap().batch.settings.concurrency, 9);
+    assert_eq!(core.facts().unwrap().batch.lanes(), 9);
 }
 
 /// A journal begins with its creation and with number 1, or it is no journal.
@@ -312,6 +314,24 @@ fn terms_are_taken_one_after_the_other() {
     }
 }
 
+fn revised(task: TaskIx, spec: u32, on: &[u32]) -> Record {
+    Record::TaskRevised {
+        task,
+        rules: Rules {
+            spec: SpecIx(spec),
+            item: None,
+            touches: [].into(),
+            depends_on: on
+                .iter()
+                .map(|on| Dependency {
+                    task: TaskIx(*on),
+                    condition: Condition::Done,
+                })
+                .collect(),
+        },
+    }
+}
+
 #[test]
 fn unknown_tasks_are_refused() {
     let world = busy();
@@ -322,10 +342,8 @@ fn unknown_tasks_are_refused() {
         attempt_started(NOBODY, 1, 50),
         intended(NOBODY, 50),
         queued(50, NOBODY),
-        Record::TaskRevised {
-            task: NOBODY,
-            spec: SpecIx(0),
-        },
+        revised(NOBODY, 0, &[]),
+        Record::TaskRemoved { task: NOBODY },
         opened(50, NOBODY, world.run("works")),
     ];
     for record in records {
@@ -382,11 +400,13 @@ fn unknown_mail_questions_accounts_and_specs_are_refused() {
     assert_eq!(names_unknown(&world.core, question), "question");
     let account = account_moved(99, AccountState::Stopped);
     assert_eq!(names_unknown(&world.core, account), "account");
-    let revised = Record::TaskRevised {
-        task: TaskIx(1),
-        spec: SpecIx(99),
-    };
-    assert_eq!(names_unknown(&world.core, revised), "task spec");
+    let record = revised(TaskIx(1), 99, &[]);
+    assert_eq!(names_unknown(&world.core, record), "task spec");
+    let count = u32::try_from(world.facts().tasks.len()).unwrap();
+    for on in [1, count] {
+        let record = revised(TaskIx(1), 0, &[on]);
+        assert_eq!(names_unknown(&world.core, record), "dependency");
+    }
     let extended = Record::PlanExtended {
         specs: Vec::new(),
         tasks: vec![planned("fine", 0, &[]), planned("new", 99, &[])],
@@ -462,18 +482,60 @@ fn only_bad_ends_are_reopened() {
 }
 
 #[test]
-fn rules_change_only_where_nobody_works() {
+fn rules_of_a_done_task_never_change() {
     let world = busy();
-    let revised = |task| Record::TaskRevised {
-        task: TaskIx(task),
-        spec: SpecIx(0),
-    };
-    for task in [0, 2, 3] {
-        let what = names_unknown(&world.core, revised(task));
-        assert_eq!(what, "task that may be revised");
+    let what = names_unknown(&world.core, revised(TaskIx(2), 0, &[]));
+    assert_eq!(what, "task that may be revised");
+    let gone = |task| Record::TaskRemoved { task: TaskIx(task) };
+    assert_eq!(
+        names_unknown(&world.core, gone(2)),
+        "task that may be removed"
+    );
+    let core = follows(&world.core, gone(3));
+    assert_eq!(names_unknown(&core, gone(3)), "task that may be removed");
+    assert_eq!(
+        names_unknown(&core, reopened(TaskIx(3))),
+        "task that may be reopened",
+        "what the file no longer has"
+    );
+    for task in [1, 3] {
+        let core = follows(&world.core, revised(TaskIx(task), 0, &[]));
+        assert_eq!(core.facts().unwrap().tasks[task as usize].spec, SpecIx(0));
     }
-    let core = follows(&world.core, revised(1));
-    assert_eq!(core.facts().unwrap().tasks[1].spec, SpecIx(0));
+    let core = follows(&world.core, revised(A, 1, &[]));
+    let task = &core.facts().unwrap().tasks[0];
+    assert_eq!(task.spec, SpecIx(0), "its attempt keeps what it began with");
+    assert_eq!(task.next_rules().spec, SpecIx(1));
+}
+
+#[test]
+fn a_revision_is_numbered_and_of_this_batch() {
+    let world = busy();
+    let settings = &world.facts().batch.settings;
+    let revised = |revision, name: &str, account| {
+        Record::PlanRevised(Box::new(PlanRevised {
+            revision,
+            settings: Settings {
+                name: name.into(),
+                ..settings.clone()
+            },
+            agents: vec![AgentSpec {
+                account: AccountIx(account),
+                ..world.facts().agents[0].clone()
+            }],
+            accounts: Vec::new(),
+        }))
+    };
+    let cases = [
+        (revised(2, "story", 0), "next revision"),
+        (revised(1, "another", 0), "batch name"),
+        (revised(1, "story", 9), "account"),
+    ];
+    for (record, what) in cases {
+        assert_eq!(names_unknown(&world.core, record), what);
+    }
+    let core = follows(&world.core, revised(1, "story", 0));
+    assert_eq!(core.facts().unwrap().batch.revision, 1);
 }
 
 /// A dependency may point at a task of a later record, but not past the whole plan.

@@ -27,5 +27,7 @@ mod recover;
 mod reopen;
 mod results;
 mod retries;
+mod revise;
+mod revise_batch;
 mod settle;
 mod usage;

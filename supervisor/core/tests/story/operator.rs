@@ -467,7 +467,7 @@ fn concurrency_survives_a_crash() {
     world.op_lines(OperatorCommand::SetConcurrency(2));
     assert_eq!(world.live(), ["a", "b"]);
     world.crash_and_lose();
-    assert_eq!(world.facts().batch.settings.concurrency, 2);
+    assert_eq!(world.facts().batch.lanes(), 2);
     assert_eq!(world.live(), ["a", "b"]);
 }
 

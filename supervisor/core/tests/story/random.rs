@@ -6,7 +6,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 use supervisor_core::input::ReplyId;
-use supervisor_core::plan::RetryPolicy;
+use supervisor_core::plan::{Dependency, Plan, RetryPolicy};
 
 use super::harness::*;
 
@@ -53,6 +53,8 @@ enum Step {
     Fault(u64, bool),
     Exited(u64, u8, bool),
     Operator(u8, u8, u8),
+    /// The batch file was edited: another outline, without the tasks of these bits.
+    Revise(Box<Outline>, u8),
     Pass(u64),
     Sleep,
     Disk(bool),
@@ -110,6 +112,7 @@ fn steps() -> impl Strategy<Value = Step> {
         1 => (run(), any::<bool>()).prop_map(|(a, b)| Step::Fault(a, b)),
         3 => (run(), 0u8..5, any::<bool>()).prop_map(|(a, b, c)| Step::Exited(a, b, c)),
         6 => (0u8..14, any::<u8>(), any::<u8>()).prop_map(|(a, b, c)| Step::Operator(a, b, c)),
+        2 => (outlines(), any::<u8>()).prop_map(|(a, b)| Step::Revise(Box::new(a), b)),
         5 => select(vec![1u64, 10, 15, 60, 700, 4000]).prop_map(Step::Pass),
         1 => Just(Step::Sleep),
         1 => any::<bool>().prop_map(Step::Disk),
@@ -163,6 +166,43 @@ fn plan(outline: &Outline) -> PlanBuilder {
         };
         if shape.touches {
             plan = plan.touches(&["src/**"]);
+        }
+    }
+    plan
+}
+
+/// Another plan, some of its tasks left out, its agent now and then another one.
+fn edited(world: &World, outline: &Outline, gone: u8) -> Plan {
+    let mut plan = plan(outline).plan();
+    if outline.ask {
+        plan.agents[0].work = "{\"other\":1}".into();
+    }
+    plan.settings.work = format!("{gone}").into();
+    let stays: Vec<bool> = (0..plan.tasks.len())
+        .map(|at| at == 0 || gone & (1 << (at % 8)) == 0)
+        .collect();
+    let number = |at: usize| stays[..at].iter().filter(|stays| **stays).count();
+    let mut kept = Vec::new();
+    for (_, mut task) in plan.tasks.drain(..).enumerate().filter(|it| stays[it.0]) {
+        let edges = task.depends_on.iter();
+        task.depends_on = edges
+            .filter(|edge| stays[edge.task.0 as usize])
+            .map(|edge| Dependency {
+                task: TaskIx(u32::try_from(number(edge.task.0 as usize)).unwrap()),
+                condition: edge.condition,
+            })
+            .collect();
+        kept.push(task);
+    }
+    plan.tasks = kept;
+    // The order of the file is not the order of the batch.
+    if gone & 1 == 1 && world.facts().batch.revision.is_multiple_of(2) {
+        let last = u32::try_from(plan.tasks.len() - 1).unwrap();
+        plan.tasks.reverse();
+        for task in &mut plan.tasks {
+            for edge in &mut task.depends_on {
+                edge.task.0 = last - edge.task.0;
+            }
         }
     }
     plan
@@ -321,12 +361,18 @@ fn take(world: &mut World, step: &Step) {
             world.op(command);
             return;
         }
+        Step::Revise(outline, gone) => {
+            let edited = edited(world, &outline, gone);
+            world.op(OperatorCommand::Revise(Box::new(edited)));
+            return;
+        }
         Step::Spawned(run) => Input::HostSpawned {
             generation: Generation(run),
             identity: world.identity(),
             containment: Default::default(),
         },
         Step::SpawnFailed(run) => Input::SpawnFailed {
+            class: protocol::class::Class::SpawnFailure,
             generation: Generation(run),
             error: "no such file".into(),
         },

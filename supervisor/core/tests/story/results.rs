@@ -42,6 +42,7 @@ fn stop_for(reason: StopReason) -> World {
         StopReason::Paused => assert!(world.pause("a", true).contains("stopping")),
         StopReason::Killed => assert!(world.kill("a", secs(5)).contains("killed")),
         StopReason::Cancelled => assert!(world.cancel("a").contains("stopping")),
+        StopReason::Removed => assert!(world.revise(batch()).contains("1 removed")),
         StopReason::Interrupted => assert_eq!(world.stop(StopStage::Stop), "stopping what runs"),
         StopReason::Lingering | StopReason::NoHello => {}
     }
@@ -125,6 +126,7 @@ fn every_stop_without_a_result_has_its_consequence() {
         (StopReason::Paused, Paused, 0),
         (StopReason::Killed, Paused, 0),
         (StopReason::Cancelled, Cancelled, 0),
+        (StopReason::Removed, Cancelled, 0),
         (StopReason::Interrupted, Ready, 0),
     ];
     let named: Vec<StopReason> = table.iter().map(|row| row.0).collect();
@@ -272,6 +274,7 @@ fn nothing_that_an_ended_run_says_is_heard() {
     let reply = world.reply_id();
     let late = [
         Input::SpawnFailed {
+            class: protocol::class::Class::SpawnFailure,
             generation,
             error: error(),
         },

@@ -76,9 +76,9 @@ fn a_batch_that_needs_a_person_hears_the_person_first() {
     world.crash();
     world.recover(Vec::new());
     assert_eq!(world.retry("a"), "a: goes on");
-    assert_eq!(world.pause("a", true), "a: stopping; paused until `resume`");
-    world.spawn_failed("a");
-    assert_eq!(endings(&world), before, "not even a host's end closes it");
+    assert_eq!(world.pause("a", true), "a: paused until `resume`");
+    world.handle(Input::DiskRecovered);
+    assert_eq!(endings(&world), before, "no other input closes it");
     assert_eq!(world.resume("a"), "a: goes on");
     world.tick();
     assert_eq!(endings(&world), before);

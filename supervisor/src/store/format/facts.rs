@@ -20,7 +20,7 @@ use supervisor_core::machine::{
     AccountState, AttemptState, BatchState, MessageState, QuestionState, RunState, TaskState,
 };
 use supervisor_core::plan::{
-    AccountSpec, AgentSpec, Dependency, RetryMode, Settings, SpecIx, TaskIx, TaskSpec,
+    AccountSpec, AgentSpec, Dependency, RetryMode, Rules, Settings, SpecIx, TaskIx, TaskSpec,
 };
 use supervisor_core::reason::{AccountReason, BatchReason, TaskReason};
 use supervisor_core::record::StopReason;
@@ -34,7 +34,7 @@ use super::mirror::{
     As, Boxed, Hex, List, Map, Millis, Mirror, Num, Opt, Pair, Shared, Word, is_default, mirrors,
 };
 use super::plan::{
-    AccountSpecDef, AgentSpecDef, DependencyDef, RetryModeDef, SettingsDef, TaskSpecDef,
+    AccountSpecDef, AgentSpecDef, DependencyDef, RetryModeDef, RulesDef, SettingsDef, TaskSpecDef,
 };
 
 #[derive(Serialize, Deserialize)]
@@ -92,6 +92,10 @@ pub(super) struct BatchDef {
     #[serde(with = "As::<Opt<Num>>")]
     running_since: Option<Boot>,
     spawn_failures: u32,
+    #[serde(default, skip_serializing_if = "is_default")]
+    revision: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    lanes: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[serde(with = "As::<Opt<StopStageDef>>")]
     stop_grade: Option<StopStage>,
@@ -148,6 +152,11 @@ pub(super) struct TaskDef {
     usage_before: Usage,
     #[serde(default, skip_serializing_if = "is_default")]
     hold: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(with = "As::<Opt<Boxed<RulesDef>>>")]
+    revised: Option<Box<Rules>>,
+    #[serde(default, skip_serializing_if = "is_default")]
+    removed: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -170,6 +179,8 @@ pub(super) struct AttemptDef {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[serde(with = "As::<Opt<Num>>")]
     waiting_since: Option<Boot>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    work: Option<Arc<str>>,
 }
 
 #[derive(Serialize, Deserialize)]

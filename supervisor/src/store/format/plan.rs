@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 use supervisor_core::containment::Wish;
 use supervisor_core::plan::{
     AccountIx, AccountSpec, AgentIx, AgentKind, AgentSpec, AutoResume, Condition, Dependency,
-    Limits, MaxFailures, OnFailure, OnQuestion, PlannedTask, RetryMode, RetryPolicy, Settings,
-    SpecIx, TaskIx, TaskSpec,
+    Limits, MaxFailures, OnFailure, OnQuestion, PlannedTask, RetryMode, RetryPolicy, Rules,
+    Settings, SpecIx, TaskIx, TaskSpec,
 };
 use supervisor_core::time::Wall;
 
@@ -186,6 +186,20 @@ pub(super) struct PlannedTaskDef {
 }
 
 #[derive(Serialize, Deserialize)]
+#[serde(remote = "Rules", deny_unknown_fields)]
+pub(super) struct RulesDef {
+    #[serde(with = "As::<Num>")]
+    spec: SpecIx,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    item: Option<Arc<str>>,
+    #[serde(default, skip_serializing_if = "<[_]>::is_empty")]
+    touches: Arc<[Arc<str>]>,
+    #[serde(default, skip_serializing_if = "<[_]>::is_empty")]
+    #[serde(with = "As::<List<DependencyDef>>")]
+    depends_on: Box<[Dependency]>,
+}
+
+#[derive(Serialize, Deserialize)]
 #[serde(remote = "Dependency", deny_unknown_fields)]
 pub(super) struct DependencyDef {
     #[serde(with = "As::<Num>")]
@@ -215,6 +229,7 @@ mirrors! {
     RetryPolicyDef of RetryPolicy,
     RetryModeDef of RetryMode,
     PlannedTaskDef of PlannedTask,
+    RulesDef of Rules,
     DependencyDef of Dependency,
     ConditionDef of Condition,
 }

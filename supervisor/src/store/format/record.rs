@@ -13,12 +13,12 @@ use supervisor_core::containment::{Cleared, Containment};
 use supervisor_core::identity::{Exit, Identity};
 use supervisor_core::machine::{AccountState, BatchState, MessageState, QuestionState, TaskState};
 use supervisor_core::plan::{
-    AccountIx, AccountSpec, AgentSpec, PlannedTask, RetryMode, Settings, SpecIx, TaskIx, TaskSpec,
+    AccountIx, AccountSpec, AgentSpec, PlannedTask, RetryMode, Rules, Settings, TaskIx, TaskSpec,
 };
 use supervisor_core::reason::{AccountReason, BatchReason, TaskReason};
 use supervisor_core::reconcile::Letter;
 use supervisor_core::record::{
-    AttemptEnded, AttemptStarted, BatchCreated, Next, Record, StopReason,
+    AttemptEnded, AttemptStarted, BatchCreated, Next, PlanRevised, Record, StopReason,
 };
 use supervisor_core::time::{Deadline, Wall};
 
@@ -28,7 +28,7 @@ use super::basic::{
 };
 use super::mirror::{As, Boxed, Hex, List, Millis, Mirror, Num, Opt, Shared, Word, mirrors};
 use super::plan::{
-    AccountSpecDef, AgentSpecDef, PlannedTaskDef, RetryModeDef, SettingsDef, TaskSpecDef,
+    AccountSpecDef, AgentSpecDef, PlannedTaskDef, RetryModeDef, RulesDef, SettingsDef, TaskSpecDef,
 };
 
 #[derive(Serialize, Deserialize)]
@@ -42,11 +42,16 @@ pub(super) enum RecordDef {
         tasks: Vec<PlannedTask>,
     },
     PlanClosed,
+    PlanRevised(#[serde(with = "As::<Boxed<PlanRevisedDef>>")] Box<PlanRevised>),
     TaskRevised {
         #[serde(with = "As::<Num>")]
         task: TaskIx,
+        #[serde(with = "As::<RulesDef>")]
+        rules: Rules,
+    },
+    TaskRemoved {
         #[serde(with = "As::<Num>")]
-        spec: SpecIx,
+        task: TaskIx,
     },
     SupervisorStarted {
         term: u64,
@@ -213,6 +218,20 @@ pub(super) struct BatchCreatedDef {
 }
 
 #[derive(Serialize, Deserialize)]
+#[serde(remote = "PlanRevised", deny_unknown_fields)]
+pub(super) struct PlanRevisedDef {
+    revision: u32,
+    #[serde(with = "As::<SettingsDef>")]
+    settings: Settings,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(with = "As::<List<AgentSpecDef>>")]
+    agents: Vec<AgentSpec>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(with = "As::<List<AccountSpecDef>>")]
+    accounts: Vec<AccountSpec>,
+}
+
+#[derive(Serialize, Deserialize)]
 #[serde(remote = "AttemptStarted", deny_unknown_fields)]
 pub(super) struct AttemptStartedDef {
     #[serde(with = "As::<Num>")]
@@ -268,6 +287,7 @@ pub(super) enum NextDef {
 mirrors! {
     RecordDef of Record,
     BatchCreatedDef of BatchCreated,
+    PlanRevisedDef of PlanRevised,
     AttemptStartedDef of AttemptStarted,
     AttemptEndedDef of AttemptEnded,
     NextDef of Next,

@@ -20,13 +20,13 @@ use supervisor_core::machine::{
 };
 use supervisor_core::plan::{
     AccountIx, AccountSpec, AgentIx, AgentKind, AgentSpec, AutoResume, Condition, Dependency,
-    Limits, MaxFailures, OnFailure, OnQuestion, PlannedTask, RetryMode, RetryPolicy, Settings,
-    SpecIx, TaskIx, TaskSpec,
+    Limits, MaxFailures, OnFailure, OnQuestion, PlannedTask, RetryMode, RetryPolicy, Rules,
+    Settings, SpecIx, TaskIx, TaskSpec,
 };
 use supervisor_core::reason::{AccountReason, BatchLimit, BatchReason, TaskReason};
 use supervisor_core::reconcile::Letter;
 use supervisor_core::record::{
-    AttemptEnded, AttemptStarted, BatchCreated, Entry, Next, Record, StopReason,
+    AttemptEnded, AttemptStarted, BatchCreated, Entry, Next, PlanRevised, Record, StopReason,
 };
 use supervisor_core::time::{Boot, BootId, Deadline, Now, Wall};
 
@@ -233,6 +233,8 @@ any_struct! {
     }
     Dependency { task, condition }
     PlannedTask { id, spec, item, touches, depends_on }
+    Rules { spec, item, touches, depends_on }
+    PlanRevised { revision, settings, agents, accounts }
     BatchCreated { id, seed, settings, agents, accounts }
     AttemptStarted { task, attempt, slot, mode, generation, token, probe }
     AttemptEnded { task, attempt, class, consumed, detail, next }
@@ -240,16 +242,18 @@ any_struct! {
     Facts { batch, agents, accounts, specs, tasks, runs, messages, questions }
     Batch {
         id, state, reason, created, now, term, supervisor, guardian, seq, seed, settings,
-        plan_closed, last_generation, last_message, last_question, usage, ran, running_since, spawn_failures,
+        plan_closed, last_generation, last_message, last_question, usage, ran, running_since,
+        spawn_failures, revision, lanes,
         stop_grade,
     }
     Task {
         id, spec, item, touches, depends_on, state, reason, since, next_check, epoch, attempts,
         consumed, attempts_max, lost, free_retries, attempt, mode, session, last, usage,
-        usage_before, hold,
+        usage_before, hold, revised, removed,
     }
     Attempt {
         no, state, slot, mode, run, deadline, result, probe, proofs, waiting_since,
+        work,
     }
     Outcome { attempt, class, detail, summary }
     Run {
@@ -293,7 +297,8 @@ any_enum! {
     Next { End { to, reason }, Retry { mode, at }, Hold { reason, mode } }
     Record {
         BatchCreated(created), PlanExtended { specs, tasks }, PlanClosed,
-        TaskRevised { task, spec }, SupervisorStarted { term, identity, guardian, build }, ClockGap { gap },
+        PlanRevised(revised), TaskRevised { task, rules }, TaskRemoved { task },
+        SupervisorStarted { term, identity, guardian, build }, ClockGap { gap },
         BatchMoved { to, reason }, TaskMoved { task, to, reason, next_check },
         AttemptStarted(started), RunIntended { generation, task, kind, token },
         RunSpawned { generation, identity, containment }, RunStarted { generation, capabilities, session },

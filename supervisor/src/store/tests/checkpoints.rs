@@ -1,4 +1,4 @@
-//! A checkpoint is a shortcut: with it or without, damaged or not, the same batch is read.
+//! A checkpoint is a shortcut: with it or without the same batch is read; a damaged one stops all.
 
 use protocol::command::SteerMode;
 use protocol::ids::MessageId;
@@ -34,7 +34,7 @@ fn only_what_follows_the_checkpoint_is_told() {
             loaded.checkpoint_bytes,
             disk.bytes(&dir().checkpoint()).len() as u64
         );
-        assert!(loaded.tail_bytes > 0 && loaded.checkpoint_damage.is_none());
+        assert!(loaded.tail_bytes > 0);
     }
 }
 
@@ -79,32 +79,72 @@ fn the_journal_goes_on_behind_a_checkpoint_and_its_torn_tail() {
     assert_eq!(seqs(&read(&disk).unwrap().entries), [5, 6, 7, 8]);
 }
 
+/// Whoever reads stops, and nothing is touched.
+#[track_caller]
+fn stops_everything(disk: &MemDisk) {
+    let before = disk.picture();
+    for check in [Check::Whole, Check::Tail, Check::Quick] {
+        let error = load(disk, &dir(), check).unwrap_err();
+        assert!(error.is_unreadable(), "{error}");
+        assert!(error.to_string().contains("checkpoint.json"), "{error}");
+    }
+    assert!(open(disk).unwrap_err().is_unreadable());
+    assert_eq!(disk.picture(), before);
+}
+
 #[test]
-fn every_flipped_byte_of_a_checkpoint_is_reported_and_the_journal_read_instead() {
+fn every_flipped_byte_of_a_checkpoint_stops_everything() {
     let (disk, _) = story();
     let good = disk.bytes(&dir().checkpoint());
     for at in (0..good.len()).step_by(13).chain([0, good.len() - 1]) {
         let mut bad = good.clone();
         bad[at] ^= 0x80;
         disk.set(&dir().checkpoint(), &bad);
-        let (_, loaded) = open(&disk).unwrap();
-        assert_eq!(loaded.checkpoint, None);
-        assert_eq!(loaded.checkpoint_bytes, 0);
-        assert!(loaded.checkpoint_damage.unwrap().is_unreadable());
-        assert_eq!(seqs(&loaded.entries), [1, 2, 3, 4, 5, 6, 7]);
-        assert_eq!(disk.bytes(&dir().checkpoint()), bad, "it is not touched");
+        stops_everything(&disk);
     }
 }
 
 #[test]
-fn a_checkpoint_cut_at_any_byte_is_reported_and_the_journal_read_instead() {
+fn a_checkpoint_cut_at_any_byte_stops_everything() {
     let (disk, _) = story();
     let good = disk.bytes(&dir().checkpoint());
     for len in (0..good.len()).step_by(11) {
         disk.set(&dir().checkpoint(), &good[..len]);
-        let loaded = read(&disk).unwrap();
-        assert!(loaded.checkpoint.is_none() && loaded.checkpoint_damage.is_some());
-        assert_eq!(loaded.entries.len(), 7);
+        stops_everything(&disk);
+    }
+}
+
+#[test]
+fn without_its_checkpoint_the_journal_is_read_from_the_beginning() {
+    let (disk, _) = story();
+    disk.forget(&dir().checkpoint());
+    let loaded = read(&disk).unwrap();
+    assert_eq!((loaded.checkpoint, loaded.checkpoint_bytes), (None, 0));
+    assert_eq!(seqs(&loaded.entries), [1, 2, 3, 4, 5, 6, 7]);
+}
+
+#[test]
+fn an_empty_journal_is_no_new_batch_where_hosts_were_started() {
+    let (disk, _) = story();
+    disk.forget(&dir().checkpoint());
+    let first = disk.bytes(&segment(1));
+    let first = &first[..first.len() / 9];
+    for journal in [Some(&b""[..]), Some(first), None] {
+        match journal {
+            Some(bytes) => disk.set(&segment(1), bytes),
+            None => disk.forget(&segment(1)),
+        }
+        disk.forget(&dir().hosts_log());
+        assert_eq!(
+            read(&disk).unwrap().end.seq,
+            0,
+            "a batch that is being made"
+        );
+        disk.set(&dir().hosts_log(), b"");
+        let before = disk.picture();
+        assert!(read(&disk).unwrap_err().is_unreadable());
+        assert!(open(&disk).unwrap_err().is_unreadable());
+        assert_eq!(disk.picture(), before);
     }
 }
 

@@ -49,7 +49,7 @@ fn records_as_written() -> Vec<u8> {
 }
 
 const AT: Position = Position {
-    seq: 26,
+    seq: sample::RECORDS as u64,
     segment: 1,
     offset: 9_876,
 };
@@ -87,14 +87,14 @@ fn released_records_are_read() {
 
 #[test]
 fn a_checkpoint_is_written_and_read_as_it_was_released() {
-    let written = write_checkpoint(&sample::facts(26), AT, 0);
+    let written = write_checkpoint(&sample::facts(sample::RECORDS as u64), AT, 0);
     let released = released("checkpoint.json", &written);
     let shown = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     assert_eq!(shown(&written), shown(&released));
     let line = released.strip_suffix(b"\n").unwrap();
     assert_eq!(seal::check(line), Ok(()));
     let (facts, at) = read_checkpoint(line).unwrap();
-    assert_eq!(facts, sample::facts(26));
+    assert_eq!(facts, sample::facts(sample::RECORDS as u64));
     assert_eq!(at, AT);
 }
 
@@ -188,8 +188,14 @@ fn a_state_dir_of_the_released_version_is_read_and_goes_on() {
         journal,
         "opening changes no byte"
     );
-    opened.append(&sample::entries(27, 2)).unwrap();
+    opened
+        .append(&sample::entries(sample::RECORDS as u64 + 1, 2))
+        .unwrap();
     opened.sync().unwrap();
     let loaded = load(&RealDisk, &dir, Check::Whole).unwrap();
-    assert_eq!((loaded.entries.len(), loaded.end.seq), (28, 28));
+    let count = sample::RECORDS + 2;
+    assert_eq!(
+        (loaded.entries.len(), loaded.end.seq),
+        (count, count as u64)
+    );
 }

@@ -19,13 +19,15 @@ use supervisor_core::machine::{
 };
 use supervisor_core::plan::{
     AccountIx, AccountSpec, AgentIx, AgentKind, AgentSpec, AutoResume, Condition, Dependency,
-    Limits, MaxFailures, OnFailure, OnQuestion, PlannedTask, RetryMode, RetryPolicy, Settings,
-    SpecIx, TaskIx, TaskSpec,
+    Limits, MaxFailures, OnFailure, OnQuestion, PlannedTask, RetryMode, RetryPolicy, Rules,
+    Settings, SpecIx, TaskIx, TaskSpec,
 };
 use supervisor_core::reason::{AccountReason, BatchLimit, BatchReason, TaskReason};
 use supervisor_core::reconcile::Letter;
 use supervisor_core::record::StopReason;
-use supervisor_core::record::{AttemptEnded, AttemptStarted, BatchCreated, Entry, Next, Record};
+use supervisor_core::record::{
+    AttemptEnded, AttemptStarted, BatchCreated, Entry, Next, PlanRevised, Record,
+};
 use supervisor_core::time::{Boot, BootId, Deadline, Now, Wall};
 
 /// A moment: `seq` seconds into the batch.
@@ -194,7 +196,9 @@ pub(super) fn name(record: &Record) -> &'static str {
         Record::BatchCreated(_) => "batch_created",
         Record::PlanExtended { .. } => "plan_extended",
         Record::PlanClosed => "plan_closed",
+        Record::PlanRevised(_) => "plan_revised",
         Record::TaskRevised { .. } => "task_revised",
+        Record::TaskRemoved { .. } => "task_removed",
         Record::SupervisorStarted { .. } => "supervisor_started",
         Record::ClockGap { .. } => "clock_gap",
         Record::BatchMoved { .. } => "batch_moved",
@@ -221,7 +225,7 @@ pub(super) fn name(record: &Record) -> &'static str {
 }
 
 /// How many variants there are.
-pub(super) const RECORDS: usize = 26;
+pub(super) const RECORDS: usize = 28;
 
 /// One record of every variant, in the order of the enum.
 pub(super) fn records() -> Vec<Record> {
@@ -245,10 +249,17 @@ fn plan_records() -> Vec<Record> {
             tasks: vec![planned()],
         },
         Record::PlanClosed,
+        Record::PlanRevised(Box::new(PlanRevised {
+            revision: 1,
+            settings: settings(),
+            agents: vec![agent()],
+            accounts: vec![account()],
+        })),
         Record::TaskRevised {
             task: TaskIx(3),
-            spec: SpecIx(1),
+            rules: rules(),
         },
+        Record::TaskRemoved { task: TaskIx(4) },
         Record::SupervisorStarted {
             term: 2,
             identity: identity(),
@@ -436,7 +447,19 @@ fn batch(seq: u64) -> Batch {
         ran: Duration::from_millis(12_345),
         running_since: Some(Boot(60_000)),
         spawn_failures: 1,
+        revision: 2,
+        lanes: Some(8),
         stop_grade: Some(supervisor_core::input::StopStage::Drain),
+    }
+}
+
+fn rules() -> Rules {
+    let planned = planned();
+    Rules {
+        spec: SpecIx(1),
+        item: planned.item,
+        touches: planned.touches,
+        depends_on: planned.depends_on,
     }
 }
 
@@ -465,6 +488,8 @@ fn quiet_task() -> Task {
         usage: Usage::default(),
         usage_before: Usage::default(),
         hold: false,
+        revised: None,
+        removed: false,
     }
 }
 
@@ -495,6 +520,7 @@ fn live_task() -> Task {
             probe: false,
             proofs: 1,
             waiting_since: Some(Boot(88_000)),
+            work: Some(text("{\"file\":\"batch.yml\"}")),
         }),
         mode: RetryMode::Fresh,
         session: Some(text("s-1")),
@@ -510,6 +536,8 @@ fn live_task() -> Task {
             ..Usage::default()
         },
         hold: true,
+        revised: Some(Box::new(rules())),
+        removed: true,
         ..quiet_task()
     }
 }

@@ -188,6 +188,10 @@ impl PlanBuilder {
         self.tasks.last_mut().expect("a task of the plan")
     }
 
+    pub(crate) fn plan(self) -> Plan {
+        self.created(0).plan
+    }
+
     pub(crate) fn created(self, seed: u64) -> Created {
         let places: BTreeMap<String, TaskIx> = (0u32..)
             .zip(&self.tasks)

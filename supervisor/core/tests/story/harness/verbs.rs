@@ -14,6 +14,7 @@ use supervisor_core::input::{Input, OperatorCommand, StopStage};
 use supervisor_core::plan::RetryMode;
 use supervisor_core::reconcile::{ProcessFact, ResultFact, RunFacts};
 
+use super::plan::PlanBuilder;
 use super::world::World;
 
 /// What the scripted agent's adapter can prove.
@@ -83,6 +84,7 @@ impl World {
     pub(crate) fn spawn_failed(&mut self, name: &str) {
         let generation = self.run(name);
         self.handle(Input::SpawnFailed {
+            class: protocol::class::Class::SpawnFailure,
             generation,
             error: "no such file".into(),
         });
@@ -265,6 +267,30 @@ impl World {
         let tasks = self.ixs(&[name]);
         self.op_lines(OperatorCommand::Skip { tasks, as_done })
             .remove(0)
+    }
+
+    /// The batch file was edited to say this; answers what the operator is told.
+    pub(crate) fn revise(&mut self, plan: PlanBuilder) -> String {
+        let command = OperatorCommand::Revise(Box::new(plan.plan()));
+        self.op_lines(command).remove(0)
+    }
+
+    /// The supervisor dies, no host lives on, and the next one is given an edited batch file.
+    pub(crate) fn resume_with(&mut self, plan: PlanBuilder) {
+        self.crash();
+        let runs: Vec<Generation> = self.facts().runs.keys().copied().collect();
+        let gone = |generation| {
+            let facts = RunFacts {
+                process: ProcessFact::Gone,
+                result: ResultFact::Absent,
+                injected: Vec::new(),
+                cleared: supervisor_core::containment::Cleared::CLEAN,
+            };
+            (generation, facts)
+        };
+        self.recover(runs.into_iter().map(gone).collect());
+        self.revise(plan);
+        self.tick();
     }
 
     pub(crate) fn stop(&mut self, stage: StopStage) -> String {
