@@ -1,13 +1,14 @@
 //! `stdout.log` and `stderr.log`: what the agent's program printed, to the byte up to a limit.
 
 use std::collections::VecDeque;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use protocol::report::EXCERPT_MAX;
 use rustix::fs::OFlags;
+
+use crate::plain;
 
 /// Which of a program's two streams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,13 +24,7 @@ pub(crate) enum Stream {
 /// # Errors
 /// What the file system says.
 pub(crate) fn open_append(path: &Path) -> io::Result<File> {
-    let flags = OFlags::NOFOLLOW.bits().cast_signed();
-    OpenOptions::new()
-        .append(true)
-        .create(true)
-        .mode(0o600)
-        .custom_flags(flags)
-        .open(path)
+    plain::open(path, OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE)
 }
 
 /// Both logs of a run.

@@ -10,7 +10,8 @@ use protocol::exit_file::{CUT_LINE_END, INJECTED_FILE_NAME};
 use protocol::ids::MessageId;
 
 use crate::logs::open_append;
-use crate::run_dir::{FileError, make_folder, sync_folder};
+use crate::plain::make_folder;
+use crate::run_dir::{FileError, sync_folder};
 
 /// Most messages that wait in a host; the supervisor holds a task's mailbox and sends what fits.
 pub(crate) const WAITING_MAX: usize = 1000;

@@ -28,6 +28,7 @@ mod link;
 mod logs;
 mod mailbox;
 mod namespace;
+mod plain;
 mod process;
 mod program;
 mod run;

@@ -1,8 +1,7 @@
 //! The files of one run: `manifest.json`, `events.jsonl` and the durable `exit.json`.
 
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -16,6 +15,7 @@ use serde::Serialize;
 
 use crate::clock;
 use crate::logs::open_append;
+use crate::plain::{self, make_folder};
 
 /// Longest time that an event waits in memory before it is in the file: short enough for
 /// `logs -f`, long enough that a busy agent costs a few writes a second.
@@ -147,39 +147,6 @@ impl RunDir {
     }
 }
 
-/// Makes a folder and what is missing above it, 0700 each; returns what was made, inmost first.
-///
-/// # Errors
-/// What the file system says; "not a folder" also for a symbolic link in the last place.
-pub(crate) fn make_folder(path: &Path) -> io::Result<Vec<PathBuf>> {
-    let mut missing = Vec::new();
-    let mut folder = path;
-    loop {
-        match DirBuilder::new().mode(0o700).create(folder) {
-            Ok(()) => {
-                missing.push(folder.to_owned());
-                break;
-            }
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => break,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                missing.push(folder.to_owned());
-                folder = folder.parent().ok_or(error)?;
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    for folder in missing.iter().rev() {
-        match DirBuilder::new().mode(0o700).create(folder) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-            Ok(()) | Err(_) => {}
-        }
-    }
-    if missing.is_empty() && !path.symlink_metadata()?.is_dir() {
-        return Err(io::ErrorKind::NotADirectory.into());
-    }
-    Ok(missing)
-}
-
 /// Refuses symbolic links in the folders from `first` down to `last`, as far as they exist: an agent
 /// of an earlier run could have put one there, so that this one writes somewhere else. Links above
 /// `first` are the operator's own.
@@ -212,17 +179,11 @@ pub(crate) fn refuse_links(first: &Path, last: &Path) -> Result<(), FileError> {
 /// # Errors
 /// What the file system says.
 pub(crate) fn sync_folder(path: &Path) -> io::Result<()> {
-    File::open(path)?.sync_all()
+    plain::open(path, OFlags::RDONLY | OFlags::DIRECTORY)?.sync_all()
 }
 
 fn create_new(path: &Path) -> io::Result<File> {
-    let flags = OFlags::NOFOLLOW.bits().cast_signed();
-    OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .custom_flags(flags)
-        .open(path)
+    plain::open(path, OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL)
 }
 
 /// `events.jsonl`, bounded and buffered.

@@ -74,6 +74,7 @@ pub fn start(batch: &Found, args: &[OsString], io: &mut Io<'_>) -> Result<Code, 
 fn open_log(batch: &Found) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).append(true).create(true).mode(0o600);
+    options.custom_flags(nix::libc::O_NOFOLLOW);
     options.open(batch.dir.supervisor_log())
 }
 

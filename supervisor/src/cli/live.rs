@@ -290,6 +290,7 @@ impl Observer for Show {
                 for found in found {
                     let host = match found.process {
                         ProcessFact::Gone => "is gone",
+                        ProcessFact::Killed => "was killed while no supervisor lived",
                         ProcessFact::Living => "still lives",
                         ProcessFact::Foreign => "is on another machine or namespace",
                     };

@@ -11,8 +11,8 @@ use supervisor_core::identity::Exit;
 use supervisor_core::input::{Input, OperatorCommand, StopStage, WireFault};
 use supervisor_core::reconcile::ResultFact;
 
-use crate::control::peer;
-use crate::control::server::{Asked, Caller, refuse_agent};
+use crate::control::peer::Insiders;
+use crate::control::server::{Asked, Caller, refuse_agent, refused};
 use crate::control::wire::Reply;
 use crate::driver::error::chain;
 use crate::driver::host_io::HostWord;
@@ -126,15 +126,23 @@ impl Driver<'_> {
     /// A client of the control socket asks.
     pub(super) fn asked(&mut self, asked: Asked) {
         let Asked { pid, want, caller } = asked;
-        let hosts = &self.hosts;
-        if pid.is_some_and(|pid| peer::descends_from_host(pid, |pid| hosts.is_host(pid))) {
-            return hand(&caller, refuse_agent());
-        }
         let Some(facts) = self.core.facts() else {
             return;
         };
+        // Where the system does not say who asks, the user is all that is known of them.
+        let insiders = (!want.only_reads()).then(|| Insiders::of_own(facts));
+        if pid
+            .zip(insiders)
+            .is_some_and(|(pid, insiders)| insiders.has(pid))
+        {
+            return hand(&caller, refuse_agent());
+        }
         match operator::understand(&mut self.names, facts, want) {
             Err(refusal) => hand(&caller, refusal),
+            Ok(Meaning::Noted) => hand(
+                &caller,
+                refused(8, "this is for a batch without a supervisor"),
+            ),
             Ok(Meaning::Watch) => self.desk.watch(caller),
             Ok(Meaning::Activity) => {
                 let now = self.clock.now();
@@ -211,6 +219,12 @@ impl Driver<'_> {
             match operator::understand(&mut self.names, facts, want) {
                 Ok(Meaning::Command(command, _)) => {
                     self.ordered(command, Waiter::Inbox { waiting });
+                }
+                // Recorded with what became of each run; forgotten once that is durable.
+                Ok(Meaning::Noted) => {
+                    let (tasks, grace) = (Vec::new(), Duration::ZERO);
+                    let nothing = OperatorCommand::Kill { tasks, grace };
+                    self.ordered(nothing, Waiter::Inbox { waiting });
                 }
                 // Meant for a supervisor that lived then.
                 Ok(

@@ -33,6 +33,7 @@ use crate::guardian::channel::Word;
 use crate::process::identity::Machine;
 use crate::process::spawn::Launcher;
 use crate::process::{limits, orphans, pidfd};
+use crate::store::registry::{self, Registry};
 use crate::store::{
     Check, Disk, Loaded, Lock, Position, RealDisk, StateDir, checkpoint, inbox, load,
     open_for_append,
@@ -103,13 +104,14 @@ pub fn run(options: Options<'_>) -> Result<Ending, DriverError> {
     runtime.block_on(supervise(options).instrument(span))
 }
 
-async fn supervise(options: Options<'_>) -> Result<Ending, DriverError> {
+async fn supervise(mut options: Options<'_>) -> Result<Ending, DriverError> {
     // First of all, so that a signal that comes from here on is answered and not died of.
     let signals = Signals::listen(options.guarded.as_ref())
         .map_err(DriverError::system("listen for signals"))?;
     orphans::adopt().map_err(DriverError::system("adopt orphans"))?;
     limits::raise_open_files().map_err(DriverError::system("raise the limit of open files"))?;
     let machine = Machine::here()?;
+    options.dir = options.dir.verified()?;
     let opened = open(&options, &machine)?;
     let facts = opened.core.facts();
     let runs = match facts {
@@ -270,6 +272,7 @@ pub(super) fn assemble<'a>(
         },
         begins: None,
         durable: end,
+        live_changed: false,
         proven: None,
         inputs: VecDeque::new(),
         gone: Vec::new(),
@@ -366,6 +369,18 @@ impl Driver<'_> {
         Ok(())
     }
 
+    /// Says that nothing lives, so that nobody needs to fold the journal to know that.
+    fn close_registry(&self) {
+        let facts = self.core.facts().filter(|facts| facts.runs.is_empty());
+        let Some(facts) = facts.filter(|facts| facts.batch.seq == self.durable.seq) else {
+            return;
+        };
+        let closed = Registry::of(facts).closed(self.durable);
+        if let Err(error) = registry::write(&RealDisk, &self.dir, &closed.encode()) {
+            tracing::debug!(%error, "the list of live processes is older than the journal");
+        }
+    }
+
     /// What the command line wanted is in the records so far: from them on a supervisor that dies is
     /// gone on with. One that dies before is started anew with the same words.
     fn begin_after_now(&mut self) {
@@ -403,6 +418,7 @@ impl Driver<'_> {
             self.hosts.sweep(orphans::CLEAN_PASSES);
             self.hosts.remove_cgroup();
             self.sum_up();
+            self.close_registry();
         }
         drop(self.desk);
         server::unbind(&self.place.socket, &self.place.lock);

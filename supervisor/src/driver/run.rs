@@ -17,6 +17,7 @@ use supervisor_core::core::{Change, Core, Turn};
 use supervisor_core::effect::{Effect, Ending};
 use supervisor_core::input::{Input, StopStage};
 use supervisor_core::outbox::Outbox;
+use supervisor_core::record::Record;
 use tokio::sync::mpsc;
 use tokio::time::{Interval, Sleep};
 
@@ -33,6 +34,7 @@ use crate::driver::operator::{Desk, TaskNames};
 use crate::driver::signals::{Heard, Signals};
 use crate::driver::start::Starter;
 use crate::guardian::Guarded;
+use crate::store::registry::Registry;
 use crate::store::{Lock, Position, StateDir, checkpoint};
 
 /// Records that wait for the disk until no more inputs are taken: hosts and clients then wait in
@@ -130,6 +132,8 @@ pub(super) struct Driver<'a> {
     pub(super) begins: Option<u64>,
     /// The end of the last durable record.
     pub(super) durable: Position,
+    /// Records that wait change what lives.
+    pub(super) live_changed: bool,
     /// The end of the group before: that it was synced is proven by the one that followed.
     pub(super) proven: Option<Position>,
     /// Facts that the core has not been told yet; at most a burst and what acts led to.
@@ -251,7 +255,7 @@ impl Driver<'_> {
             Wake::Alarm => self.inputs.push_back(Input::Tick),
             Wake::Lingered => {
                 self.linger = None;
-                self.commit.flush();
+                self.send_group();
             }
             Wake::Refresh => {
                 let now = self.clock.now();
@@ -355,7 +359,7 @@ impl Driver<'_> {
             self.linger = None;
         } else if !self.outbox.is_empty() || self.is_awaited() {
             self.linger = None;
-            self.commit.flush();
+            self.send_group();
         } else if self.linger.is_none() {
             self.linger = Some(Box::pin(tokio::time::sleep(LINGER_MAX)));
         }
@@ -364,6 +368,18 @@ impl Driver<'_> {
     /// Whether anybody waits for records that no act waits for.
     fn is_awaited(&self) -> bool {
         self.desk.is_watched() || self.wants_checkpoint() || self.is_resting()
+    }
+
+    /// Sends the records that wait, and what lives after them: so the list costs nothing where
+    /// nothing begins or ends, and one write a group where much does.
+    fn send_group(&mut self) {
+        if self.commit.may_flush() && std::mem::take(&mut self.live_changed) {
+            let registry = self.core.facts().map(|facts| Registry::of(facts).encode());
+            registry
+                .into_iter()
+                .for_each(|bytes| self.commit.list(bytes));
+        }
+        self.commit.flush();
     }
 
     fn carry_out(&mut self, mut turn: Turn) -> Result<(), DriverError> {
@@ -381,6 +397,7 @@ impl Driver<'_> {
             self.untold.push_back((last.seq, turn.changes));
         }
         if !turn.entries.is_empty() {
+            self.live_changed |= turn.entries.iter().any(|entry| changes_live(&entry.record));
             self.commit.add(turn.entries);
         }
         for effect in ready {
@@ -398,6 +415,14 @@ impl Driver<'_> {
             Some(_) | None => Ok(()),
         }
     }
+}
+
+/// Whether a process of the batch begins, gets its identity, or is over with this record.
+fn changes_live(record: &Record) -> bool {
+    matches!(
+        record,
+        Record::SupervisorStarted { .. } | Record::RunSpawned { .. } | Record::RunEnded { .. }
+    )
 }
 
 async fn lingered(linger: &mut Option<Pin<Box<Sleep>>>) {

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -69,6 +70,32 @@ pub fn lock(dir: &StateDir, holder: &Holder) -> Result<Lock, StoreError> {
     let mut lock = Lock { file };
     lock.write(holder).map_err(StoreError::io("write", &path))?;
     Ok(lock)
+}
+
+/// Holds the lock of a batch without being its supervisor: nobody can begin to work on it meanwhile.
+/// Nothing is written, so it needs no room on the disk. `None` where the lock file can not be opened
+/// for writing, or is not there: then no supervisor can take it either.
+///
+/// # Errors
+/// [`StoreError::Held`] when another process has it; [`StoreError::Io`].
+pub fn hold(dir: &StateDir) -> Result<Option<Lock>, StoreError> {
+    let path = dir.lock();
+    let mut options = File::options();
+    options.read(true).write(true);
+    let file = match options.custom_flags(nix::libc::O_NOFOLLOW).open(&path) {
+        Ok(file) => file,
+        Err(error) => match error.kind() {
+            io::ErrorKind::NotFound
+            | io::ErrorKind::ReadOnlyFilesystem
+            | io::ErrorKind::PermissionDenied => return Ok(None),
+            _other => return Err(StoreError::io("open", &path)(error)),
+        },
+    };
+    if !kernel::take(&file).map_err(StoreError::io("lock", &path))? {
+        let pid = read_holder(&file).map(|found| found.pid);
+        return Err(StoreError::Held { pid });
+    }
+    Ok(Some(Lock { file }))
 }
 
 /// Who holds the lock of a batch. Takes nothing, so it never stands in a supervisor's way.

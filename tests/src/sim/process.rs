@@ -250,7 +250,7 @@ impl World {
                 ProcessFact::Gone if result == ResultFact::Unreadable => {
                     self.met(Fault::Unreadable)
                 }
-                ProcessFact::Gone => {}
+                ProcessFact::Gone | ProcessFact::Killed => {}
             }
             let injected = self
                 .files

@@ -221,12 +221,8 @@ impl<'a> Desk<'a> {
         self.state.facts.batch.last_generation.next()
     }
 
-    /// The spawn token of a run: the same for the same batch and generation, unlike any other.
     fn token(&self, generation: Generation) -> u128 {
-        let seed = self.state.facts.batch.seed;
-        let high = crate::retry::mix(seed ^ generation.0.rotate_left(32));
-        let low = crate::retry::mix(high ^ generation.0);
-        (u128::from(high) << 64) | u128::from(low)
+        crate::identity::spawn_token(self.state.facts.batch.seed, generation)
     }
 
     /// Tells a run to end. A later reason replaces an earlier one only if the operator gave it.

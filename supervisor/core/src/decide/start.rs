@@ -12,8 +12,8 @@ use crate::machine::{BatchState, TaskState};
 use crate::mutation::{self, Mutation};
 use crate::plan::{PlannedTask, TaskIx, TaskSpec};
 use crate::reason::{BatchLimit, BatchReason, TaskReason};
-use crate::reconcile::{Letter, ResultFact, RunFacts, rule};
-use crate::record::Record;
+use crate::reconcile::{Letter, ProcessFact, ResultFact, RunFacts, rule};
+use crate::record::{Record, StopReason};
 
 /// Tasks per record of a new plan: keeps a line of the journal well under a mebibyte.
 const CHUNK: usize = 500;
@@ -135,13 +135,12 @@ impl Desk<'_> {
         let Some(run) = self.run(generation) else {
             return;
         };
-        let (ix, kind) = (run.task, run.kind);
-        let mut letter = rule(
-            facts.process,
-            &facts.result,
-            run.state,
-            run.stop.map(|stop| stop.0),
-        );
+        let (ix, kind, state) = (run.task, run.kind, run.state);
+        if facts.process == ProcessFact::Killed {
+            self.note_kill(generation);
+        }
+        let stop = self.run(generation).and_then(|run| run.stop);
+        let mut letter = rule(facts.process, &facts.result, state, stop.map(|stop| stop.0));
         if letter == Letter::G && mutation::on(Mutation::DoubleSpawnOnResume) {
             letter = Letter::D;
         }
@@ -186,6 +185,20 @@ impl Desk<'_> {
             facts.injected,
             facts.cleared,
         );
+    }
+
+    /// The operator's kill is decided now, because nobody could when it was carried out; what the
+    /// operator decided earlier and outweighs it stays.
+    fn note_kill(&mut self, generation: Generation) {
+        let reason = StopReason::Killed;
+        let before = self.run(generation).and_then(|run| run.stop);
+        if before.is_none_or(|(before, _)| super::rank(before) < super::rank(reason)) {
+            self.record(Record::StopDecided {
+                generation,
+                reason,
+                grace: Duration::ZERO,
+            });
+        }
     }
 
     pub(crate) fn clock_gap(&mut self, gap: Duration) {
