@@ -23,6 +23,7 @@ mod agent;
 mod clock;
 #[cfg(all(target_os = "linux", target_env = "gnu", not(test)))]
 mod entry;
+mod family;
 mod host;
 mod link;
 mod logs;

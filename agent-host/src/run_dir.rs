@@ -265,6 +265,7 @@ struct Manifest<'a> {
     injected: Vec<u64>,
     log_max: u64,
     lease_ms: u64,
+    memory_max: Option<u64>,
 }
 
 impl<'a> Manifest<'a> {
@@ -296,6 +297,7 @@ impl<'a> Manifest<'a> {
             injected: start.injected.iter().map(|id| id.0).collect(),
             log_max: start.log_max,
             lease_ms: start.lease_ms,
+            memory_max: start.memory.map(|limit| limit.max),
         }
     }
 }

@@ -304,6 +304,7 @@ fn a_finished_batch_is_refused_naming_the_ways_on() {
         durable: None,
         injected: Vec::new(),
         cleared: supervisor_core::containment::Cleared::CLEAN,
+        oom: None,
     };
     world.batch_after(vec![cancel, gone, Input::Tick]);
     let said = world.run(&["status", "--json"]);

@@ -313,6 +313,7 @@ fn spec(act: &str) -> TaskSpec {
             by_class: std::collections::BTreeMap::new(),
         },
         limits: Limits::default(),
+        memory_max: None,
         not_before: None,
         on_question: OnQuestion::Wait,
         question_timeout: Duration::from_secs(600),

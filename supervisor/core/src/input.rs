@@ -125,6 +125,8 @@ pub enum Input {
         injected: Vec<MessageId>,
         /// What is known of its tree now.
         cleared: Cleared,
+        /// What says that the kernel killed it for want of memory, for people.
+        oom: Option<Arc<str>>,
     },
     /// Time went by: fire what is due.
     Tick,

@@ -5,9 +5,7 @@ use std::time::Duration;
 use protocol::ids::{AttemptNo, Generation, TaskId};
 use protocol::report::Ask;
 use protocol::rpc::{self, ERROR_BAD_PARAMS, RpcError};
-use supervisor_core::containment::Cleared;
 use supervisor_core::effect::Answer;
-use supervisor_core::identity::Exit;
 use supervisor_core::input::{Input, OperatorCommand, StopStage, WireFault};
 use supervisor_core::reconcile::ResultFact;
 
@@ -16,6 +14,7 @@ use crate::control::server::{Asked, Caller, refuse_agent, refused};
 use crate::control::wire::Reply;
 use crate::driver::error::chain;
 use crate::driver::host_io::HostWord;
+use crate::driver::hosts::Gone;
 use crate::driver::observer::Note;
 use crate::driver::operator::{self, Meaning, Waiter};
 use crate::driver::run::Driver;
@@ -81,13 +80,16 @@ impl Driver<'_> {
             return;
         }
         let gone = std::mem::take(&mut self.gone);
-        for (generation, exit, cleared) in self.hosts.collect(&gone) {
-            let input = self.host_exited(generation, exit, cleared);
+        for gone in self.hosts.collect(&gone) {
+            let input = self.host_exited(gone);
             self.inputs.push_back(input);
         }
     }
 
-    fn host_exited(&self, generation: Generation, exit: Exit, cleared: Cleared) -> Input {
+    fn host_exited(&self, gone: Gone) -> Input {
+        let Gone {
+            generation, exit, ..
+        } = gone;
         let mut durable = None;
         let mut injected = Vec::new();
         if let Some((task, attempt)) = self.of_run(generation) {
@@ -111,7 +113,8 @@ impl Driver<'_> {
             exit,
             durable,
             injected,
-            cleared,
+            cleared: gone.cleared,
+            oom: gone.oom,
         }
     }
 

@@ -15,6 +15,7 @@ pub mod inherited;
 pub mod limits;
 pub mod orphans;
 pub mod pidfd;
+pub mod pressure;
 pub mod procfs;
 pub mod recorded;
 pub mod replace;

@@ -93,6 +93,8 @@ impl LiveRun {
         Containment {
             layers: Layer::ALL.iter().filter(known).copied().collect(),
             leaf: self.leaf.clone(),
+            // Limits are no concern of those who look for what was left.
+            memory: None,
         }
     }
 }

@@ -130,6 +130,7 @@ fn failed(facts: &mut Facts, task: usize, class: Class, detail: &str) {
         class: Some(class),
         detail: detail.into(),
         summary: "".into(),
+        footprint: Default::default(),
     }));
 }
 
@@ -608,6 +609,7 @@ fn texts_of_agents_are_cut_to_their_first_line() {
         class: None,
         detail: "".into(),
         summary: Arc::from("\n  it works\nreally"),
+        footprint: Default::default(),
     }));
     assert_eq!(why(&facts, 0), "done by attempt 1: it works");
 }

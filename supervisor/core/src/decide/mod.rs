@@ -126,9 +126,10 @@ impl<'a> Desk<'a> {
                 durable,
                 injected,
                 cleared,
+                oom,
             } => {
                 if !self.is_unresolved(generation) {
-                    self.run_over(generation, exit, durable, injected, cleared);
+                    self.run_over(generation, exit, durable, injected, cleared, oom);
                 }
                 // Some agents say only in their result what they used.
                 self.pause_if_spent();
@@ -312,6 +313,7 @@ const fn rank(reason: StopReason) -> u8 {
         | StopReason::Budget
         | StopReason::NoHello
         | StopReason::Protocol
+        | StopReason::Hung
         | StopReason::Lingering
         | StopReason::Question => 1,
     }

@@ -184,6 +184,7 @@ impl Desk<'_> {
             durable,
             facts.injected,
             facts.cleared,
+            None,
         );
     }
 

@@ -216,6 +216,7 @@ pub(crate) fn run_ended(generation: Generation) -> Record {
         exit: Exit::Code(0),
         injected: Vec::new(),
         cleared: supervisor_core::containment::Cleared::CLEAN,
+        footprint: Default::default(),
     }
 }
 

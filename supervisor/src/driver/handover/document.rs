@@ -147,6 +147,8 @@ impl Host {
         Some(Containment {
             layers: layers?,
             leaf: self.leaf.as_deref().map(Into::into),
+            // The journal says who keeps its limit; the table of hosts does not ask.
+            memory: None,
         })
     }
 

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use supervisor_core::containment::Containment;
 use supervisor_core::facts::{
-    Account, Attempt, Batch, Facts, Message, Outcome, Question, Run, Task,
+    Account, Attempt, Batch, Facts, Footprint, Message, Outcome, Question, Run, Task,
 };
 use supervisor_core::identity::Identity;
 use supervisor_core::input::StopStage;
@@ -181,6 +181,16 @@ pub(super) struct AttemptDef {
     waiting_since: Option<Boot>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     work: Option<Arc<str>>,
+    #[serde(default, skip_serializing_if = "is_default")]
+    #[serde(with = "As::<FootprintDef>")]
+    footprint: Footprint,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Footprint", deny_unknown_fields)]
+pub(super) struct FootprintDef {
+    memory_peak_bytes: u64,
+    cpu_ms: u64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -191,6 +201,9 @@ pub(super) struct OutcomeDef {
     class: Option<Class>,
     detail: Arc<str>,
     summary: Arc<str>,
+    #[serde(default, skip_serializing_if = "is_default")]
+    #[serde(with = "As::<FootprintDef>")]
+    footprint: Footprint,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -279,6 +292,7 @@ mirrors! {
     BatchDef of Batch,
     TaskDef of Task,
     AttemptDef of Attempt,
+    FootprintDef of Footprint,
     OutcomeDef of Outcome,
     RunDef of Run,
     MessageDef of Message,
