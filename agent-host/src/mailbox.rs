@@ -9,9 +9,7 @@ use protocol::command::{Message, Start, SteerMode};
 use protocol::exit_file::{CUT_LINE_END, INJECTED_FILE_NAME};
 use protocol::ids::MessageId;
 
-use crate::logs::open_append;
-use crate::plain::make_folder;
-use crate::run_dir::{FileError, sync_folder};
+use crate::run_dir::{FileError, make_in_task, sync};
 
 /// Most messages that wait in a host; the supervisor holds a task's mailbox and sends what fits.
 pub(crate) const WAITING_MAX: usize = 1000;
@@ -52,8 +50,8 @@ impl Moment {
 
 /// The messages of one run.
 pub(crate) struct Mailbox {
-    /// `<task_dir>/mailbox`.
-    folder: PathBuf,
+    /// The task's folder; the list is in `mailbox/` there.
+    task: PathBuf,
     waiting: VecDeque<Message>,
     /// Injected by earlier runs and by this one.
     went_in: BTreeSet<MessageId>,
@@ -78,7 +76,7 @@ impl Mailbox {
     /// The mailbox of a run; what goes in with its prompt waits already.
     pub(crate) fn new(start: &mut Start) -> Self {
         Self {
-            folder: Path::new(&start.task_dir).join("mailbox"),
+            task: Path::new(&start.task_dir).to_owned(),
             waiting: std::mem::take(&mut start.messages).into(),
             went_in: start.injected.iter().copied().collect(),
             by_this_run: Vec::new(),
@@ -152,7 +150,7 @@ impl Mailbox {
     }
 
     fn append(&mut self, id: MessageId) -> Result<(), FileError> {
-        let path = self.folder.join(INJECTED_FILE_NAME);
+        let path = self.list_path();
         let failed = |source| FileError::new("can not write", &path, source);
         let mut file = match self.file.take() {
             Some(file) => file,
@@ -173,15 +171,23 @@ impl Mailbox {
         Ok(())
     }
 
+    fn folder(&self) -> PathBuf {
+        self.task.join("mailbox")
+    }
+
+    fn list_path(&self) -> PathBuf {
+        self.folder().join(INJECTED_FILE_NAME)
+    }
+
     /// The list open for appending; a new one is durable as a name in its folder.
     fn open_list(&self, path: &Path) -> Result<File, FileError> {
         let failed = |source| FileError::new("can not write", path, source);
-        let made = make_folder(&self.folder).map_err(failed)?;
-        let file = open_append(path).map_err(failed)?;
+        let made = make_in_task(&self.task, &self.folder())?;
+        let file = made.folder.open_append(INJECTED_FILE_NAME);
+        let file = file.map_err(failed)?;
         if file.metadata().map_err(failed)?.len() == 0 {
-            let parents = made.iter().filter_map(|folder| folder.parent());
-            for folder in std::iter::once(self.folder.as_path()).chain(parents) {
-                sync_folder(folder).map_err(|e| FileError::new("can not sync", folder, e))?;
+            for folder in std::iter::once(&made.folder).chain(&made.changed) {
+                sync(folder)?;
             }
         }
         Ok(file)
@@ -191,7 +197,7 @@ impl Mailbox {
         if self.list.is_some() {
             return Ok(());
         }
-        let path = self.folder.join(INJECTED_FILE_NAME);
+        let path = self.list_path();
         let list = read_list(&path).map_err(|e| FileError::new("can not read", &path, e))?;
         let (ids, end) = list;
         self.went_in.extend(ids);
@@ -239,7 +245,7 @@ mod tests {
 
     fn mailbox(folder: &Path) -> Mailbox {
         Mailbox {
-            folder: folder.join("mailbox"),
+            task: folder.to_owned(),
             waiting: VecDeque::new(),
             went_in: BTreeSet::new(),
             by_this_run: Vec::new(),

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::Path;
+use std::rc::Rc;
 use std::time::Instant;
 
 use protocol::class::Class;
@@ -19,7 +20,7 @@ use crate::family::Gauge;
 use crate::link::Link;
 use crate::logs::{Logs, Stream};
 use crate::mailbox::{Delivered, Mailbox, Moment};
-use crate::run_dir::{FileError, RunDir, refuse_links};
+use crate::run_dir::{FileError, RunDir, make_in_task};
 use crate::scratch::Scratch;
 
 /// Largest prompt or script file (16 MiB: far beyond any context window).
@@ -100,15 +101,16 @@ impl Run {
     ) -> (Self, Result<(), Failure>) {
         let path = Path::new(&start.run_dir);
         let mut outcome = Ok(());
-        let made = refuse_links(Path::new(&start.task_dir), path)
-            .and_then(|()| RunDir::make(path, start.log_max))
-            .and_then(|dir| {
-                dir.write_manifest(&start)?;
-                Ok(dir)
-            });
-        let dir = made.map_err(|error| outcome = Err(error.into())).ok();
+        let made = make_in_task(Path::new(&start.task_dir), path).and_then(|made| {
+            let folder = Rc::new(made.folder);
+            let dir = RunDir::new(Rc::clone(&folder), start.log_max);
+            dir.write_manifest(&start)?;
+            Ok((folder, dir))
+        });
+        let made = made.map_err(|error| outcome = Err(error.into())).ok();
+        let (folder, dir) = made.unzip();
         let run = Self {
-            logs: Logs::new(path, start.log_max),
+            logs: Logs::new(folder.as_ref(), start.log_max),
             mailbox: Mailbox::new(&mut start),
             gauge: Gauge::new(&start, clock::now()),
             start,

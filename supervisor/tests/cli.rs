@@ -417,7 +417,8 @@ fn a_recovering_supervisor_is_shown_and_can_be_killed() {
     assert!(supervisor.try_wait().unwrap().is_none(), "only told");
     let said = world.run(&["kill", batch.id.as_str(), "--grace", "0s"]);
     assert_eq!(said.code, 0, "{}{}", said.out, said.err);
-    assert!(said.out.contains("killed\n"), "{}", said.out);
+    let line = format!("supervisor (pid {}): SIGKILL, ended", supervisor.id());
+    assert!(said.out.contains(&line), "{}", said.out);
     assert!(!supervisor.wait().unwrap().success());
     drop(held);
     let said = world.run(&["status", "--json"]);

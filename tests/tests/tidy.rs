@@ -36,6 +36,7 @@ const SIGNAL_CALLS: &[(&str, &[&str])] = &[
     (
         "pidfd::signal(",
         &[
+            "supervisor/src/process/family.rs",
             "supervisor/src/process/recorded.rs",
             "supervisor/src/guardian/watch.rs",
         ],
@@ -43,6 +44,7 @@ const SIGNAL_CALLS: &[(&str, &[&str])] = &[
     (
         "pidfd::kill(",
         &[
+            "supervisor/src/process/family.rs",
             "supervisor/src/process/hunt.rs",
             "supervisor/src/process/orphans.rs",
             "supervisor/src/process/replace.rs",

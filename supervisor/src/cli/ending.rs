@@ -154,7 +154,7 @@ impl Victims {
         io: &mut Io<'_>,
     ) -> Result<Verdict, CliError> {
         for (member, run) in &self.members {
-            if let Err(error) = pidfd::kill(&member.pidfd) {
+            if let Err(error) = member.kill() {
                 let label = label(member, run);
                 io.line(format_args!("{label}: SIGKILL refused: {error}"))?;
             }

@@ -11,7 +11,7 @@ use crate::cli::error::{CliError, Code};
 use crate::cli::open::Found;
 use crate::cli::orphans::recorded_run;
 use crate::cli::processes::{Census, Known, Part, Source, living_guard};
-use crate::cli::{Io, act, pace};
+use crate::cli::{Io, act};
 use crate::control::client::{self, ClientError};
 use crate::control::peer::Insiders;
 use crate::control::server::is_agent_refusal;
@@ -410,21 +410,22 @@ impl Killer {
         victims.force(&self.census.machine, runs, io)
     }
 
-    /// Holds the batch while nobody works on it.
+    /// Holds the batch while nobody works on it. `None`: the lock can not be had, and nobody who lives
+    /// has it: no supervisor can take it either.
     ///
     /// # Errors
     /// Refused (8) when a supervisor has begun meanwhile.
     pub fn hold(&self, batch: &Found) -> Result<Option<Lock>, CliError> {
-        let looks = DYING_MAX.as_millis() / pace::LOOK_AGAIN.as_millis();
-        for _ in 0..looks {
-            match lock::hold(&batch.dir) {
-                Ok(held) => return Ok(held),
-                // A process that has just been killed gives it back any moment now.
-                Err(StoreError::Held { .. }) => pace::before_next_look(),
-                Err(error) => return Err(error.into()),
-            }
+        match lock::hold(&batch.dir) {
+            Err(StoreError::Held { .. }) => {}
+            other => return Ok(other?),
         }
-        Ok(lock::hold(&batch.dir)?)
+        // Its holder has been seen to end, and with it what it had open. A child of it that has not
+        // begun its own program yet still shares the lock, for a moment: the look waits for that.
+        match batch.lock()? {
+            LockState::Held(Some(holder)) if is_gone(&holder) => Ok(None),
+            LockState::Held(_) | LockState::Free => Ok(lock::hold(&batch.dir)?),
+        }
     }
 
     /// Leaves the record to the next supervisor; a disk that does not take even that is told.
@@ -465,6 +466,11 @@ pub fn refuse_inside(known: &Known) -> Result<(), CliError> {
         return Err(CliError::new(Code::Refused, message));
     }
     Ok(())
+}
+
+/// Whether the process that wrote itself into a lock has ended, or is just ending.
+fn is_gone(holder: &Holder) -> bool {
+    stat::of(holder.pid).is_none_or(|it| it.is_over || it.start_ticks != holder.start_ticks)
 }
 
 /// Whether a process that differs in this proves that the recorded one is gone; on another machine

@@ -56,8 +56,11 @@ impl Insiders {
     }
 
     /// Whether a process is inside, or can not be judged: one that has ended by the time that it is
-    /// looked at may have been anything.
+    /// looked at may have been anything. The supervisor itself is above its runs, not inside.
     pub fn has(&self, pid: u32) -> bool {
+        if self.supervisor == Some(pid) {
+            return false;
+        }
         for _ in 0..LOOKS_MAX {
             if let Some(inside) = self.look(pid) {
                 return inside;
@@ -135,6 +138,11 @@ mod tests {
             ..Insiders::default()
         };
         assert!(insiders.has(us));
+        let own = Insiders {
+            supervisor: Some(us),
+            ..Insiders::default()
+        };
+        assert!(!own.has(us), "it is above its runs");
         assert!(Insiders::default().has(u32::MAX), "it can not be judged");
     }
 }

@@ -68,6 +68,14 @@ impl Member {
         pidfd::signal(&self.pidfd, Signal::TERM)?;
         pidfd::signal(&self.pidfd, Signal::CONT)
     }
+
+    /// Kills it.
+    ///
+    /// # Errors
+    /// When we may not.
+    pub fn kill(&self) -> io::Result<()> {
+        pidfd::kill(&self.pidfd)
+    }
 }
 
 /// Looks for everything that lives of these runs: one pass over all processes.

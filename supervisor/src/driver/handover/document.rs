@@ -371,7 +371,7 @@ mod tests {
             document
         );
         let numbers: Vec<i32> = document.descriptors().iter().map(|it| it.0).collect();
-        assert_eq!(numbers, [8, 9, 10, 11, 12, 13]);
+        assert_eq!(numbers, [8, 9, 20, 10, 11, 12, 13]);
     }
 
     #[test]
