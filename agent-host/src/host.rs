@@ -124,6 +124,9 @@ impl Host {
             if let Some(ending) = self.overdue(now) {
                 return ending;
             }
+            if let Some(failure) = self.over_limit(now) {
+                return self.done(Box::new(failure.into_result()));
+            }
             // Before the agent is asked, so that "full" means that the reader is slow, and after
             // it, so that what it said is on its way before we wait.
             if self.run.link.flush().is_err() {
@@ -140,7 +143,10 @@ impl Host {
                         }
                         continue;
                     }
-                    Advance::Done(result) => return self.done(result),
+                    Advance::Done(result) => {
+                        let result = self.run.explained(*result);
+                        return self.done(Box::new(result));
+                    }
                     Advance::Leaves(code) => return Ending::Leaves(code),
                 }
                 if self.run.link.flush().is_err() {
@@ -179,6 +185,11 @@ impl Host {
         silent.then_some(Ending::Abandoned(
             "no command and no ping for longer than the lease",
         ))
+    }
+
+    fn over_limit(&mut self, now: Instant) -> Option<Failure> {
+        let dead = self.agent.is_frozen();
+        (!dead).then(|| self.run.gauge.watch(now)).flatten()
     }
 
     /// After a turn that ended well: the messages that wait are the next prompt, or it was the last.
@@ -307,7 +318,7 @@ impl Host {
         process::reap_strays(program);
         let pong = Pong {
             output_bytes: self.run.logs.printed(),
-            cpu_ms: process::family_cpu_ms(),
+            family: self.run.gauge.sample(),
         };
         self.run.send(rpc::answer(id, pong));
     }

@@ -1,13 +1,13 @@
 //! `stdout.log` and `stderr.log`: what the agent's program printed, to the byte up to a limit.
 
 use std::collections::VecDeque;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use protocol::report::EXCERPT_MAX;
-use rustix::fs::OFlags;
+
+use crate::plain::Folder;
 
 /// Which of a program's two streams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,20 +16,6 @@ pub(crate) enum Stream {
     Out,
     /// Standard error.
     Err,
-}
-
-/// Opens a new or existing file of a run for appending: 0600, and never through a symbolic link.
-///
-/// # Errors
-/// What the file system says.
-pub(crate) fn open_append(path: &Path) -> io::Result<File> {
-    let flags = OFlags::NOFOLLOW.bits().cast_signed();
-    OpenOptions::new()
-        .append(true)
-        .create(true)
-        .mode(0o600)
-        .custom_flags(flags)
-        .open(path)
 }
 
 /// Both logs of a run.
@@ -41,11 +27,11 @@ pub(crate) struct Logs {
 }
 
 impl Logs {
-    /// The logs in `folder`, at most `max` bytes kept of each.
-    pub(crate) fn new(folder: &Path, max: u64) -> Self {
+    /// The logs in `folder`, at most `max` bytes kept of each; nothing is kept without a folder.
+    pub(crate) fn new(folder: Option<&Rc<Folder>>, max: u64) -> Self {
         Self {
-            out: Log::new(folder.join("stdout.log"), max),
-            err: Log::new(folder.join("stderr.log"), max),
+            out: Log::new(folder, "stdout.log", max),
+            err: Log::new(folder, "stderr.log", max),
         }
     }
 
@@ -81,7 +67,8 @@ impl Logs {
 
 /// One log. The file is made with the first byte: no file means that nothing was printed.
 pub(crate) struct Log {
-    path: PathBuf,
+    folder: Option<Rc<Folder>>,
+    name: &'static str,
     file: Option<File>,
     /// Most bytes kept.
     max: u64,
@@ -100,9 +87,10 @@ enum Ended {
 }
 
 impl Log {
-    fn new(path: PathBuf, max: u64) -> Self {
+    fn new(folder: Option<&Rc<Folder>>, name: &'static str, max: u64) -> Self {
         Self {
-            path,
+            folder: folder.cloned(),
+            name,
             file: None,
             max,
             printed: 0,
@@ -123,7 +111,7 @@ impl Log {
         let kept = &bytes[..bytes.len().min(room)];
         if let Err(error) = self.write(kept) {
             self.ended = Some(Ended::Failed);
-            return Some(format!("{} is not complete: {error}", self.path.display()));
+            return Some(format!("{} is not complete: {error}", self.shown()));
         }
         self.kept += kept.len() as u64;
         if kept.len() == bytes.len() {
@@ -132,7 +120,7 @@ impl Log {
         self.ended = Some(Ended::Full);
         Some(format!(
             "{} is full: it keeps {} bytes, what follows is counted only",
-            self.path.display(),
+            self.shown(),
             self.max
         ))
     }
@@ -141,11 +129,18 @@ impl Log {
         if bytes.is_empty() {
             return Ok(());
         }
-        let file = match &mut self.file {
-            Some(file) => file,
-            none => none.insert(open_append(&self.path)?),
+        let file = match (&mut self.file, &self.folder) {
+            (Some(file), _) => file,
+            (none, Some(folder)) => none.insert(folder.open_append(self.name)?),
+            (None, None) => return Err(io::ErrorKind::NotFound.into()),
         };
         file.write_all(bytes)
+    }
+
+    /// Its path, for people.
+    fn shown(&self) -> String {
+        let path = self.folder.as_ref().map(|it| it.path().join(self.name));
+        path.map_or_else(|| self.name.to_owned(), |path| path.display().to_string())
     }
 
     fn close(&mut self) {
@@ -182,12 +177,18 @@ impl Tail {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
+
+    fn logs(folder: &Path, max: u64) -> Logs {
+        Logs::new(Some(&Rc::new(Folder::outer(folder).unwrap())), max)
+    }
 
     #[test]
     fn a_log_keeps_its_limit_and_says_what_is_missing() {
         let folder = tempfile::tempdir().unwrap();
-        let mut logs = Logs::new(folder.path(), 5);
+        let mut logs = logs(folder.path(), 5);
         assert_eq!(logs.stream(Stream::Out).take(b"abc"), None);
         let notice = logs.stream(Stream::Out).take(b"defgh").unwrap();
         assert!(notice.contains("keeps 5 bytes"), "{notice}");
@@ -203,7 +204,7 @@ mod tests {
     #[test]
     fn an_exact_fit_is_complete() {
         let folder = tempfile::tempdir().unwrap();
-        let mut logs = Logs::new(folder.path(), 5);
+        let mut logs = logs(folder.path(), 5);
         assert_eq!(logs.stream(Stream::Err).take(b"abcde"), None);
         logs.close();
         assert_eq!(
@@ -215,7 +216,7 @@ mod tests {
     #[test]
     fn evidence_is_the_end_and_never_more_than_an_excerpt() {
         let folder = tempfile::tempdir().unwrap();
-        let mut logs = Logs::new(folder.path(), 1 << 20);
+        let mut logs = logs(folder.path(), 1 << 20);
         logs.stream(Stream::Out).take(b"only stdout");
         assert_eq!(logs.evidence(), "only stdout");
         for _ in 0..3 {
@@ -232,7 +233,7 @@ mod tests {
         let target = folder.path().join("target");
         std::fs::write(&target, "kept").unwrap();
         std::os::unix::fs::symlink(&target, folder.path().join("stdout.log")).unwrap();
-        let mut logs = Logs::new(folder.path(), 100);
+        let mut logs = logs(folder.path(), 100);
         let notice = logs.stream(Stream::Out).take(b"overwritten");
         assert!(notice.unwrap().contains("not complete"));
         assert_eq!(std::fs::read(&target).unwrap(), b"kept");

@@ -15,8 +15,8 @@ use protocol::command::{Message, Start, SteerMode};
 use protocol::exit_file::{CUT_LINE_END, INJECTED_FILE_NAME};
 use protocol::ids::MessageId;
 
-use crate::logs::open_append;
-use crate::run_dir::{FileError, make_folder, sync_folder};
+use crate::plain::Folder;
+use crate::run_dir::{FileError, make_in_task, sync};
 
 /// Most messages that wait in a host; the supervisor holds a task's mailbox and sends what fits.
 pub(crate) const WAITING_MAX: usize = 1000;
@@ -61,8 +61,8 @@ impl Moment {
 
 /// The messages of one run.
 pub(crate) struct Mailbox {
-    /// `<task_dir>/mailbox`.
-    folder: PathBuf,
+    /// The task's folder; the list is in `mailbox/` there.
+    task: PathBuf,
     waiting: VecDeque<Message>,
     /// Injected by earlier runs and by this one.
     went_in: BTreeSet<MessageId>,
@@ -75,7 +75,7 @@ pub(crate) struct Mailbox {
     /// When the first line that is not durable yet was written.
     unsynced: Option<Instant>,
     /// Folders with an entry that is not durable yet.
-    new_entries: Vec<PathBuf>,
+    new_entries: Vec<Folder>,
 }
 
 /// How the durable list ends.
@@ -91,7 +91,7 @@ impl Mailbox {
     /// The mailbox of a run; what goes in with its prompt waits already.
     pub(crate) fn new(start: &mut Start) -> Self {
         Self {
-            folder: Path::new(&start.task_dir).join("mailbox"),
+            task: Path::new(&start.task_dir).to_owned(),
             waiting: std::mem::take(&mut start.messages).into(),
             went_in: start.injected.iter().copied().collect(),
             by_this_run: Vec::new(),
@@ -185,20 +185,20 @@ impl Mailbox {
         if self.unsynced.take().is_none() {
             return Ok(());
         }
-        let path = self.folder.join(INJECTED_FILE_NAME);
+        let path = self.list_path();
         if let Some(file) = self.file.take() {
             file.sync_data()
                 .map_err(|source| FileError::new("can not sync", &path, source))?;
             self.file = Some(file);
         }
         for folder in std::mem::take(&mut self.new_entries) {
-            sync_folder(&folder).map_err(|e| FileError::new("can not sync", &folder, e))?;
+            sync(&folder)?;
         }
         Ok(())
     }
 
     fn append(&mut self, id: MessageId) -> Result<(), FileError> {
-        let path = self.folder.join(INJECTED_FILE_NAME);
+        let path = self.list_path();
         let failed = |source| FileError::new("can not write", &path, source);
         let mut file = match self.file.take() {
             Some(file) => file,
@@ -217,15 +217,23 @@ impl Mailbox {
         Ok(())
     }
 
+    fn folder(&self) -> PathBuf {
+        self.task.join("mailbox")
+    }
+
+    fn list_path(&self) -> PathBuf {
+        self.folder().join(INJECTED_FILE_NAME)
+    }
+
     /// The list open for appending.
     fn open_list(&mut self, path: &Path) -> Result<File, FileError> {
         let failed = |source| FileError::new("can not write", path, source);
-        let made = make_folder(&self.folder).map_err(failed)?;
-        let file = open_append(path).map_err(failed)?;
+        let made = make_in_task(&self.task, &self.folder())?;
+        let file = made.folder.open_append(INJECTED_FILE_NAME);
+        let file = file.map_err(failed)?;
         if file.metadata().map_err(failed)?.len() == 0 {
-            let parents = made.iter().filter_map(|folder| folder.parent());
-            let folders = std::iter::once(self.folder.as_path()).chain(parents);
-            self.new_entries.extend(folders.map(Path::to_owned));
+            self.new_entries.push(made.folder);
+            self.new_entries.extend(made.changed);
         }
         Ok(file)
     }
@@ -234,7 +242,7 @@ impl Mailbox {
         if self.list.is_some() {
             return Ok(());
         }
-        let path = self.folder.join(INJECTED_FILE_NAME);
+        let path = self.list_path();
         let list = read_list(&path).map_err(|e| FileError::new("can not read", &path, e))?;
         let (ids, end) = list;
         self.went_in.extend(ids);
@@ -283,7 +291,7 @@ mod tests {
 
     fn mailbox(folder: &Path) -> Mailbox {
         Mailbox {
-            folder: folder.join("mailbox"),
+            task: folder.to_owned(),
             waiting: VecDeque::new(),
             went_in: BTreeSet::new(),
             by_this_run: Vec::new(),
@@ -428,9 +436,10 @@ mod tests {
             Some(start + SYNC_AFTER),
             "by the oldest line"
         );
+        let changed: Vec<&Path> = one.new_entries.iter().map(Folder::path).collect();
         assert_eq!(
-            one.new_entries,
-            [task.path().join("mailbox"), task.path().to_owned()],
+            changed,
+            [&*task.path().join("mailbox"), task.path()],
             "a new list needs its name, too"
         );
         one.sync().unwrap();

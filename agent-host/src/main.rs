@@ -23,11 +23,13 @@ mod agent;
 mod clock;
 #[cfg(all(target_os = "linux", target_env = "gnu", not(test)))]
 mod entry;
+mod family;
 mod host;
 mod link;
 mod logs;
 mod mailbox;
 mod namespace;
+mod plain;
 mod process;
 mod program;
 mod run;

@@ -139,7 +139,7 @@ pub(crate) fn spawn(what: &Spawn<'_>) -> io::Result<Spawned> {
     });
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     command.process_group(0);
-    let mut child = command.spawn()?;
+    let mut child = as_better_choice(|| command.spawn())?;
     let pid = child_pid(&child)?;
     Ok(Spawned {
         pid,
@@ -165,8 +165,33 @@ pub(crate) fn spawn_apart(what: &Spawn<'_>) -> io::Result<Pid> {
     unsafe {
         command.pre_exec(|| setsid().map(drop).map_err(io::Error::from));
     }
-    let child = command.spawn()?;
+    let child = as_better_choice(|| command.spawn())?;
     child_pid(&child)
+}
+
+/// Starts something that the kernel is to kill before us when memory runs out, on the machine or in
+/// the run's cgroup: a host that is left can say what happened. It lasts for all below it.
+fn as_better_choice<T>(start: impl FnOnce() -> T) -> T {
+    const FILE: &str = "/proc/self/oom_score_adj";
+    /// A fifth of the memory that there is: more than a host has, less than turns the choice between
+    /// two agents around.
+    const BETTER: i32 = 200;
+    /// The kernel's bound.
+    const MOST: i32 = 1000;
+    let own = fs::read_to_string(FILE);
+    let own: Option<i32> = own.ok().and_then(|text| text.trim().parse().ok());
+    let set = |value: i32| {
+        // Refused, the choice is the kernel's own: by size, and a host is small.
+        drop(fs::write(FILE, value.to_string()));
+    };
+    if let Some(own) = own {
+        set(own.saturating_add(BETTER).min(MOST));
+    }
+    let started = start();
+    if let Some(own) = own {
+        set(own);
+    }
+    started
 }
 
 fn command(what: &Spawn<'_>) -> Command {
@@ -364,6 +389,19 @@ fn descendants() -> Vec<Pid> {
     found
 }
 
+/// Direct children of a process with so many threads.
+pub(crate) fn children(pid: Pid, threads: u64) -> Vec<Pid> {
+    if threads != 1 {
+        return children_of(pid);
+    }
+    let number = pid.as_raw_nonzero();
+    let path = format!("/proc/{number}/task/{number}/children");
+    let list = fs::read_to_string(path).unwrap_or_default();
+    list.split_ascii_whitespace()
+        .filter_map(parse_pid)
+        .collect()
+}
+
 /// Direct children, of all threads (the kernel keeps one list per thread).
 fn children_of(pid: Pid) -> Vec<Pid> {
     let mut found = Vec::new();
@@ -396,9 +434,7 @@ fn stat_fields(who: impl AsRef<OsStr>) -> Option<Vec<String>> {
 }
 
 fn is_living(pid: Pid) -> bool {
-    let fields = stat_fields(pid.as_raw_nonzero().to_string());
-    let state = fields.as_ref().and_then(|fields| fields.first());
-    state.is_some_and(|state| state != "Z" && state != "X")
+    Stat::of(pid).is_some_and(|stat| stat.is_living())
 }
 
 /// When the process began: clock ticks since boot, field 22 of its `stat`; 0 when it is gone.
@@ -408,25 +444,40 @@ pub(crate) fn start_ticks(pid: Pid) -> u64 {
     field.and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 
-/// CPU time of the family so far, milliseconds: of the living, of what they reaped and of what we
-/// reaped, but not our own (a heartbeat is no progress).
-pub(crate) fn family_cpu_ms() -> u64 {
-    let ended = ticks("self", &[16, 17]);
-    let living = descendants();
-    let living = living
-        .iter()
-        .map(|pid| ticks(pid.as_raw_nonzero().to_string(), &[14, 15, 16, 17]));
-    let total = living.fold(ended, u64::saturating_add);
-    total.saturating_mul(1000) / rustix::param::clock_ticks_per_second().max(1)
+/// What the kernel says of one process, in one read.
+pub(crate) struct Stat {
+    state: u8,
+    /// Its threads.
+    pub(crate) threads: u64,
+    /// CPU time of it and of what it has collected, clock ticks.
+    pub(crate) cpu_ticks: u64,
+    resident_pages: u64,
 }
 
-/// Sum of the named fields of `stat`, clock ticks.
-fn ticks(who: impl AsRef<OsStr>, numbers: &[usize]) -> u64 {
-    let Some(fields) = stat_fields(who) else {
-        return 0;
-    };
-    let values = numbers
-        .iter()
-        .filter_map(|number| fields.get(number - 3)?.parse::<u64>().ok());
-    values.fold(0, u64::saturating_add)
+impl Stat {
+    /// Of this process; `None` when it is gone.
+    pub(crate) fn of(pid: Pid) -> Option<Self> {
+        let fields = stat_fields(pid.as_raw_nonzero().to_string())?;
+        let number = |number: usize| -> u64 {
+            let field = fields.get(number - 3);
+            field.and_then(|text| text.parse().ok()).unwrap_or(0)
+        };
+        Some(Self {
+            state: fields.first()?.bytes().next()?,
+            threads: number(20),
+            cpu_ticks: [14, 15, 16, 17].map(number).iter().sum(),
+            resident_pages: number(24),
+        })
+    }
+
+    /// Whether it has not ended.
+    pub(crate) fn is_living(&self) -> bool {
+        self.state != b'Z' && self.state != b'X'
+    }
+
+    /// Its resident memory; what it shares counts in full.
+    pub(crate) fn resident_bytes(&self) -> u64 {
+        let page = rustix::param::page_size() as u64;
+        self.resident_pages.saturating_mul(page)
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::Path;
+use std::rc::Rc;
 use std::time::Instant;
 
 use protocol::class::Class;
@@ -15,10 +16,11 @@ use protocol::report::{
 use protocol::rpc;
 
 use crate::clock;
+use crate::family::Gauge;
 use crate::link::Link;
 use crate::logs::{Logs, Stream};
 use crate::mailbox::{Delivered, Mailbox, Moment};
-use crate::run_dir::{FileError, RunDir, refuse_links};
+use crate::run_dir::{FileError, RunDir, make_in_task};
 use crate::scratch::Scratch;
 
 /// Largest prompt or script file (16 MiB: far beyond any context window).
@@ -65,6 +67,7 @@ pub(crate) fn result(status: ResultStatus, class: Option<Class>, summary: &str) 
         reset_at_ms: None,
         session: None,
         usage: Usage::default(),
+        family: None,
         evidence: String::new(),
     }
 }
@@ -81,6 +84,8 @@ pub(crate) struct Run {
     pub(crate) mailbox: Mailbox,
     /// Absent when it could not be made; the run then ends at once.
     dir: Option<RunDir>,
+    /// What its family uses.
+    pub(crate) gauge: Gauge,
     /// The buffer that all reads go through.
     pub(crate) scratch: Scratch,
     next_request: u64,
@@ -96,16 +101,18 @@ impl Run {
     ) -> (Self, Result<(), Failure>) {
         let path = Path::new(&start.run_dir);
         let mut outcome = Ok(());
-        let made = refuse_links(Path::new(&start.task_dir), path)
-            .and_then(|()| RunDir::make(path, start.log_max))
-            .and_then(|dir| {
-                dir.write_manifest(&start)?;
-                Ok(dir)
-            });
-        let dir = made.map_err(|error| outcome = Err(error.into())).ok();
+        let made = make_in_task(Path::new(&start.task_dir), path).and_then(|made| {
+            let folder = Rc::new(made.folder);
+            let dir = RunDir::new(Rc::clone(&folder), start.log_max);
+            dir.write_manifest(&start)?;
+            Ok((folder, dir))
+        });
+        let made = made.map_err(|error| outcome = Err(error.into())).ok();
+        let (folder, dir) = made.unzip();
         let run = Self {
-            logs: Logs::new(path, start.log_max),
+            logs: Logs::new(folder.as_ref(), start.log_max),
             mailbox: Mailbox::new(&mut start),
+            gauge: Gauge::new(&start, clock::now()),
             start,
             link,
             dir,
@@ -213,8 +220,9 @@ impl Run {
 
     /// When the run itself has something to do.
     pub(crate) fn due(&self) -> Option<Instant> {
-        let events = self.dir.as_ref().and_then(RunDir::flush_at);
-        events.into_iter().chain(self.mailbox.sync_at()).min()
+        let flush = self.dir.as_ref().and_then(RunDir::flush_at);
+        let due = [flush, self.gauge.due(), self.mailbox.sync_at()];
+        due.into_iter().flatten().min()
     }
 
     /// Does what is due.
@@ -238,6 +246,24 @@ impl Run {
         }
     }
 
+    /// The same result; a failure that the kernel's want of memory explains is told as that.
+    pub(crate) fn explained(&mut self, mut result: RunResult) -> RunResult {
+        let explains = match (result.status, result.class) {
+            (ResultStatus::Ok, _) => {
+                if let Some(evidence) = self.gauge.counted() {
+                    self.notice(&format!("the work went on all the same: {evidence}"));
+                }
+                false
+            }
+            (ResultStatus::Failed, class) => class.is_none_or(may_be_memory),
+        };
+        if let Some(evidence) = explains.then(|| self.gauge.evidence(&result)).flatten() {
+            result.class = Some(Class::Oom);
+            result.summary = excerpt(&format!("{evidence}; {}", result.summary), EXCERPT_MAX);
+        }
+        result
+    }
+
     /// Closes the run's files and hands over its result: durable first, then reported.
     ///
     /// A result that can not be made durable is still told, and only a failed one: it claims no
@@ -245,8 +271,9 @@ impl Run {
     ///
     /// # Errors
     /// When nothing durable was written.
-    pub(crate) fn finish(&mut self, result: RunResult) -> Result<(), Failure> {
+    pub(crate) fn finish(&mut self, mut result: RunResult) -> Result<(), Failure> {
         self.logs.close();
+        result.family = Some(self.gauge.total());
         let exit = ExitFile {
             v: EXIT_FILE_VERSION,
             generation: self.start.generation,
@@ -310,6 +337,15 @@ impl Run {
         };
         std::mem::replace(&mut start.adapter, Adapter::Verify(empty))
     }
+}
+
+/// What is seen of a family of which something was killed for want of memory; other classes have a
+/// cause of their own.
+fn may_be_memory(class: Class) -> bool {
+    matches!(
+        class,
+        Class::AgentFailed | Class::Crash | Class::NoResult | Class::VerifyFailed
+    )
 }
 
 /// Reads a file of at most `max` bytes.

@@ -1,9 +1,9 @@
 //! The files of one run: `manifest.json`, `events.jsonl` and the durable `exit.json`.
 
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use protocol::class::Class;
@@ -11,11 +11,10 @@ use protocol::command::{Adapter, Start};
 use protocol::event_file::{EVENT_FILE_NAME, EVENT_LINE_VERSION, EventLine};
 use protocol::exit_file::{CLEARED_FILE_NAME, EXIT_FILE_NAME, ExitFile, MANIFEST_FILE_NAME};
 use protocol::report::Event;
-use rustix::fs::OFlags;
 use serde::Serialize;
 
 use crate::clock;
-use crate::logs::open_append;
+use crate::plain::{Folder, Made};
 
 /// Longest time that an event waits in memory before it is in the file: short enough for
 /// `logs -f`, long enough that a busy agent costs a few writes a second.
@@ -60,26 +59,36 @@ impl FileError {
 
 /// The folder of a run and what is open in it.
 pub(crate) struct RunDir {
-    path: PathBuf,
+    folder: Rc<Folder>,
     events: Events,
 }
 
+/// Makes a folder of a task, 0700, and what is missing above it. A symbolic link from the task's own
+/// folder down is refused: an agent of an earlier run could have put it there.
+///
+/// # Errors
+/// [`FileError`], also when something else than a folder is in the way, or `path` is not below `task`.
+pub(crate) fn make_in_task(task: &Path, path: &Path) -> Result<Made, FileError> {
+    let failed = |source| FileError::new("can not make", path, source);
+    let below = task
+        .parent()
+        .and_then(|outer| Some((outer, path.strip_prefix(outer).ok()?)));
+    let (outer, below) = below
+        .filter(|_| path.starts_with(task))
+        .ok_or_else(|| failed(io::ErrorKind::InvalidInput.into()))?;
+    let made = Folder::outer(outer).and_then(|outer| outer.make(below));
+    made.map_err(failed)
+}
+
 impl RunDir {
-    /// Makes the folder, 0700, and what is missing above it.
-    ///
-    /// # Errors
-    /// [`FileError`], also when something else than a folder is in the way.
-    pub(crate) fn make(path: &Path, events_max: u64) -> Result<Self, FileError> {
-        make_folder(path).map_err(|e| FileError::new("can not make", path, e))?;
+    /// What will be in the run's folder; at most `events_max` bytes of events.
+    pub(crate) fn new(folder: Rc<Folder>, events_max: u64) -> Self {
         let events = Events {
-            path: path.join(EVENT_FILE_NAME),
+            folder: Some(Rc::clone(&folder)),
             room: events_max,
             ..Events::default()
         };
-        Ok(Self {
-            path: path.to_owned(),
-            events,
-        })
+        Self { folder, events }
     }
 
     /// Writes `manifest.json`: what the run was started with, without texts and values that may
@@ -88,11 +97,11 @@ impl RunDir {
     /// # Errors
     /// [`FileError`] when the file exists or can not be written.
     pub(crate) fn write_manifest(&self, start: &Start) -> Result<(), FileError> {
-        let path = self.path.join(MANIFEST_FILE_NAME);
+        let path = self.folder.path().join(MANIFEST_FILE_NAME);
         let failed = |source| FileError::new("can not write", &path, source);
         let mut line = serde_json::to_vec(&Manifest::of(start)).map_err(|e| failed(e.into()))?;
         line.push(b'\n');
-        let mut file = create_new(&path).map_err(failed)?;
+        let mut file = self.folder.create_new(MANIFEST_FILE_NAME).map_err(failed)?;
         file.write_all(&line).map_err(failed)
     }
 
@@ -123,15 +132,15 @@ impl RunDir {
     /// # Errors
     /// [`FileError`]; the result is then not known to be durable.
     pub(crate) fn write_exit(&self, exit: &ExitFile) -> Result<(), FileError> {
-        let path = self.path.join(EXIT_FILE_NAME);
+        let path = self.folder.path().join(EXIT_FILE_NAME);
         let failed = |source| FileError::new("can not write", &path, source);
         let mut line = serde_json::to_vec(exit).map_err(|e| failed(e.into()))?;
         line.push(b'\n');
-        let mut file = create_new(&path).map_err(failed)?;
+        let mut file = self.folder.create_new(EXIT_FILE_NAME).map_err(failed)?;
         file.write_all(&line)
             .and_then(|()| file.sync_all())
             .map_err(failed)?;
-        sync_folder(&self.path).map_err(|e| FileError::new("can not sync", &self.path, e))
+        sync(&self.folder)
     }
 
     /// Says that nothing of the run's tree lives. Not synced: after a crash of the machine nothing
@@ -140,95 +149,27 @@ impl RunDir {
     /// # Errors
     /// [`FileError`]; whoever looks then has to prove it anew.
     pub(crate) fn mark_cleared(&self) -> Result<(), FileError> {
-        let path = self.path.join(CLEARED_FILE_NAME);
-        let made = create_new(&path);
-        made.map(drop)
-            .map_err(|source| FileError::new("can not write", &path, source))
-    }
-}
-
-/// Makes a folder and what is missing above it, 0700 each; returns what was made, inmost first.
-///
-/// # Errors
-/// What the file system says; "not a folder" also for a symbolic link in the last place.
-pub(crate) fn make_folder(path: &Path) -> io::Result<Vec<PathBuf>> {
-    let mut missing = Vec::new();
-    let mut folder = path;
-    loop {
-        match DirBuilder::new().mode(0o700).create(folder) {
-            Ok(()) => {
-                missing.push(folder.to_owned());
-                break;
-            }
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => break,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                missing.push(folder.to_owned());
-                folder = folder.parent().ok_or(error)?;
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    for folder in missing.iter().rev() {
-        match DirBuilder::new().mode(0o700).create(folder) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-            Ok(()) | Err(_) => {}
-        }
-    }
-    if missing.is_empty() && !path.symlink_metadata()?.is_dir() {
-        return Err(io::ErrorKind::NotADirectory.into());
-    }
-    Ok(missing)
-}
-
-/// Refuses symbolic links in the folders from `first` down to `last`, as far as they exist: an agent
-/// of an earlier run could have put one there, so that this one writes somewhere else. Links above
-/// `first` are the operator's own.
-///
-/// # Errors
-/// "Not a folder" and which one; `last` is not below `first`.
-pub(crate) fn refuse_links(first: &Path, last: &Path) -> Result<(), FileError> {
-    let refused = |folder: &Path, kind: io::ErrorKind| {
-        FileError::new("can not make folders below", folder, kind.into())
-    };
-    let below = last
-        .strip_prefix(first)
-        .map_err(|_| refused(last, io::ErrorKind::InvalidInput))?;
-    let mut folder = first.to_owned();
-    let mut rest = below.components();
-    loop {
-        // What is not there can not lead anywhere.
-        if folder.symlink_metadata().is_ok_and(|seen| !seen.is_dir()) {
-            return Err(refused(&folder, io::ErrorKind::NotADirectory));
-        }
-        match rest.next() {
-            Some(name) => folder.push(name),
-            None => return Ok(()),
-        }
+        let made = self.folder.create_new(CLEARED_FILE_NAME);
+        made.map(drop).map_err(|source| {
+            let path = self.folder.path().join(CLEARED_FILE_NAME);
+            FileError::new("can not write", &path, source)
+        })
     }
 }
 
 /// Makes the entries of a folder durable.
 ///
 /// # Errors
-/// What the file system says.
-pub(crate) fn sync_folder(path: &Path) -> io::Result<()> {
-    File::open(path)?.sync_all()
-}
-
-fn create_new(path: &Path) -> io::Result<File> {
-    let flags = OFlags::NOFOLLOW.bits().cast_signed();
-    OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .custom_flags(flags)
-        .open(path)
+/// [`FileError`].
+pub(crate) fn sync(folder: &Folder) -> Result<(), FileError> {
+    let failed = |source| FileError::new("can not sync", folder.path(), source);
+    folder.sync().map_err(failed)
 }
 
 /// `events.jsonl`, bounded and buffered.
 #[derive(Default)]
 struct Events {
-    path: PathBuf,
+    folder: Option<Rc<Folder>>,
     file: Option<File>,
     buffer: Vec<u8>,
     /// Bytes that may still be kept.
@@ -275,9 +216,10 @@ impl Events {
     }
 
     fn write(&mut self) -> io::Result<()> {
-        let file = match &mut self.file {
-            Some(file) => file,
-            none => none.insert(open_append(&self.path)?),
+        let file = match (&mut self.file, &self.folder) {
+            (Some(file), _) => file,
+            (none, Some(folder)) => none.insert(folder.open_append(EVENT_FILE_NAME)?),
+            (None, None) => return Err(io::ErrorKind::NotFound.into()),
         };
         file.write_all(&self.buffer)
     }
@@ -304,6 +246,7 @@ struct Manifest<'a> {
     injected: Vec<u64>,
     log_max: u64,
     lease_ms: u64,
+    memory_max: Option<u64>,
 }
 
 impl<'a> Manifest<'a> {
@@ -335,6 +278,7 @@ impl<'a> Manifest<'a> {
             injected: start.injected.iter().map(|id| id.0).collect(),
             log_max: start.log_max,
             lease_ms: start.lease_ms,
+            memory_max: start.memory.map(|limit| limit.max),
         }
     }
 }
@@ -352,13 +296,9 @@ fn program_names<'a>(commands: impl IntoIterator<Item = &'a Vec<String>>) -> Vec
 mod tests {
     use super::*;
 
-    #[test]
-    fn what_is_missing_is_made_and_what_is_there_is_fine() {
-        let home = tempfile::tempdir().unwrap();
-        let path = home.path().join("a/b");
-        let made = make_folder(&path).unwrap();
-        assert_eq!(made, [path.clone(), home.path().join("a")]);
-        assert_eq!(make_folder(&path).unwrap(), Vec::<PathBuf>::new());
+    fn run_dir(home: &Path, events_max: u64) -> RunDir {
+        let made = make_in_task(&home.join("t"), &home.join("t/run")).unwrap();
+        RunDir::new(Rc::new(made.folder), events_max)
     }
 
     #[test]
@@ -370,22 +310,31 @@ mod tests {
         std::os::unix::fs::symlink(&elsewhere, &state).unwrap();
         let task = state.join("tasks/t");
         let run = task.join("attempts/1/runs/2");
-        refuse_links(&task, &run).unwrap();
-        make_folder(&run).unwrap();
-        refuse_links(&task, &run).unwrap();
+        make_in_task(&task, &run).unwrap();
+        make_in_task(&task, &run).unwrap();
         for link in [run.clone(), task.join("attempts"), task.clone()] {
             std::fs::remove_dir_all(&link).unwrap();
             std::os::unix::fs::symlink(home.path(), &link).unwrap();
-            let refused = refuse_links(&task, &run).unwrap_err().text();
+            let refused = make_in_task(&task, &run).unwrap_err().text();
             assert!(refused.contains(&link.display().to_string()), "{refused}");
             std::fs::remove_file(&link).unwrap();
         }
     }
 
     #[test]
+    fn a_folder_that_is_not_of_the_task_is_refused() {
+        let home = tempfile::tempdir().unwrap();
+        let task = home.path().join("t");
+        for path in ["other/run", "t/../other"] {
+            assert!(make_in_task(&task, &home.path().join(path)).is_err());
+        }
+        assert!(!home.path().join("other").exists());
+    }
+
+    #[test]
     fn a_result_is_written_once() {
         let home = tempfile::tempdir().unwrap();
-        let dir = RunDir::make(&home.path().join("run"), 100).unwrap();
+        let dir = run_dir(home.path(), 100);
         let exit = ExitFile {
             v: protocol::exit_file::EXIT_FILE_VERSION,
             generation: protocol::ids::Generation(1),
@@ -393,7 +342,7 @@ mod tests {
             injected: Vec::new(),
         };
         dir.write_exit(&exit).unwrap();
-        let text = std::fs::read_to_string(home.path().join("run/exit.json")).unwrap();
+        let text = std::fs::read_to_string(home.path().join("t/run/exit.json")).unwrap();
         assert!(text.ends_with("}\n") && text.lines().count() == 1, "{text}");
         assert_eq!(serde_json::from_str::<ExitFile>(&text).unwrap(), exit);
         assert!(
@@ -403,22 +352,14 @@ mod tests {
     }
 
     #[test]
-    fn a_link_in_the_place_of_the_folder_is_refused() {
-        let home = tempfile::tempdir().unwrap();
-        let link = home.path().join("link");
-        std::os::unix::fs::symlink(home.path(), &link).unwrap();
-        assert!(RunDir::make(&link, 100).is_err());
-    }
-
-    #[test]
     fn events_stop_at_their_limit_with_a_whole_line() {
         let home = tempfile::tempdir().unwrap();
-        let mut dir = RunDir::make(&home.path().join("run"), 200).unwrap();
+        let mut dir = run_dir(home.path(), 200);
         for _ in 0..10 {
             dir.keep(&Event::TurnEnded {}, clock::now());
         }
         dir.flush();
-        let text = std::fs::read_to_string(dir.path.join(EVENT_FILE_NAME)).unwrap();
+        let text = std::fs::read_to_string(dir.folder.path().join(EVENT_FILE_NAME)).unwrap();
         assert!(text.len() <= 200 && text.lines().count() >= 2, "{text}");
         for line in text.lines() {
             let line: EventLine = serde_json::from_str(line).unwrap();

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{AttemptNo, BatchId, Generation, MessageId, QuestionId, TaskId};
+use crate::report::Family;
 use crate::rpc;
 
 /// A command as a notification `{"method": <name>, "params": <fields>}`; [`Hello`] and `ping` are
@@ -115,8 +116,33 @@ pub struct Start {
     /// grace would be for, and the next supervisor waits for the host's end. A `stop` says its own
     /// grace.
     pub lease_ms: u64,
+    /// The run's own cgroup, absolute, where it has one: what the family uses is read there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cgroup: Option<String>,
+    /// What the family may use at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<MemoryLimit>,
     /// How to drive the agent.
     pub adapter: Adapter,
+}
+
+/// A limit of memory for the family of a run: all that its host starts, however far down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemoryLimit {
+    /// Bytes.
+    pub max: u64,
+    /// Who sees to it.
+    pub keeper: Keeper,
+}
+
+/// Who sees to a limit of memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Keeper {
+    /// The run's cgroup: no page beyond the limit is ever given out.
+    Cgroup,
+    /// The host looks every few seconds, and ends the family when it is over.
+    Host,
 }
 
 /// A text that may be too large for a line.
@@ -249,6 +275,6 @@ pub struct Stop {
 pub struct Pong {
     /// Bytes the agent's program has printed so far.
     pub output_bytes: u64,
-    /// CPU time of the run's process family so far, milliseconds (ended children included).
-    pub cpu_ms: u64,
+    /// What the agent's family uses.
+    pub family: Family,
 }

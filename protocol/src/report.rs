@@ -219,6 +219,32 @@ pub enum ResultStatus {
     Failed,
 }
 
+/// What the family of a run uses: all that its host started, however far down, not the host itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Family {
+    /// Memory now, bytes: what the run's cgroup is charged with (its share of file caches
+    /// included), or without one the sum of what is resident, where shared pages are counted by
+    /// each.
+    pub memory_bytes: u64,
+    /// The most of that seen so far, bytes.
+    pub memory_peak_bytes: u64,
+    /// CPU time so far, milliseconds, ended processes included.
+    pub cpu_ms: u64,
+    /// Living processes that were counted.
+    pub processes: u32,
+    /// Processes first seen in a sample, so far.
+    pub begun: u64,
+    /// Known processes that were not read, because a sample has a bound: memory and CPU time are
+    /// without them.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub unread: u32,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands it over so")]
+fn is_none(count: &u32) -> bool {
+    *count == 0
+}
+
 /// What the host says of its run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RunResult {
@@ -245,6 +271,9 @@ pub struct RunResult {
     /// What the run used.
     #[serde(default)]
     pub usage: Usage,
+    /// What its family used; absent where nobody looked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub family: Option<Family>,
     /// Evidence: the end of the output, cut to [`EXCERPT_MAX`].
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub evidence: String,

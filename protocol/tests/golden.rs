@@ -20,8 +20,8 @@ use protocol::command::{
 use protocol::exit_file::{EXIT_FILE_VERSION, ExitFile};
 use protocol::ids::{AttemptNo, Generation, MessageId, QuestionId};
 use protocol::report::{
-    Ask, Asked, Capabilities, Context, Event, ProcessSpawned, Progress, RateLimited, Receipt,
-    Report, ResultStatus, RunResult, Said, Started, SteerReach, Tool, Usage,
+    Ask, Asked, Capabilities, Context, Event, Family, ProcessSpawned, Progress, RateLimited,
+    Receipt, Report, ResultStatus, RunResult, Said, Started, SteerReach, Tool, Usage,
 };
 use protocol::rpc::{self, ERROR_NO_COMMON_VERSION, Incoming, RpcError};
 use protocol::version::{Hello, HelloReply};
@@ -126,6 +126,8 @@ fn start(kind: RunKind, adapter: Adapter) -> Start {
         injected: Vec::new(),
         log_max: 1 << 30,
         lease_ms: 60_000,
+        cgroup: None,
+        memory: None,
         adapter,
     }
 }
@@ -202,6 +204,17 @@ fn capabilities() -> Capabilities {
     }
 }
 
+fn family() -> Family {
+    Family {
+        memory_bytes: 41_943_040,
+        memory_peak_bytes: 52_428_800,
+        cpu_ms: 1_250,
+        processes: 3,
+        begun: 17,
+        unread: 0,
+    }
+}
+
 fn result_ok() -> RunResult {
     RunResult {
         status: ResultStatus::Ok,
@@ -216,6 +229,7 @@ fn result_ok() -> RunResult {
             tokens: 1200,
             cost_micros: 45_000,
         },
+        family: Some(family()),
         evidence: String::new(),
     }
 }
@@ -230,6 +244,7 @@ fn result_failed() -> RunResult {
         reset_at_ms: Some(1_795_000_000_000),
         session: None,
         usage: Usage::default(),
+        family: None,
         evidence: "last words".to_owned(),
     }
 }
@@ -352,7 +367,7 @@ fn requests_and_answers_are_written_and_read_as_released() {
 
     let pong = Pong {
         output_bytes: 52_428_800,
-        cpu_ms: 1_250,
+        family: family(),
     };
     let written = rpc::answer(2, pong).unwrap();
     line("pong", &Part::Result, &pong, &written);

@@ -6,15 +6,15 @@ use proptest::option;
 use proptest::prelude::*;
 use protocol::class::Class;
 use protocol::command::{
-    Adapter, Answer, Command, CommandAdapter, Message, Pong, PromptBy, RunKind, ScriptedAdapter,
-    Start, SteerMode, Stop, Text, VerifyAdapter, VerifyCommand,
+    Adapter, Answer, Command, CommandAdapter, Keeper, MemoryLimit, Message, Pong, PromptBy,
+    RunKind, ScriptedAdapter, Start, SteerMode, Stop, Text, VerifyAdapter, VerifyCommand,
 };
 use protocol::exit_file::{EXIT_FILE_VERSION, ExitFile};
 use protocol::framing::{Frame, FrameReader, LINE_MAX};
 use protocol::ids::{AttemptNo, BatchId, Generation, MessageId, QuestionId, TaskId};
 use protocol::report::{
-    Ask, Capabilities, Context, EXCERPT_MAX, Event, ProcessSpawned, Progress, RateLimited, Receipt,
-    Report, ResultStatus, RunResult, Said, Started, SteerReach, Tool, Usage, excerpt,
+    Ask, Capabilities, Context, EXCERPT_MAX, Event, Family, ProcessSpawned, Progress, RateLimited,
+    Receipt, Report, ResultStatus, RunResult, Said, Started, SteerReach, Tool, Usage, excerpt,
 };
 use protocol::rpc::{self, Incoming};
 
@@ -96,7 +96,14 @@ fn start() -> impl Strategy<Value = Start> {
         vec(message(), 0..3),
         vec(any::<u64>().prop_map(MessageId), 0..3),
     );
-    let limits = (any::<u64>(), any::<u64>());
+    let keeper = prop_oneof![Just(Keeper::Cgroup), Just(Keeper::Host)];
+    let memory = (any::<u64>(), keeper).prop_map(|(max, keeper)| MemoryLimit { max, keeper });
+    let limits = (
+        any::<u64>(),
+        any::<u64>(),
+        option::of(words()),
+        option::of(memory),
+    );
     (names, kind, folders, agent, mail, limits, adapter()).prop_map(
         |(names, kind, folders, agent, mail, limits, adapter)| Start {
             generation: Generation(names.0),
@@ -114,6 +121,8 @@ fn start() -> impl Strategy<Value = Start> {
             injected: mail.1,
             log_max: limits.0,
             lease_ms: limits.1,
+            cgroup: limits.2,
+            memory: limits.3,
             adapter,
         },
     )
@@ -141,6 +150,18 @@ fn usage() -> impl Strategy<Value = Usage> {
     })
 }
 
+fn family() -> impl Strategy<Value = Family> {
+    let sizes = any::<(u64, u64, u64, u64)>();
+    (sizes, any::<(u32, u32)>()).prop_map(|(sizes, counts)| Family {
+        memory_bytes: sizes.0,
+        memory_peak_bytes: sizes.1,
+        cpu_ms: sizes.2,
+        processes: counts.0,
+        begun: sizes.3,
+        unread: counts.1,
+    })
+}
+
 fn class() -> impl Strategy<Value = Class> {
     prop::sample::select(Class::ALL)
 }
@@ -153,8 +174,9 @@ fn result() -> impl Strategy<Value = RunResult> {
         option::of(any::<i64>()),
     );
     let said = (words(), option::of(words()), words());
-    (status, option::of(class()), end, said, usage()).prop_map(
-        |(status, class, end, said, usage)| RunResult {
+    let used = (usage(), option::of(family()));
+    (status, option::of(class()), end, said, used).prop_map(
+        |(status, class, end, said, (usage, family))| RunResult {
             status,
             class,
             summary: said.0,
@@ -163,6 +185,7 @@ fn result() -> impl Strategy<Value = RunResult> {
             reset_at_ms: end.2,
             session: said.1,
             usage,
+            family,
             evidence: said.2,
         },
     )
@@ -339,7 +362,8 @@ proptest! {
         text in words(),
         options in vec(words(), 0..4),
         id in any::<u64>(),
-        signs in any::<(u64, u64)>(),
+        output_bytes in any::<u64>(),
+        family in family(),
     ) {
         let ask = Ask { generation: Generation(id), text, options };
         let line = rpc::request(id, "ask", &ask).unwrap();
@@ -348,7 +372,7 @@ proptest! {
         };
         prop_assert_eq!(serde_json::from_str::<Ask>(params.get()).unwrap(), ask);
 
-        let pong = Pong { output_bytes: signs.0, cpu_ms: signs.1 };
+        let pong = Pong { output_bytes, family };
         let line = rpc::answer(id, pong).unwrap();
         let Ok(Incoming::Answer { outcome: Ok(result), .. }) = rpc::read(&line) else {
             panic!("a pong is an answer");
@@ -372,6 +396,7 @@ proptest! {
             reset_at_ms: None,
             session: None,
             usage: Usage::default(),
+            family: None,
             evidence: text,
         };
         let event = Event::Result(Box::new(result));

@@ -688,7 +688,7 @@ fn every_key_of_the_schema_is_read_and_explained() {
         "review",
         "outputs",
         "model",
-        "memory",
+        "disk_free",
     ] {
         let quoted = format!("\"{later}\":");
         assert!(

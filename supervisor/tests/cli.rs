@@ -100,6 +100,7 @@ impl World {
         };
         let recovered = Input::Recovered {
             supervisor: identity(4_000_000),
+            guardian: None,
             build: "0".into(),
             runs: Vec::new(),
         };
@@ -165,6 +166,7 @@ fn hold_as(batch: &Found, pid: u32) -> Lock {
         pid,
         start_ticks: start_ticks(pid).unwrap(),
         socket: batch.dir.path().join("nobody"),
+        guardian: None,
     };
     lock::lock(&batch.dir, &holder).unwrap()
 }
@@ -303,6 +305,7 @@ fn a_finished_batch_is_refused_naming_the_ways_on() {
         durable: None,
         injected: Vec::new(),
         cleared: supervisor_core::containment::Cleared::CLEAN,
+        oom: None,
     };
     world.batch_after(vec![cancel, gone, Input::Tick]);
     let said = world.run(&["status", "--json"]);
@@ -415,7 +418,8 @@ fn a_recovering_supervisor_is_shown_and_can_be_killed() {
     assert!(supervisor.try_wait().unwrap().is_none(), "only told");
     let said = world.run(&["kill", batch.id.as_str(), "--grace", "0s"]);
     assert_eq!(said.code, 0, "{}{}", said.out, said.err);
-    assert!(said.out.contains("killed\n"), "{}", said.out);
+    let line = format!("supervisor (pid {}): SIGKILL, ended", supervisor.id());
+    assert!(said.out.contains(&line), "{}", said.out);
     assert!(!supervisor.wait().unwrap().success());
     drop(held);
     let said = world.run(&["status", "--json"]);

@@ -2,7 +2,6 @@
 #![expect(clippy::unwrap_used, reason = "a test: a panic is its failure")]
 
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use protocol::ids::MessageId;
@@ -14,8 +13,6 @@ use supervisor::store::{Holder, Lock, RealDisk, StateDir};
 use tokio::sync::mpsc;
 
 const BATCH: &str = "some-batch";
-/// Tells the child process of a test where to connect.
-const SOCKET_VARIABLE: &str = "CONTROL_TEST_SOCKET";
 const SOON: Option<Duration> = Some(Duration::from_secs(20));
 
 struct World {
@@ -33,6 +30,7 @@ fn world() -> World {
         pid: std::process::id(),
         start_ticks: 1,
         socket: socket.clone(),
+        guardian: None,
     };
     let lock = lock(&state, &holder).unwrap();
     World {
@@ -209,52 +207,4 @@ async fn only_the_owner_may_use_the_socket_file() {
         .permissions()
         .mode();
     assert_eq!(mode & 0o777, 0o600);
-}
-
-/// Not a test by itself: the process that asks in the test below.
-#[test]
-fn asks_when_told_to() {
-    let Some(socket) = std::env::var_os(SOCKET_VARIABLE) else {
-        return;
-    };
-    let mut replies = client::send(&PathBuf::from(socket), &request(Want::Activity)).unwrap();
-    let reply = replies.next(SOON).unwrap().unwrap();
-    let refused = matches!(reply, Reply::Refused { code: 8, .. });
-    std::process::exit(if refused { 42 } else { 43 });
-}
-
-async fn asked_by_a_process_with(world: &World, variables: &[(&str, &str)]) -> i32 {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the process whose request is judged"
-    )]
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    command
-        .args(["--exact", "asks_when_told_to"])
-        .env(SOCKET_VARIABLE, &world.socket)
-        .envs(variables.iter().copied())
-        .stdout(Stdio::null());
-    let status = tokio::task::spawn_blocking(move || command.status());
-    status.await.unwrap().unwrap().code().unwrap()
-}
-
-#[tokio::test]
-async fn a_process_that_carries_a_run_of_the_batch_is_refused() {
-    let world = world();
-    let (_server, mut asked) = serve(&world);
-    drop(tokio::spawn(async move {
-        while let Some(asked) = asked.recv().await {
-            assert!(asked.caller.tell(done("answered")));
-        }
-    }));
-    let token = "0123456789abcdef0123456789abcdef";
-    let tagged = [("SUPERVISOR_TOKEN", token), ("SUPERVISOR_BATCH", BATCH)];
-    assert_eq!(asked_by_a_process_with(&world, &tagged).await, 42);
-    // An agent of another batch is this batch's operator.
-    let foreign = [
-        ("SUPERVISOR_TOKEN", token),
-        ("SUPERVISOR_BATCH", "other-batch"),
-    ];
-    assert_eq!(asked_by_a_process_with(&world, &foreign).await, 43);
-    assert_eq!(asked_by_a_process_with(&world, &[]).await, 43);
 }

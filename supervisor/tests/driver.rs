@@ -171,9 +171,11 @@ fn supervise(
         pid: std::process::id(),
         start_ticks: 1,
         socket: socket.clone(),
+        guardian: None,
     };
     let lock = lock(&dir, &holder)?;
     driver::run(Options {
+        guarded: None,
         dir,
         lock,
         socket,
@@ -313,6 +315,7 @@ fn spec(act: &str) -> TaskSpec {
             by_class: std::collections::BTreeMap::new(),
         },
         limits: Limits::default(),
+        memory_max: None,
         not_before: None,
         on_question: OnQuestion::Wait,
         question_timeout: Duration::from_secs(600),

@@ -271,9 +271,10 @@ fn end_tree(host: &Spawned, token: u128) -> (Exit, Cleared) {
     pidfd::kill(&host.pidfd).unwrap();
     assert!(pidfd::wait_ended(&host.pidfd, SOON).unwrap());
     let machine = Machine::here().unwrap();
-    tree::end_trees(&machine, &[ended(host, token)], |_| false)
+    let end = tree::end_trees(&machine, &[ended(host, token)], |_| false)
         .pop()
-        .unwrap()
+        .unwrap();
+    (end.exit, end.cleared)
 }
 
 /// What an `agent-host` does first, in a script: a session of its own and a lasting tag. `prlimit` of
@@ -323,7 +324,8 @@ fn a_host_that_ended_well_is_believed_and_costs_no_search() {
     assert!(pidfd::wait_ended(&entry.process, SOON).unwrap());
     let machine = Machine::here().unwrap();
     let ends = tree::end_trees(&machine, &[entry], |_| false);
-    assert_eq!(ends, [(Exit::Code(0), Cleared::CLEAN)]);
+    let ends: Vec<_> = ends.iter().map(|end| (end.exit, &end.cleared)).collect();
+    assert_eq!(ends, [(Exit::Code(0), &Cleared::CLEAN)]);
 }
 
 /// Whether runs can have cgroups here; says so where they can not.

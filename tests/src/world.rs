@@ -4,6 +4,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io::Write as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
@@ -283,15 +284,40 @@ impl World {
         args: &[A],
         variables: &[(&str, &str)],
     ) -> Started {
+        let mut command = self.command(args);
+        command.envs(variables.iter().copied());
+        self.spawn(name, command)
+    }
+
+    /// As [`World::start`], in a process group of its own, which is what a terminal and a shell
+    /// signal.
+    ///
+    /// # Panics
+    /// When it can not be started.
+    pub fn start_apart<A: AsRef<OsStr>>(&self, name: &str, args: &[A]) -> Started {
+        let mut command = self.command(args);
+        command.process_group(0);
+        self.spawn(name, command)
+    }
+
+    /// Starts a command that the test has changed; its output goes where [`World::start`] says.
+    ///
+    /// # Panics
+    /// When it can not be started.
+    pub fn spawn(&self, name: &str, mut command: Command) -> Started {
         let log = |end: &str| {
             let path = self.path(format!("{name}.{end}"));
             std::fs::File::create(path).expect("a log of the world")
         };
-        let mut command = self.command(args);
-        command.envs(variables.iter().copied());
         command.stdout(log("out")).stderr(log("err"));
         let child = command.spawn().expect("the program starts");
         Started { child }
+    }
+
+    /// What a command that was started under this name has printed so far.
+    pub fn printed(&self, name: &str) -> String {
+        let read = |end: &str| std::fs::read_to_string(self.path(format!("{name}.{end}")));
+        read("out").unwrap_or_default() + &read("err").unwrap_or_default()
     }
 
     /// `supervisor status --json`.
@@ -448,6 +474,12 @@ pub struct Started {
     child: Child,
 }
 
+impl From<Child> for Started {
+    fn from(child: Child) -> Self {
+        Self { child }
+    }
+}
+
 impl Started {
     /// Its process id.
     pub fn pid(&self) -> u32 {
@@ -478,6 +510,24 @@ impl Started {
     pub fn signal(&self, signal: Signal) {
         let pid = Pid::from_raw(i32::try_from(self.child.id()).expect("a pid is small"));
         nix::sys::signal::kill(pid, signal).expect("a child that was not reaped can be signalled");
+    }
+
+    /// kill -9 of its whole group, which it must lead, and its end seen.
+    ///
+    /// # Panics
+    /// When it is not a child of ours.
+    pub fn kill_group(mut self) {
+        self.signal_group(Signal::SIGKILL);
+        self.child.wait().expect("a child can be waited for");
+    }
+
+    /// Sends a signal to its whole group, which it must lead.
+    ///
+    /// # Panics
+    /// When it has been reaped.
+    pub fn signal_group(&self, signal: Signal) {
+        let group = Pid::from_raw(i32::try_from(self.child.id()).expect("a pid is small"));
+        nix::sys::signal::killpg(group, signal).expect("a group with a child in it is signalled");
     }
 
     /// kill -9, and its end seen.

@@ -1,10 +1,10 @@
 //! A small story of the killed supervisor in every gate; `scripts/crash.sh` plays the large one.
 
-use supervisor_tests::crash::{Script, play};
+use supervisor_tests::crash::{Script, Victims, play};
 
-#[test]
-fn a_batch_survives_that_its_supervisor_is_killed_again_and_again() {
+fn play_small(victims: Victims) {
     let script = Script {
+        victims,
         kills: 24,
         tasks: 32,
         concurrency: 4,
@@ -13,4 +13,14 @@ fn a_batch_survives_that_its_supervisor_is_killed_again_and_again() {
     };
     let evidence = play(&script);
     assert!(evidence.is_clean(), "{evidence}");
+}
+
+#[test]
+fn a_batch_survives_that_its_supervisor_is_killed_again_and_again() {
+    play_small(Victims::Supervisor);
+}
+
+#[test]
+fn a_batch_survives_that_guardian_and_supervisor_are_killed_together_again_and_again() {
+    play_small(Victims::Both);
 }

@@ -143,7 +143,8 @@ impl Victim {
     /// Nothing can be done with the batch as it is now, and nothing of it is touched.
     fn stops_everything(&self, what: &str) {
         let before = picture(&self.dir);
-        let commands: [&[&str]; 9] = [
+        // Not `ps`: that nothing of the batch lives is proven without its journal.
+        let commands: [&[&str]; 8] = [
             &["run"],
             &["run", "--retry-failed"],
             &["verify"],
@@ -151,7 +152,6 @@ impl Victim {
             &["status", "--json"],
             &["explain", "a"],
             &["logs", "a"],
-            &["ps"],
             &["retry", "a"],
         ];
         for command in commands {

@@ -36,7 +36,7 @@ tasks:
 fn edited() -> World {
     let world = World::new();
     world.write("batch.yml", OLD);
-    let started = world.start("first", &["run"]);
+    let started = world.start("first", &["run", "--no-guardian"]);
     world.eventually("gate runs", |world| {
         world.read("log").contains("old").then_some(())
     });
@@ -111,7 +111,7 @@ tasks:
   - {id: gate, run: "echo {{ vars.word }} >> log; until test -e open; do sleep 0.05; done"}
 "#;
     world.write("batch.yml", file);
-    let started = world.start("first", &["run"]);
+    let started = world.start("first", &["run", "--no-guardian"]);
     world.eventually("gate runs", |world| {
         world.read("log").contains("one").then_some(())
     });

@@ -40,7 +40,11 @@ fn hostile_world(plan: &[&str]) -> World {
 fn run(world: &World) -> (Peaks, Option<i32>) {
     let host = world.path("agent-host");
     let host = host.to_str().expect("a path of a world is text");
-    let started = world.start_with("run", &["run"], &[("SUPERVISOR_AGENT_HOST", host)]);
+    let started = world.start_with(
+        "run",
+        &["run", "--no-guardian"],
+        &[("SUPERVISOR_AGENT_HOST", host)],
+    );
     peak::watch(started)
 }
 
@@ -50,7 +54,7 @@ fn trivial() -> Peaks {
         "batch.yml",
         "version: 1\nisolation: none\ntasks: [{id: a, run: 'true'}]\n",
     );
-    let (peaks, code) = peak::watch(world.start("run", &["run"]));
+    let (peaks, code) = peak::watch(world.start("run", &["run", "--no-guardian"]));
     assert_eq!(code, Some(0));
     peaks
 }

@@ -139,7 +139,7 @@ fn a_batch_file_that_is_gone_or_unreadable_is_named() {
     }
     // Interrupted, then its file vanishes: the other commands go on without it.
     let path = world.write("batch.yml", LIVE);
-    let live = world.start("run", &["run"]);
+    let live = world.start("run", &["run", "--no-guardian"]);
     world.eventually("the task runs", started);
     let second = world.supervisor(&["run"]).exits(8);
     let pid = live.pid().to_string();
@@ -250,7 +250,7 @@ fn state_that_has_no_place_is_an_error_of_the_environment() {
 fn interrupted() -> World {
     let world = World::new();
     world.write("batch.yml", LIVE);
-    let live = world.start("run", &["run"]);
+    let live = world.start("run", &["run", "--no-guardian"]);
     world.eventually("the task runs", started);
     live.kill();
     world.write("go", "");

@@ -24,7 +24,7 @@ fn print(command: &str) -> Printed {
         "batch.yml",
         &format!("version: 1\nisolation: none\ntasks: [{{id: big, run: {command}}}]\n"),
     );
-    let (peaks, code) = peak::watch(world.start("run", &["run"]));
+    let (peaks, code) = peak::watch(world.start("run", &["run", "--no-guardian"]));
     assert_eq!(code, Some(0));
     assert!(peaks.host > 0, "no host was seen");
     Printed { world, peaks }

@@ -153,7 +153,7 @@ fn finish(world: &World, supervisor: Started) {
 
 fn begin(world: &World, file: &str) -> Started {
     world.write("batch.yml", file);
-    world.start("run", &["run"])
+    world.start("run", &["run", "--no-guardian"])
 }
 
 #[test]
@@ -345,7 +345,7 @@ fn a_program_that_dies_after_the_change_is_a_crash_like_any_other() {
     let ran = world.supervisor(&["reexec", "--program", &program]);
     assert_ne!(ran.code, Some(0));
     assert_eq!(supervisor.end(&world), None, "it died by the signal");
-    let again = world.start("again", &["run"]);
+    let again = world.start("again", &["run", "--no-guardian"]);
     world.eventually("both tasks run again", |world| {
         (records(world, "run_started").len() == 4).then_some(())
     });
@@ -410,7 +410,7 @@ fn without_a_live_supervisor_there_is_nothing_to_replace() {
     let queued = world.batch_dir().unwrap().join("inbox");
     let waits = std::fs::read_dir(queued).map_or(0, Iterator::count);
     assert_eq!(waits, 0, "it is not kept for later");
-    let again = world.start("again", &["run"]);
+    let again = world.start("again", &["run", "--no-guardian"]);
     world.eventually("both tasks run again", |world| {
         (records(world, "run_started").len() == 4).then_some(())
     });

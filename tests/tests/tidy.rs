@@ -33,10 +33,18 @@ const WORDS_NOT_USED: &[(&str, &str)] = &[
 /// home to us or stands below it, and what a search has pinned before it read the tags.
 const SIGNAL_CALLS: &[(&str, &[&str])] = &[
     ("pidfd_send_signal(", &["supervisor/src/process/pidfd.rs"]),
-    ("pidfd::signal(", &["supervisor/src/process/recorded.rs"]),
+    (
+        "pidfd::signal(",
+        &[
+            "supervisor/src/process/family.rs",
+            "supervisor/src/process/recorded.rs",
+            "supervisor/src/guardian/watch.rs",
+        ],
+    ),
     (
         "pidfd::kill(",
         &[
+            "supervisor/src/process/family.rs",
             "supervisor/src/process/hunt.rs",
             "supervisor/src/process/orphans.rs",
             "supervisor/src/process/replace.rs",
@@ -68,6 +76,7 @@ const SIGNAL_CALLS: &[(&str, &[&str])] = &[
     (
         "child.kill(",
         &[
+            "supervisor/src/process/pidfd.rs",
             "supervisor/src/process/replace.rs",
             "supervisor/src/process/spawn.rs",
         ],

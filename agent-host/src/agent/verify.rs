@@ -108,6 +108,7 @@ impl Agent for VerifyAgent {
         let Some(ended) = current.program.ended() else {
             if now >= current.deadline && !current.timed_out {
                 current.timed_out = true;
+                run.gauge.killed_by_us();
                 // Everything below us belongs to the verify commands, so all of it may go; what
                 // resists is met again at the end of the run.
                 drop(process::kill_family());

@@ -134,6 +134,8 @@ impl Client {
             injected: Vec::new(),
             log_max: 1 << 30,
             lease_ms: 60_000,
+            cgroup: None,
+            memory: None,
             adapter,
         }
     }

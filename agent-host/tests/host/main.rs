@@ -10,6 +10,7 @@
 mod client;
 mod commands;
 mod hello;
+mod memory;
 mod messages;
 mod output;
 mod scripts;

@@ -106,7 +106,7 @@ fn the_heartbeat_shows_output_and_time_of_the_family() {
         Client::shell("printf 12345; printf 678 >&2; echo up >&9; while :; do :; done");
     client.wait_for_word("up");
     let mut pong = client.ping();
-    while pong.cpu_ms < 50 || pong.output_bytes < 8 {
+    while pong.family.cpu_ms < 50 || pong.output_bytes < 8 {
         pong = client.ping();
     }
     assert_eq!(pong.output_bytes, 8);

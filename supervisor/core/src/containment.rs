@@ -3,6 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use protocol::command::Keeper;
+
 /// Most processes that a [`Cleared::Residual`] names one by one; the rest is only counted.
 pub const NAMED_MAX: usize = 32;
 
@@ -120,6 +122,8 @@ pub struct Containment {
     pub layers: Layers,
     /// The folder of its cgroup, where it has one.
     pub leaf: Option<Arc<str>>,
+    /// Who sees to its limit of memory, where it has one.
+    pub memory: Option<Keeper>,
 }
 
 /// A process of a run that outlived it.

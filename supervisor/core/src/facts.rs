@@ -60,6 +60,8 @@ pub struct Batch {
     pub term: u64,
     /// The last supervisor.
     pub supervisor: Option<Identity>,
+    /// The guardian that started it; `None`: it was started without one.
+    pub guardian: Option<Identity>,
     /// Number of the last record.
     pub seq: u64,
     /// Seed of every random choice.
@@ -209,6 +211,27 @@ pub struct Attempt {
     pub waiting_since: Option<Boot>,
     /// The batch's `work` that it began under, where the batch has another one by now.
     pub work: Option<Arc<str>>,
+    /// What its ended runs used.
+    pub footprint: Footprint,
+}
+
+/// What the families of ended runs used, as far as it was seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Footprint {
+    /// The most memory of one family at a time, bytes.
+    pub memory_peak_bytes: u64,
+    /// CPU time of all together, milliseconds.
+    pub cpu_ms: u64,
+}
+
+impl Footprint {
+    /// Of one run after the other.
+    pub(crate) fn and(self, next: Footprint) -> Footprint {
+        Footprint {
+            memory_peak_bytes: self.memory_peak_bytes.max(next.memory_peak_bytes),
+            cpu_ms: self.cpu_ms.saturating_add(next.cpu_ms),
+        }
+    }
 }
 
 impl Attempt {
@@ -232,6 +255,8 @@ pub struct Outcome {
     pub detail: Arc<str>,
     /// The agent's summary, where it handed over a result.
     pub summary: Arc<str>,
+    /// What its families used.
+    pub footprint: Footprint,
 }
 
 /// One run that has not ended.

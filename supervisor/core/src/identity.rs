@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use protocol::ids::Generation;
+
 use crate::time::BootId;
 
 /// The identity of a process; a pid alone is never one.
@@ -22,6 +24,14 @@ pub struct Identity {
     /// The session it leads, or is in; absent where that is not known. A process may change it, so
     /// it names where descendants are looked for and proves nothing of the process itself.
     pub session: Option<u32>,
+}
+
+/// The spawn token of a run: the same for the same batch (by its seed) and generation, unlike any
+/// other. So what an ended run left can still be known by it.
+pub fn spawn_token(seed: u64, generation: Generation) -> u128 {
+    let high = crate::retry::mix(seed ^ generation.0.rotate_left(32));
+    let low = crate::retry::mix(high ^ generation.0);
+    (u128::from(high) << 64) | u128::from(low)
 }
 
 /// How the kernel says that a host ended.

@@ -28,6 +28,8 @@ pub enum Input {
     Recovered {
         /// This supervisor.
         supervisor: Identity,
+        /// Its owner, which starts it again; `None`: it runs without one.
+        guardian: Option<Identity>,
         /// Its release.
         build: Arc<str>,
         /// One entry for each live run of the state.
@@ -123,6 +125,8 @@ pub enum Input {
         injected: Vec<MessageId>,
         /// What is known of its tree now.
         cleared: Cleared,
+        /// What says that the kernel killed it for want of memory, for people.
+        oom: Option<Arc<str>>,
     },
     /// Time went by: fire what is due.
     Tick,

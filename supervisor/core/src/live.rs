@@ -18,6 +18,15 @@ use crate::time::Boot;
 pub const HELLO_MAX: Duration = Duration::from_secs(10);
 /// Time between two pings of one host: the protocol's longest time between heartbeats.
 pub const PING_EVERY: Duration = Duration::from_secs(15);
+/// Longest silence of a host itself: no answer to four pings, and nothing else. Then it hangs,
+/// whatever its agent does. Half of the time after which a host ends by itself because it hears
+/// nothing: the supervisor, which can say why, comes first.
+pub const LEASE: Duration = Duration::from_secs(60);
+/// Shortest time between two pings of one host, for runs whose limit of silence is very short.
+pub const PING_EVERY_MIN: Duration = Duration::from_secs(1);
+/// CPU time that is a sign of life: one clock tick of most kernels. Less is what a sleeping program's
+/// timers use, and what two kernel counters may differ by when they are read one after the other.
+pub const CPU_ALIVE_MS: u64 = 10;
 /// Longest time from a run's result to the end of its host.
 pub const LINGER_MAX: Duration = Duration::from_secs(15);
 /// Time between two kills of a host that does not go (it hangs in the kernel).
@@ -29,6 +38,12 @@ pub const WIRE_FAULTS_MAX: u32 = 100;
 /// record, so a run that asks without end would fill the journal; further ones are refused and count
 /// as faults of its wire.
 pub const QUESTIONS_MAX: u32 = 200;
+
+/// Time between two pings of a host whose run may be silent for this long: at least two answers
+/// come in that time, so that what works without a word is noticed.
+pub(crate) fn ping_every(silence: Duration) -> Duration {
+    (silence / 3).clamp(PING_EVERY_MIN, PING_EVERY)
+}
 
 /// How far the stdin gate of a run is open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -52,13 +67,15 @@ pub enum LiveTimer {
     Silence,
     /// Time to look for something new.
     Progress,
+    /// Time to look whether the host itself answers.
+    Lease,
     /// The result is in, the host should be gone.
     Linger,
     /// It was killed and should be gone.
     Kill,
 }
 
-const KINDS: usize = 6;
+const KINDS: usize = 7;
 
 /// Signs of life and of progress of one run.
 #[derive(Debug, Clone, PartialEq)]
@@ -77,6 +94,8 @@ pub struct Live {
     pub activity: Arc<str>,
     /// Last signs in a pong.
     pub pong: Pong,
+    /// The family's CPU time when it last counted as a sign of life, milliseconds.
+    pub cpu_counted_ms: u64,
     /// Use so far.
     pub usage: Usage,
     /// When its use was last recorded.
@@ -105,6 +124,7 @@ impl Live {
             progressed: now,
             activity: "starting".into(),
             pong: Pong::default(),
+            cpu_counted_ms: 0,
             usage: Usage::default(),
             usage_noted: None,
             context: None,
@@ -237,6 +257,7 @@ const ALL_KINDS: [LiveTimer; KINDS] = [
     LiveTimer::Ping,
     LiveTimer::Silence,
     LiveTimer::Progress,
+    LiveTimer::Lease,
     LiveTimer::Linger,
     LiveTimer::Kill,
 ];

@@ -164,6 +164,8 @@ pub struct TaskSpec {
     pub retry: RetryPolicy,
     /// Limits over all attempts of the task: reached, class `budget`.
     pub limits: Limits,
+    /// Most memory of all processes of one attempt together, bytes.
+    pub memory_max: Option<u64>,
     /// No attempt before this date.
     pub not_before: Option<Wall>,
     /// What happens to an agent's question.

@@ -11,6 +11,7 @@
 //! | D | gone | absent | none, the run was spawned | lost |
 //! | E | gone | absent, or not of this run | any | end as stopped |
 //! | F | gone | unreadable | any or none | refuse: the file is kept, a person must look |
+//! | B or E | gone, by an operator who found no supervisor | any | none, or killed | as after a kill |
 //! | G | living | any | any or none | refuse: never a second run beside a living host |
 //! | H | foreign | any | any or none | refuse: another machine or namespace, unknown is not dead |
 //!
@@ -29,6 +30,8 @@ use crate::record::StopReason;
 pub enum ProcessFact {
     /// No process has its identity or its token; or its boot is over.
     Gone,
+    /// As gone, and an operator's kill ended it while no supervisor could record that.
+    Killed,
     /// It lives and could not be ended.
     Living,
     /// It belongs to another machine or pid namespace.
@@ -121,23 +124,33 @@ pub fn rule(
     stop: Option<StopReason>,
 ) -> Letter {
     let only_intended = state == RunState::Intended;
+    let (process, stop) = match process {
+        ProcessFact::Killed => (ProcessFact::Gone, Some(StopReason::Killed)),
+        ProcessFact::Gone | ProcessFact::Living | ProcessFact::Foreign => (process, stop),
+    };
     match (process, result, stop) {
         (ProcessFact::Living, _, _) => Letter::G,
         (ProcessFact::Foreign, _, _) => Letter::H,
-        (ProcessFact::Gone, ResultFact::Unreadable, _) => Letter::F,
-        (ProcessFact::Gone, ResultFact::Durable(_) | ResultFact::Absent, None) if only_intended => {
-            Letter::C
+        (ProcessFact::Gone | ProcessFact::Killed, ResultFact::Unreadable, _) => Letter::F,
+        (
+            ProcessFact::Gone | ProcessFact::Killed,
+            ResultFact::Durable(_) | ResultFact::Absent,
+            None,
+        ) if only_intended => Letter::C,
+        (ProcessFact::Gone | ProcessFact::Killed, ResultFact::Durable(_), Some(_))
+            if only_intended =>
+        {
+            Letter::E
         }
-        (ProcessFact::Gone, ResultFact::Durable(_), Some(_)) if only_intended => Letter::E,
-        (ProcessFact::Gone, ResultFact::Durable(_), None) => Letter::A,
-        (ProcessFact::Gone, ResultFact::Durable(_), Some(stop)) => {
+        (ProcessFact::Gone | ProcessFact::Killed, ResultFact::Durable(_), None) => Letter::A,
+        (ProcessFact::Gone | ProcessFact::Killed, ResultFact::Durable(_), Some(stop)) => {
             if stop.late_result_counts() {
                 Letter::A
             } else {
                 Letter::B
             }
         }
-        (ProcessFact::Gone, ResultFact::Absent, Some(_)) => Letter::E,
-        (ProcessFact::Gone, ResultFact::Absent, None) => Letter::D,
+        (ProcessFact::Gone | ProcessFact::Killed, ResultFact::Absent, Some(_)) => Letter::E,
+        (ProcessFact::Gone | ProcessFact::Killed, ResultFact::Absent, None) => Letter::D,
     }
 }

@@ -10,6 +10,7 @@ use protocol::ids::{AttemptNo, BatchId, Generation, MessageId, QuestionId};
 use protocol::report::{Capabilities, RunResult, Usage};
 
 use crate::containment::{Cleared, Containment};
+use crate::facts::Footprint;
 use crate::identity::{Exit, Identity};
 use crate::machine::{AccountState, BatchState, MessageState, QuestionState, TaskState};
 use crate::plan::{
@@ -69,6 +70,8 @@ pub enum Record {
         term: u64,
         /// The supervisor itself.
         identity: Identity,
+        /// Its owner, which starts it again; `None`: it runs without one.
+        guardian: Option<Identity>,
         /// Its release.
         build: Arc<str>,
     },
@@ -157,6 +160,8 @@ pub enum Record {
         injected: Vec<MessageId>,
         /// What is known of its tree now.
         cleared: Cleared,
+        /// What its family used, as far as it was seen.
+        footprint: Footprint,
     },
     /// After a crash: what was found of a run, and the ruling.
     RunReconciled {
@@ -365,6 +370,8 @@ pub enum StopReason {
     NoHello,
     /// The wire broke.
     Protocol,
+    /// Its host answers nothing.
+    Hung,
     /// Its result is in, but the host does not end.
     Lingering,
     /// A question must fail the attempt.
@@ -392,6 +399,7 @@ impl StopReason {
         Self::Budget,
         Self::NoHello,
         Self::Protocol,
+        Self::Hung,
         Self::Lingering,
         Self::Question,
         Self::Superseded,
@@ -411,6 +419,7 @@ impl StopReason {
             Self::Budget => "budget",
             Self::NoHello => "no_hello",
             Self::Protocol => "protocol",
+            Self::Hung => "hung",
             Self::Lingering => "lingering",
             Self::Question => "question",
             Self::Superseded => "superseded",
@@ -431,6 +440,8 @@ impl StopReason {
             Self::Budget => Class::Budget,
             Self::NoHello => Class::SpawnFailure,
             Self::Protocol => Class::Protocol,
+            // The host is ours, so the attempt does not pay for it; `lost_max` bounds it.
+            Self::Hung => Class::Lost,
             Self::Lingering => Class::Leftover,
             Self::Question => Class::AgentFailed,
             Self::Superseded => Class::Superseded,
@@ -447,6 +458,7 @@ impl StopReason {
             | Self::NoProgress
             | Self::Timeout
             | Self::Budget
+            | Self::Hung
             | Self::Lingering
             | Self::Interrupted => true,
             Self::NoHello

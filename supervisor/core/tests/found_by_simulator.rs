@@ -43,6 +43,7 @@ fn plan(tasks: &[&[Dependency]], verify: bool) -> Plan {
             by_class: [].into(),
         },
         limits: Limits::default(),
+        memory_max: None,
         not_before: None,
         on_question: OnQuestion::Wait,
         question_timeout: TIMEOUT * 100,
@@ -106,6 +107,7 @@ fn well() -> RunResult {
         reset_at_ms: None,
         session: None,
         usage: Usage::default(),
+        family: None,
         evidence: String::new(),
     }
 }
@@ -156,6 +158,7 @@ impl Story {
         let supervisor = self.identity();
         self.input(Input::Recovered {
             supervisor,
+            guardian: None,
             build: "0.1.0".into(),
             runs,
         });
@@ -245,6 +248,7 @@ impl Story {
             durable,
             injected: Vec::new(),
             cleared: supervisor_core::containment::Cleared::CLEAN,
+            oom: None,
         });
     }
 

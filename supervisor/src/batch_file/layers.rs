@@ -228,6 +228,7 @@ fn limits_over(
     own.value.turns = own.value.turns.or_else(|| below.value.turns.clone());
     own.value.tokens = own.value.tokens.or_else(|| below.value.tokens.clone());
     own.value.cost_usd = own.value.cost_usd.or_else(|| below.value.cost_usd.clone());
+    own.value.memory = own.value.memory.or_else(|| below.value.memory.clone());
     own.value.enforce = own.value.enforce.or_else(|| below.value.enforce.clone());
     Some(own)
 }

@@ -15,6 +15,7 @@ use super::scalars::{
     Time, Version, Whole, Word,
 };
 use super::script::ScriptSource;
+use super::size::Memory;
 use super::tree::{Node, View, shown};
 use super::words::{
     AutoResumeWord, ConditionWord, ContainmentWord, EnforceWord, FailureWord, Isolation, KindWord,
@@ -219,14 +220,16 @@ keys! {
         cost_usd: Dollars,
         /// Running time; pauses are not counted.
         wall: Length,
+        /// Memory of one attempt, all its processes together: no task may have more.
+        memory: Memory,
         /// Allows limits that an agent can not report.
         enforce: EnforceWord,
     }
-    later { "memory", "disk_free" }
+    later { "disk_free" }
 }
 
 keys! {
-    /// Limits over all attempts of a task.
+    /// Limits over all attempts of a task, and of the memory of each.
     TaskLimitKeys as "the limits of a task" {
         /// Turns.
         turns: Count,
@@ -234,10 +237,12 @@ keys! {
         tokens: Count,
         /// Cost in US dollars.
         cost_usd: Dollars,
+        /// Memory of one attempt, all its processes together.
+        memory: Memory,
         /// Allows limits that an agent can not report.
         enforce: EnforceWord,
     }
-    later { "memory", "disk_free" }
+    later { "disk_free" }
 }
 
 keys! {

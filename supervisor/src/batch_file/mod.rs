@@ -26,6 +26,7 @@ pub mod render;
 mod scalars;
 mod schema;
 mod script;
+mod size;
 mod steps;
 mod summary;
 mod task_spec;

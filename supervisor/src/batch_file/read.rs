@@ -233,6 +233,9 @@ impl Reading<'_> {
             &mut preview,
             sink,
         );
+        let limits = self.keys.limits.as_ref();
+        let memory = limits.and_then(|limits| limits.value.memory.as_ref());
+        reader.memory_max = memory.map(|memory| memory.value.0);
         self.read_tasks(tasks, &mut reader);
         let TaskReader {
             mut ids,

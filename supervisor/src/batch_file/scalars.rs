@@ -175,7 +175,12 @@ impl FromNode for Version {
 }
 
 /// The scalar's text when it is not nothing; anything else is reported.
-fn scalar_text<'n>(node: &'n Node<'_>, what: &str, help: &str, sink: &mut Sink) -> Option<&'n str> {
+pub(super) fn scalar_text<'n>(
+    node: &'n Node<'_>,
+    what: &str,
+    help: &str,
+    sink: &mut Sink,
+) -> Option<&'n str> {
     match node.view() {
         View::Scalar(scalar) if !scalar.is_null() => Some(&scalar.text),
         View::Scalar(_) | View::List(_) | View::Map(_) | View::Broken => {

@@ -80,6 +80,7 @@ impl TaskReader<'_> {
             verify: !work.verify.is_empty(),
             retry: retry(common),
             limits: self.limits(common.limits.as_ref(), kind, &agent),
+            memory_max: self.memory_max(common.limits.as_ref()),
             not_before: common.not_before.as_ref().map(|key| key.value.0),
             on_question: self.on_question(common, place),
             question_timeout: length(&common.question_timeout, QUESTION_TIMEOUT),
@@ -280,6 +281,20 @@ impl TaskReader<'_> {
             cost_micros: keys.cost_usd.as_ref().map(|key| key.value.0),
             wall: None,
         }
+    }
+
+    /// The batch's limit holds for every attempt: a task may only ask for less.
+    fn memory_max(&mut self, limits: Option<&At<TaskLimitKeys>>) -> Option<u64> {
+        let own = limits.and_then(|limits| limits.value.memory.as_ref());
+        if let (Some(own), Some(most)) = (own, self.memory_max)
+            && own.value.0 > most
+        {
+            let message = "this is more than the batch's own `limits.memory` allows";
+            let help = "raise `limits.memory` of the batch, or ask for less here";
+            self.sink.report(own.place, message, help);
+        }
+        let own = own.map(|key| key.value.0);
+        own.into_iter().chain(self.memory_max).min()
     }
 
     fn on_question(&mut self, common: &Common, place: Place) -> OnQuestion {

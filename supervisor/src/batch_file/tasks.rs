@@ -64,6 +64,8 @@ pub(super) struct TaskDraft {
 pub(super) struct TaskReader<'r> {
     /// What every task takes over.
     pub(super) defaults: Common,
+    /// Most memory of any attempt, bytes, by the limits of the batch.
+    pub(super) memory_max: Option<u64>,
     /// The working folder.
     pub(super) folder: &'r Path,
     /// Agents by name.
@@ -100,6 +102,7 @@ impl<'r> TaskReader<'r> {
     ) -> Self {
         Self {
             defaults,
+            memory_max: None,
             folder,
             agents,
             files,

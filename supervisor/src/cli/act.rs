@@ -11,7 +11,9 @@ use supervisor_core::time::{BootId, Wall};
 use crate::batch_file::parse_length;
 use crate::cli::Io;
 use crate::cli::error::{CliError, Code};
+use crate::cli::killer::refuse_inside;
 use crate::cli::open::{Found, Meant, Shelf, shown};
+use crate::cli::processes::Known;
 use crate::cli::target::Target;
 use crate::control::client::{self, ClientError, Replies};
 use crate::control::wire::{CONTROL_VERSION, Reply, Request, RunActivity, Rung, Want};
@@ -226,7 +228,9 @@ fn queue(batch: &Found, want: Want, io: &mut Io<'_>) -> Result<Code, CliError> {
             .hint("without `--wait` the message is queued for the next one"));
     }
     // An order for a batch that no supervisor can read would wait for ever.
-    batch.read_any()?;
+    if let Some(known) = Known::read(batch)? {
+        refuse_inside(&known)?;
+    }
     keep(batch, want)?;
     io.line(format_args!(
         "queued: batch {} has no live supervisor; `supervisor run {}` carries it out",

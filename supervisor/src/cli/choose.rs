@@ -27,6 +27,15 @@ pub(super) enum Choice {
     GoOn(GoOn),
 }
 
+/// What `run` does.
+#[derive(Debug)]
+pub(super) enum Chosen {
+    /// This, under the lock of the batch.
+    Do(Choice),
+    /// Follow a batch whose guardian, with this pid, is starting its supervisor again.
+    Attach(Found, u32),
+}
+
 /// A batch to go on with.
 #[derive(Debug)]
 pub(super) struct GoOn {
@@ -51,19 +60,50 @@ pub(super) struct Edit {
     pub(super) changes: Vec<Change>,
 }
 
-/// Finds the batch of this name and repository, and decides.
+/// Finds the batch of this name and repository, and decides. `own` is the pid of our own guardian,
+/// which is no reason to wait for it.
 ///
 /// # Errors
 /// Live, finished, edited, or options that only a new batch takes (8); unreadable (9).
-pub(super) fn choose(args: &Args, root: &StateRoot, file: &BatchFile) -> Result<Choice, CliError> {
+pub(super) fn choose(
+    args: &Args,
+    root: &StateRoot,
+    file: &BatchFile,
+    own: Option<u32>,
+) -> Result<Chosen, CliError> {
     let same = index::find(&RealDisk, root, &file.identity.name, &file.identity.root)?;
     let Some(newest) = same.first() else {
-        return Ok(Choice::New);
+        return Ok(Chosen::Do(Choice::New));
     };
     let batch = Found::from(newest);
     if let LockState::Held(holder) = batch.lock()? {
         return Err(live(&batch, holder.map(|holder| holder.pid)));
     }
+    if let Some(guardian) = other_guardian(&batch, own)? {
+        refuse_beside(args, &batch, guardian)?;
+        return Ok(Chosen::Attach(batch, guardian));
+    }
+    unattended(args, batch, file).map(Chosen::Do)
+}
+
+/// The living guardian of the batch, if it is not ours.
+fn other_guardian(batch: &Found, own: Option<u32>) -> Result<Option<u32>, CliError> {
+    let guard = batch.guard()?.filter(|guard| guard.alive);
+    Ok(guard.map(|guard| guard.pid).filter(|&pid| Some(pid) != own))
+}
+
+/// What asks for more than the batch as it goes on is not silently passed over.
+fn refuse_beside(args: &Args, batch: &Found, guardian: u32) -> Result<(), CliError> {
+    if !(args.new || args.retry_failed || !args.only.is_empty() || args.until.is_some()) {
+        return Ok(());
+    }
+    let id = &batch.id;
+    let message = format!("guardian pid {guardian} is starting the supervisor of batch {id} again");
+    Err(CliError::new(Code::Refused, message).hint("without options `supervisor run` follows it"))
+}
+
+/// What to do with a batch that nobody works on.
+fn unattended(args: &Args, batch: Found, file: &BatchFile) -> Result<Choice, CliError> {
     let opened = match batch.read_any() {
         Ok(Some(opened)) => opened,
         Ok(None) => return Ok(Choice::Begin(batch)),
@@ -96,7 +136,7 @@ pub(super) fn choose(args: &Args, root: &StateRoot, file: &BatchFile) -> Result<
     }))
 }
 
-fn live(batch: &Found, pid: Option<u32>) -> CliError {
+pub(super) fn live(batch: &Found, pid: Option<u32>) -> CliError {
     let pid = pid.map(|pid| format!(" (pid {pid})")).unwrap_or_default();
     let id = &batch.id;
     CliError::new(
@@ -214,7 +254,7 @@ fn same_place(old: &Settings, args: &Args, mut plan: Plan) -> Result<Plan, Strin
     Ok(plan)
 }
 
-fn live_tasks(opened: &Opened) -> BTreeMap<TaskIx, String> {
+pub(super) fn live_tasks(opened: &Opened) -> BTreeMap<TaskIx, String> {
     let facts = opened.facts();
     let runs = facts.runs.values();
     runs.filter_map(|run| {
@@ -224,7 +264,7 @@ fn live_tasks(opened: &Opened) -> BTreeMap<TaskIx, String> {
     .collect()
 }
 
-fn told(opened: &Opened) -> String {
+pub(super) fn told(opened: &Opened) -> String {
     let view = opened.view(BTreeMap::new());
     let counts = view.counts();
     format!(

@@ -52,7 +52,8 @@ pub fn start(batch: &Found, args: &[OsString], io: &mut Io<'_>) -> Result<Code, 
     let mut child = spawn(batch, args, &log).map_err(|error| failed("start again", &error))?;
     for _ in 0..LOOKS_MAX {
         if answers(batch) {
-            return tell(batch, child.id(), io);
+            let holder = batch.holder()?;
+            return tell(batch, holder.map_or(child.id(), |holder| holder.pid), io);
         }
         if let Some(ended) = child
             .try_wait()
@@ -73,6 +74,7 @@ pub fn start(batch: &Found, args: &[OsString], io: &mut Io<'_>) -> Result<Code, 
 fn open_log(batch: &Found) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).append(true).create(true).mode(0o600);
+    options.custom_flags(nix::libc::O_NOFOLLOW);
     options.open(batch.dir.supervisor_log())
 }
 

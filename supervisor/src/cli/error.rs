@@ -35,6 +35,8 @@ pub enum Code {
     TimedOut = 11,
     /// A fault of this program.
     Internal = 70,
+    /// The guardian gave up: the supervisor died again and again.
+    GivenUp = 71,
 }
 
 impl Code {
@@ -53,6 +55,7 @@ impl Code {
         Self::Environment,
         Self::TimedOut,
         Self::Internal,
+        Self::GivenUp,
     ];
 
     /// The number that the shell sees.
@@ -84,6 +87,7 @@ impl Code {
             Self::Environment => "environment (disk, git, a missing program)",
             Self::TimedOut => "wait timed out",
             Self::Internal => "internal fault",
+            Self::GivenUp => "the supervisor died six times in ten minutes; nothing of it is left",
         }
     }
 }
@@ -180,7 +184,7 @@ mod tests {
     #[test]
     fn every_code_has_the_number_of_the_manual() {
         let numbers: Vec<u8> = Code::ALL.iter().map(|code| code.number()).collect();
-        assert_eq!(numbers, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 70]);
+        assert_eq!(numbers, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 70, 71]);
         for code in Code::ALL {
             assert_eq!(Code::from_number(code.number()), Some(*code));
             assert_eq!(CliError::new(*code, "x").code(), *code);

@@ -1,42 +1,39 @@
 //! `supervisor kill`: ends processes by force; works with and without a supervisor.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use rustix::process::Signal;
-use supervisor_core::containment::Cleared;
-use supervisor_core::facts::{Facts, Run};
-use supervisor_core::identity::Identity;
-use supervisor_core::plan::TaskIx;
-
+use crate::cli::ending::{Runs, Verdict, Victims};
 use crate::cli::error::{CliError, Code};
-use crate::cli::open::{Found, Opened, Shelf};
-use crate::cli::processes::Census;
+use crate::cli::killer::{Killer, refuse_inside};
+use crate::cli::open::{Found, Shelf};
+use crate::cli::orphans::Search;
+use crate::cli::processes::{Census, Known, Part, parse_process_id};
 use crate::cli::target::Target;
-use crate::cli::{Io, act, pace};
-use crate::control::peer;
-use crate::control::wire::Want;
-use crate::driver::error::chain;
-use crate::process::identity::Machine;
-use crate::process::pidfd;
-use crate::process::recorded::{self, Field, Proven, Refused};
-use crate::process::scan::Trace;
-use crate::process::tree::{self, RecordedRun};
+use crate::cli::{Io, act};
+use crate::process::stat;
 use crate::store::LockState;
+use crate::view::processes::{ProcessRow, ProcessState};
 
 /// Grace where none is given.
 const GRACE: &str = "10s";
-/// Longest wait for a killed process to be gone; only one stuck in the kernel takes longer.
-const DYING_MAX: Duration = Duration::from_secs(10);
 
 const EXAMPLES: &str = "Examples:
   supervisor kill lexer                 ends its attempt; the task is held until `resume`
   supervisor kill nightly --grace 0s    ends every attempt and the supervisor, at once
+  supervisor kill 4711-8812345          the run that this process of `ps` belongs to
+  supervisor kill --orphans             what has no living owner, of every batch
   supervisor kill --all --dry-run       what would be ended, of every batch
 
 It never asks. With a live supervisor the order goes through it; without one, or when it does not
-answer, every recorded process is proven by its identity and then killed with its whole tree. What
-can not be proven is never touched.
-Exit codes: 0 nothing of it is alive, 1 something still lives, 6 not found, 7 ambiguous.";
+answer within 5 s (hung, stopped, still recovering), everything of the run is ended directly: each
+process is proven to be of it first (recorded identity, spawn token, limit tag, session, cgroup,
+descent), asked with SIGTERM, and killed after the grace. It prints what it did to each. What can not
+be proven is never touched, and the field that differs is named.
+It needs no writable disk: what could not be recorded is left as a note for the next supervisor, for
+which the attempt is cancelled and its task paused until `resume`.
+Exit codes: 0 nothing of it is alive, 1 something still lives, 6 not found, 7 ambiguous, 8 a recorded
+identity was refused, or the command comes out of a run of the batch itself.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -47,7 +44,7 @@ pub(super) struct Args {
     /// Every batch of this user
     #[arg(long, conflicts_with_all = ["target", "orphans"])]
     all: bool,
-    /// What lives of batches without a supervisor
+    /// Everything of ours without a living owner, proven by the same means as `ps --orphans` shows
     #[arg(long, conflicts_with = "target")]
     orphans: bool,
     /// Time from asking to force
@@ -60,376 +57,212 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args, io: &mut Io<'_>) -> Result<Code, CliError> {
     let shelf = Shelf::open()?;
-    let machine = Machine::here().map_err(|e| CliError::from_source(Code::Environment, &e))?;
     let killer = Killer {
-        machine,
+        census: Census::take()?,
         grace: args.grace,
         dry_run: args.dry_run,
     };
-    let mut worst = Code::Ok;
-    if args.all || args.orphans {
+    if args.orphans {
+        return orphans(&shelf, &killer, io);
+    }
+    let mut ends = Ends::default();
+    if args.all {
         for batch in shelf.newest_first() {
-            if args.orphans && batch.lock()? != LockState::Free {
-                continue;
-            }
-            match batch.read() {
-                Ok(opened) => worst = worst.max(killer.end(&batch, &opened, None, io)?),
-                Err(error) => {
-                    error.tell(io.err).map_err(CliError::output)?;
-                    worst = worst.max(Code::Failed);
-                }
+            if !is_at_rest(&batch) {
+                ends.add(killer.end(&batch, Part::default(), io), io)?;
             }
         }
-        return Ok(worst);
+        return ends.code();
     }
     for target in &args.target {
-        let target = match by_process(&shelf, target)? {
-            Some(owner) => owner,
-            None => target.clone(),
-        };
-        let meant = shelf.find(Some(&target))?;
-        let opened = meant.batch.read()?;
-        let task = match &meant.task {
-            Some(word) => Some(opened.task(word)?),
-            None => None,
-        };
-        worst = worst.max(killer.end(&meant.batch, &opened, task, io)?);
+        let ended = end_target(&shelf, &killer, target, io);
+        ends.add(ended, io)?;
     }
-    Ok(worst)
+    ends.code()
 }
 
-/// What a process id of `ps` belongs to; `None` for any other target. The whole run ends, because
-/// half a tree is nobody's.
-fn by_process(shelf: &Shelf, target: &Target) -> Result<Option<Target>, CliError> {
-    let Target::Word(word) = target else {
-        return Ok(None);
-    };
-    let numbers = |half: &str| half.bytes().all(|byte| byte.is_ascii_digit()) && !half.is_empty();
-    let is_process = word
-        .split_once('-')
-        .is_some_and(|(pid, ticks)| numbers(pid) && numbers(ticks));
-    if !is_process {
-        return Ok(None);
-    }
-    let census = Census::take()?;
-    for batch in shelf.newest_first() {
-        let opened = batch.read()?;
-        let rows = census.of(&batch, &opened, None)?;
-        if let Some(row) = rows.into_iter().find(|row| row.id == *word) {
-            return Ok(Some(match row.task {
-                Some(task) => Target::Task {
-                    batch: Some(row.batch),
-                    task,
-                    attempt: None,
-                },
-                None => Target::Word(row.batch),
-            }));
-        }
-    }
-    Ok(None)
+/// What became of several targets: one that fails does not keep the others alive.
+#[derive(Default)]
+struct Ends {
+    worst: Option<Verdict>,
+    failed: Option<Code>,
 }
 
-struct Killer {
-    machine: Machine,
-    grace: Duration,
-    dry_run: bool,
-}
-
-/// A recorded process, and what it is called in messages.
-struct Recorded<'a> {
-    name: String,
-    identity: &'a Identity,
-}
-
-impl Killer {
-    /// Ends a batch or a task of it, through its supervisor where there is one.
-    fn end(
-        &self,
-        batch: &Found,
-        opened: &Opened,
-        task: Option<TaskIx>,
-        io: &mut Io<'_>,
-    ) -> Result<Code, CliError> {
-        let facts = opened.facts();
-        self.refuse_agents(batch, facts)?;
-        let hosts = hosts(facts, task);
-        if self.dry_run {
-            return self.preview(batch, opened, &hosts, task, io);
-        }
-        let pinned = self.pin(&hosts);
-        if opened.presence.alive && self.order(batch, facts, task, io)? {
-            self.outlast(batch, facts, task, &pinned, io)?;
-            return self.by_force(batch, facts, task, &hosts, io);
-        }
-        let mut lives = false;
-        if task.is_none() && opened.presence.alive {
-            lives = self.force_supervisor(batch, facts, io)?;
-        }
-        if let Some(task) = task.and_then(|ix| facts.tasks.get(ix.0 as usize)) {
-            let tasks = Some(vec![task.id.clone()]);
-            act::keep(batch, Want::Pause { tasks, now: true })?;
-        }
-        let code = self.by_force(batch, facts, task, &hosts, io)?;
-        Ok(if lives { Code::Failed } else { code })
-    }
-
-    /// Kills whoever holds the batch, and says whether it may still live. While a supervisor waits
-    /// for what an earlier one left, the journal knows only that one: the lock knows the holder.
-    fn force_supervisor(
-        &self,
-        batch: &Found,
-        facts: &Facts,
-        io: &mut Io<'_>,
-    ) -> Result<bool, CliError> {
-        let name = format!("supervisor of {}", batch.id);
-        let holder = batch.holder()?.filter(|holder| holder.start_ticks != 0);
-        let held_by = holder.map(|holder| Identity {
-            node: self.machine.node.clone(),
-            pid_namespace: self.machine.pid_namespace,
-            boot_id: self.machine.boot_id,
-            pid: holder.pid,
-            start_ticks: holder.start_ticks,
-            pidfs_inode: None,
-            session: None,
-        });
-        match held_by.as_ref().or(facts.batch.supervisor.as_ref()) {
-            Some(identity) => {
-                let forced = self.force(&Recorded { name, identity }, io)?;
-                Ok(forced == Forced::MayLive)
+impl Ends {
+    fn add(&mut self, ended: Result<Verdict, CliError>, io: &mut Io<'_>) -> Result<(), CliError> {
+        match ended {
+            Ok(verdict) => self.worst = self.worst.max(Some(verdict)),
+            Err(error) => {
+                error.tell(io.err).map_err(CliError::output)?;
+                self.failed.get_or_insert(error.code());
             }
-            None => Ok(false),
-        }
-    }
-
-    /// An agent does not end runs of its own batch, neither through the supervisor, which refuses it
-    /// as well, nor by force when that has refused.
-    fn refuse_agents(&self, batch: &Found, facts: &Facts) -> Result<(), CliError> {
-        let own = std::process::id();
-        let is_host = |pid| {
-            let recorded = facts.runs.values().filter_map(|run| run.identity.as_ref());
-            let mut same = recorded.filter(|identity| identity.pid == pid);
-            same.any(|identity| Proven::find(&self.machine, identity).is_ok())
-        };
-        if peer::carries_tag(own, &batch.id) || peer::descends_from_host(own, is_host) {
-            let text = format!(
-                "this comes from a run of {} itself: an agent can not end runs",
-                batch.id
-            );
-            return Err(CliError::new(Code::Refused, text));
         }
         Ok(())
     }
 
-    /// Pins the hosts that live now: after the order their end can then still be told.
-    fn pin<'a>(&self, hosts: &'a [Recorded<'a>]) -> Vec<(&'a str, Proven)> {
-        let pinned = hosts.iter().map(|host| {
-            let proven = Proven::find(&self.machine, host.identity);
-            Some((host.name.as_str(), proven.ok()?))
-        });
-        pinned.flatten().collect()
+    fn code(self) -> Result<Code, CliError> {
+        let worst = self.worst.unwrap_or(Verdict::Ended);
+        match (worst, self.failed) {
+            (Verdict::Lives, _) | (_, None) => Ok(worst.code()),
+            (Verdict::Ended | Verdict::Refused, Some(code)) => Err(CliError::told(code)),
+        }
     }
+}
 
-    fn preview(
-        &self,
-        batch: &Found,
-        opened: &Opened,
-        hosts: &[Recorded<'_>],
-        task: Option<TaskIx>,
-        io: &mut Io<'_>,
-    ) -> Result<Code, CliError> {
-        if let (None, Some(pid), true) = (task, opened.presence.pid, opened.presence.alive) {
+fn is_at_rest(batch: &Found) -> bool {
+    let known = Known::read(batch);
+    known.is_ok_and(|known| {
+        known.is_none_or(|known| known.lock == LockState::Free && known.registry.runs.is_empty())
+    })
+}
+
+fn end_target(
+    shelf: &Shelf,
+    killer: &Killer,
+    target: &Target,
+    io: &mut Io<'_>,
+) -> Result<Verdict, CliError> {
+    let by_process = match target {
+        Target::Word(word) => parse_process_id(word),
+        Target::Task { .. } => None,
+    };
+    if let Some((pid, ticks)) = by_process {
+        return end_process(shelf, killer, pid, ticks, io);
+    }
+    let meant = shelf.find(Some(target))?;
+    let task = act::task_id(&meant)?;
+    let part = Part {
+        task: task.as_ref(),
+        attempt: meant.attempt,
+    };
+    killer.end(&meant.batch, part, io)
+}
+
+/// Ends the run that a process of `ps` belongs to; the whole of it, because half a tree is nobody's.
+fn end_process(
+    shelf: &Shelf,
+    killer: &Killer,
+    pid: u32,
+    ticks: u64,
+    io: &mut Io<'_>,
+) -> Result<Verdict, CliError> {
+    let is_meant = |row: &&ProcessRow| row.pid == pid && row.start_ticks == ticks;
+    for batch in shelf.newest_first() {
+        let Some(known) = Known::read(&batch)? else {
+            continue;
+        };
+        let rows = killer.census.of(&batch, &known, Part::default())?;
+        let Some(row) = rows.iter().find(is_meant) else {
+            continue;
+        };
+        let run = known
+            .registry
+            .runs
+            .iter()
+            .find(|it| Some(it.run.0) == row.run);
+        let part = Part {
+            task: run.map(|run| &run.task),
+            attempt: run.map(|run| run.attempt),
+        };
+        return killer.end(&batch, part, io);
+    }
+    let search = Search::new(shelf)?;
+    let mut orphans = search.look(&killer.census)?;
+    let run = orphans
+        .members
+        .iter()
+        .find(|one| one.pid == pid && one.start_ticks == ticks);
+    if let Some(run) = run.map(|one| one.run) {
+        orphans.members.retain(|one| one.run == run);
+        return end_orphans(&search, orphans.members, killer, io);
+    }
+    Err(not_ours(pid, ticks))
+}
+
+fn not_ours(pid: u32, ticks: u64) -> CliError {
+    match stat::of(pid).filter(|found| !found.is_over) {
+        None => CliError::new(Code::NotFound, format!("process {pid} is gone")),
+        Some(found) if found.start_ticks != ticks => CliError::new(
+            Code::Refused,
+            format!("process {pid} is not the one that is meant: its start ticks differs"),
+        ),
+        Some(_) => CliError::new(
+            Code::Refused,
+            format!("process {pid} is not proven to be of any batch known here; not touched"),
+        ),
+    }
+}
+
+/// Ends everything of ours that has no living owner.
+fn orphans(shelf: &Shelf, killer: &Killer, io: &mut Io<'_>) -> Result<Code, CliError> {
+    let search = Search::new(shelf)?;
+    let mut ends = Ends::default();
+    let found = search.look(&killer.census)?;
+    for row in found.rows(&killer.census, &search) {
+        if row.state == ProcessState::Foreign {
+            let (id, batch) = (&row.id, &row.batch);
             io.line(format_args!(
-                "would end supervisor of {} (pid {pid})",
-                batch.id
+                "process {id} (batch {batch}): not touched: no batch known here has made its token"
             ))?;
         }
-        for host in hosts {
-            let pid = host.identity.pid;
-            match Proven::find(&self.machine, host.identity) {
-                Ok(_) => io.line(format_args!(
-                    "would kill {} (pid {pid}) and its tree",
-                    host.name
-                ))?,
-                Err(refused) => io.line(format_args!("{}: {}", host.name, chain(&refused)))?,
-            }
-        }
-        Ok(Code::Ok)
     }
-
-    /// Asks the supervisor; `false` when it did not answer, so that force is left.
-    fn order(
-        &self,
-        batch: &Found,
-        facts: &Facts,
-        task: Option<TaskIx>,
-        io: &mut Io<'_>,
-    ) -> Result<bool, CliError> {
-        let tasks = task
-            .and_then(|ix| facts.tasks.get(ix.0 as usize))
-            .map(|task| vec![task.id.clone()]);
-        let grace_ms = u64::try_from(self.grace.as_millis()).unwrap_or(u64::MAX);
-        match act::order(batch, Want::Kill { tasks, grace_ms }, io) {
-            Ok(done) => Ok(done),
-            Err(error) => {
-                let code = error.code();
-                error.tell(io.err).map_err(CliError::output)?;
-                match code {
-                    // The supervisor answered: nothing of the task runs.
-                    Code::NotFound | Code::Refused => Ok(true),
-                    _ => Ok(false),
-                }
-            }
-        }
+    ends.add(end_orphans(&search, found.members, killer, io), io)?;
+    for error in search.unread {
+        ends.add(Err(error), io)?;
     }
-
-    /// Waits until the supervisor has done what it was told, at most for the grace and a while.
-    fn outlast(
-        &self,
-        batch: &Found,
-        facts: &Facts,
-        task: Option<TaskIx>,
-        pinned: &[(&str, Proven)],
-        io: &mut Io<'_>,
-    ) -> Result<(), CliError> {
-        for (name, proven) in pinned {
-            let pid = proven.pid();
-            let gone = pidfd::wait_ended(proven, self.grace + DYING_MAX).unwrap_or(false);
-            let end = if gone { "ended" } else { "still lives" };
-            io.line(format_args!("{name} (pid {pid}): {end}"))?;
-        }
-        match task {
-            Some(_) => Ok(()),
-            None => self.wait_for_lock(batch, facts, io),
-        }
-    }
-
-    fn wait_for_lock(&self, batch: &Found, facts: &Facts, io: &mut Io<'_>) -> Result<(), CliError> {
-        let limit = self.grace + DYING_MAX;
-        let looks = limit.as_millis() / pace::LOOK_AGAIN.as_millis();
-        for _ in 0..looks {
-            if batch.lock()? == LockState::Free {
-                return io.line(format_args!("supervisor of {}: ended", batch.id));
-            }
-            pace::before_next_look();
-        }
-        self.force_supervisor(batch, facts, io).map(|_alive| ())
-    }
-
-    /// Kills what is recorded and still there, then whatever carries the token of its runs.
-    fn by_force(
-        &self,
-        batch: &Found,
-        facts: &Facts,
-        task: Option<TaskIx>,
-        hosts: &[Recorded<'_>],
-        io: &mut Io<'_>,
-    ) -> Result<Code, CliError> {
-        let (mut lives, mut refused) = (false, false);
-        for host in hosts {
-            match self.force(host, io)? {
-                Forced::Ended => {}
-                Forced::Refused => refused = true,
-                Forced::MayLive => lives = true,
-            }
-        }
-        lives |= !self.end_trees(facts, task, io)?;
-        let what = task.and_then(|ix| facts.tasks.get(ix.0 as usize));
-        let name = what.map_or_else(
-            || batch.id.to_string(),
-            |task| format!("{}/{}", batch.id, task.id),
-        );
-        if lives {
-            io.line(format_args!("{name}: something of it may still live"))?;
-            return Ok(Code::Failed);
-        }
-        io.line(format_args!("{name}: nothing of it is alive"))?;
-        Ok(if refused { Code::Refused } else { Code::Ok })
-    }
-
-    /// Ends what is left of the trees of these runs; `false` when something is.
-    fn end_trees(
-        &self,
-        facts: &Facts,
-        task: Option<TaskIx>,
-        io: &mut Io<'_>,
-    ) -> Result<bool, CliError> {
-        let runs: Vec<RecordedRun> = runs(facts, task)
-            .map(|run| RecordedRun {
-                trace: Trace {
-                    token: run.token,
-                    host: run.identity.clone(),
-                    host_lived_until: 0,
-                },
-                containment: run.containment.clone(),
-                open: None,
-            })
-            .collect();
-        let cleared = tree::end_recorded(&self.machine, &runs).map_err(|error| {
-            let message = format!("the processes of this machine can not be listed: {error}");
-            CliError::new(Code::Environment, message)
-        })?;
-        for cleared in cleared
-            .iter()
-            .filter(|it| it.killed() > 0 || !it.is_clean())
-        {
-            io.line(format_args!("{cleared}"))?;
-        }
-        Ok(cleared.iter().all(Cleared::is_clean))
-    }
-
-    /// Kills one recorded process, if it is still the recorded one.
-    fn force(&self, process: &Recorded<'_>, io: &mut Io<'_>) -> Result<Forced, CliError> {
-        let name = &process.name;
-        let proven = match recorded::signal(&self.machine, process.identity, Signal::KILL) {
-            Ok(proven) => proven,
-            Err(Refused::Gone { .. }) => return Ok(Forced::Ended),
-            Err(refused) => {
-                let forced = match &refused {
-                    Refused::Differs {
-                        field: Field::Node | Field::PidNamespace,
-                        ..
-                    }
-                    | Refused::System { .. } => Forced::MayLive,
-                    Refused::Differs { .. } | Refused::Gone { .. } => Forced::Refused,
-                };
-                io.line(format_args!("{name}: not touched: {}", chain(&refused)))?;
-                return Ok(forced);
-            }
-        };
-        let pid = proven.pid();
-        if pidfd::wait_ended(&proven, DYING_MAX).unwrap_or(false) {
-            io.line(format_args!("{name} (pid {pid}): killed"))?;
-            return Ok(Forced::Ended);
-        }
-        io.line(format_args!("{name} (pid {pid}): killed, still dying"))?;
-        Ok(Forced::MayLive)
-    }
+    ends.code()
 }
 
-/// What force did to one recorded process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Forced {
-    /// It is gone.
-    Ended,
-    /// Its number belongs to another process, which was left alone.
-    Refused,
-    /// It can not be judged from here, or it has not died yet.
-    MayLive,
-}
-
-fn runs(facts: &Facts, task: Option<TaskIx>) -> impl Iterator<Item = &Run> {
-    let ours = move |run: &&Run| task.is_none_or(|task| task == run.task);
-    facts.runs.values().filter(ours)
-}
-
-fn hosts(facts: &Facts, task: Option<TaskIx>) -> Vec<Recorded<'_>> {
-    let mut found = Vec::new();
-    for run in runs(facts, task) {
-        if let (Some(task), Some(identity)) = (facts.tasks.get(run.task.0 as usize), &run.identity)
-        {
-            let name = format!("host of {}@{}", task.id, run.attempt);
-            found.push(Recorded { name, identity });
-        }
+fn end_orphans(
+    search: &Search,
+    members: Vec<crate::process::family::Member>,
+    killer: &Killer,
+    io: &mut Io<'_>,
+) -> Result<Verdict, CliError> {
+    if members.is_empty() {
+        io.line("no process of ours is without a living owner")?;
+        return Ok(Verdict::Ended);
     }
-    found
+    let mut runs = Runs::default();
+    let mut places: BTreeMap<usize, usize> = BTreeMap::new();
+    let mut killed: BTreeMap<usize, Vec<u64>> = BTreeMap::new();
+    let mut members = members;
+    for member in &mut members {
+        let ((batch, _), sought) = search.of(member);
+        let next = places.len();
+        let place = *places.entry(member.run).or_insert(next);
+        if place == next {
+            runs.recorded.push(search.run_of(member).clone());
+            let name = sought.live.as_ref().map_or_else(
+                || format!("an ended run of {}", batch.id),
+                |run| format!("{}/{}@{}", batch.id, run.task, run.attempt),
+            );
+            runs.names.push(name);
+            if let Some(run) = &sought.live {
+                killed.entry(sought.batch).or_default().push(run.run.0);
+            }
+        }
+        member.run = place;
+    }
+    let owned_by_nobody: BTreeSet<usize> = killed.keys().copied().collect();
+    let batches = owned_by_nobody.into_iter().map(|at| &search.batches[at]);
+    let batches: Vec<_> = batches.collect();
+    for (_, known) in &batches {
+        refuse_inside(known)?;
+    }
+    let victims = Victims::of(members, &runs.names);
+    if killer.dry_run {
+        victims.preview(io)?;
+        return Ok(Verdict::Ended);
+    }
+    // Held while we kill: no supervisor begins in the middle of it.
+    let mut held = Vec::new();
+    for (batch, _) in &batches {
+        held.push(killer.hold(batch)?);
+    }
+    let verdict = killer.force(&runs, victims, io)?;
+    for (at, runs) in killed {
+        killer.leave_note(&search.batches[at].0, runs, io)?;
+    }
+    Ok(verdict)
 }

@@ -132,6 +132,7 @@ fn view<'a>(facts: &'a Facts, time: &LocalTime, dir: &'a str, file: &'a str) -> 
             alive: true,
             recovering: false,
         },
+        guard: None,
         hosts: BTreeMap::new(),
         activity: BTreeMap::new(),
         time: time.clone(),
@@ -289,6 +290,7 @@ impl Observer for Show {
                 for found in found {
                     let host = match found.process {
                         ProcessFact::Gone => "is gone",
+                        ProcessFact::Killed => "was killed while no supervisor lived",
                         ProcessFact::Living => "still lives",
                         ProcessFact::Foreign => "is on another machine or namespace",
                     };
@@ -310,6 +312,10 @@ impl Observer for Show {
             }
             Note::Inbox(text) => self.say(&format!("from the inbox: {text}")),
             Note::Stopping(stage) => self.say(stopping(stage)),
+            Note::GuardianGone(pid) => self.say(&format!(
+                "the guardian (pid {pid}) is gone: work goes on, but nobody starts it again if the \
+                 supervisor dies too"
+            )),
             Note::DiskFailed(text) => self.say(&format!("the journal can not be written: {text}")),
             Note::DiskRecovered => self.say("the journal can be written again"),
             Note::Trouble(text) => self.say(text),

@@ -2,19 +2,27 @@
 
 pub mod act;
 pub mod answer;
+pub mod attach;
 pub mod batch;
 pub mod cancel;
 pub mod choose;
 pub mod completions;
 pub mod detach;
+pub mod doctor;
+pub mod ending;
 pub mod error;
 pub mod explain;
+pub mod guard;
 pub mod handover;
 pub mod kill;
+pub mod killer;
+pub mod leftovers;
 pub mod list;
 pub mod live;
 pub mod logs;
+pub mod machine_checks;
 pub mod open;
+pub mod orphans;
 pub mod pace;
 pub mod pause;
 pub mod plan;
@@ -116,6 +124,8 @@ enum Command {
     Answer(answer::Args),
     /// End processes by force, whole trees at once
     Kill(kill::Args),
+    /// Say what this machine gives, and what was left behind
+    Doctor(doctor::Args),
     /// Hold a batch or tasks
     Pause(pause::Args),
     /// Let a batch or tasks go on
@@ -155,6 +165,7 @@ impl Command {
             Self::Steer(args) => steer::run(&args, io),
             Self::Answer(args) => answer::run(&args, io),
             Self::Kill(args) => kill::run(&args, io),
+            Self::Doctor(args) => doctor::run(&args, io),
             Self::Pause(args) => pause::run(&args, io),
             Self::Resume(args) => resume::run(&args, io),
             Self::Cancel(args) => cancel::run(&args, io),
@@ -229,5 +240,9 @@ fn start(args: impl IntoIterator<Item = OsString>) -> Result<Code, CliError> {
         is_terminal,
     };
     let result = cli.command.run(&mut io);
-    out.flush().map_err(CliError::output).and(result)
+    match (out.flush(), result) {
+        (Err(error), Ok(Code::Ok)) => Err(CliError::output(error)),
+        // Whatever else came of it is told by the exit code all the same.
+        (Ok(()) | Err(_), result) => result,
+    }
 }

@@ -16,14 +16,15 @@ use crate::cli::pace;
 use crate::cli::target::{self, Candidate, Target};
 use crate::control::wire::RunActivity;
 use crate::driver::clock::Clock;
-use crate::process::identity::{Machine, start_ticks};
+use crate::process::identity::{Machine, is_dying, start_ticks};
+use crate::process::pidfd;
 use crate::process::recorded::{Field, Proven, Refused};
 use crate::store::index::{self, IndexEntry};
 use crate::store::lock::{self, Holder, LockState};
 use crate::store::state_dir::CHECKPOINT_NAME;
 use crate::store::{Check, RealDisk, StateDir, StateRoot, StoreError, load};
 use crate::view::time::LocalTime;
-use crate::view::{HostFact, Presence, View};
+use crate::view::{Guard, HostFact, Presence, View};
 
 /// Looks at a lock whose holder is gone (two seconds; it takes a millisecond): a child of a killed
 /// supervisor shares its lock until it begins its own program. Nobody holds the batch then, and to
@@ -273,6 +274,22 @@ impl Found {
         })
     }
 
+    /// The guardian of whoever held the batch last, and whether it lives: then it is that one's to
+    /// start the next supervisor, or it is just ending.
+    ///
+    /// # Errors
+    /// When the lock can not be looked at (10).
+    pub fn guard(&self) -> Result<Option<Guard>, CliError> {
+        let holder = lock::last_holder(&self.dir)?;
+        Ok(holder.and_then(|holder| holder.guardian).map(|guardian| {
+            let ticks = start_ticks(guardian.pid).ok();
+            Guard {
+                pid: guardian.pid,
+                alive: ticks == Some(guardian.start_ticks) && !is_over(guardian.pid),
+            }
+        }))
+    }
+
     /// Whether the batch has an outcome and nobody works on it.
     fn is_settled(&self) -> Result<bool, CliError> {
         if self.lock()? != LockState::Free {
@@ -322,6 +339,7 @@ impl Found {
             return Ok(None);
         };
         let presence = presence(&lock, facts);
+        let guard = self.guard()?;
         let hosts = if presence.alive {
             BTreeMap::new()
         } else {
@@ -330,6 +348,7 @@ impl Found {
         Ok(Some(Opened {
             state,
             presence,
+            guard,
             hosts,
             dir: self.dir.path().display().to_string(),
             file: shown(&self.file),
@@ -368,6 +387,8 @@ pub struct Opened {
     state: State,
     /// Who works on it.
     pub presence: Presence,
+    /// Who starts that one again.
+    pub guard: Option<Guard>,
     hosts: BTreeMap<Generation, HostFact>,
     dir: String,
     file: String,
@@ -398,11 +419,34 @@ impl Opened {
         self.state.facts().expect("a batch that was read has facts")
     }
 
+    /// Whether somebody owns its hosts now.
+    pub fn is_owned(&self) -> bool {
+        self.presence.alive || self.living_guardian().is_some()
+    }
+
+    /// The pid of whoever owns its hosts now: the supervisor, or the guardian to which they come when
+    /// that one dies.
+    pub fn owner(&self) -> Option<u32> {
+        match self.presence {
+            Presence {
+                pid, alive: true, ..
+            } => pid,
+            Presence { alive: false, .. } => self.living_guardian(),
+        }
+    }
+
+    /// The pid of the guardian, while it lives.
+    pub fn living_guardian(&self) -> Option<u32> {
+        let living = self.guard.filter(|guard| guard.alive);
+        living.map(|guard| guard.pid)
+    }
+
     /// The picture of it, with what its live runs do.
     pub fn view(&self, activity: BTreeMap<Generation, RunActivity>) -> View<'_> {
         let hosts = self.hosts.clone();
         let view = self.view_of(self.facts(), self.presence, local_time());
         View {
+            guard: self.guard,
             hosts,
             activity,
             ..view
@@ -419,6 +463,7 @@ impl Opened {
         View {
             facts,
             presence,
+            guard: None,
             hosts: BTreeMap::new(),
             activity: BTreeMap::new(),
             time,
@@ -451,14 +496,21 @@ pub fn local_time() -> LocalTime {
     }
 }
 
-/// Whether the process that wrote itself into the lock is no more.
+/// Whether the process that wrote itself into the lock is no more, or dying.
 fn is_leaving(lock: &LockState) -> bool {
     match lock {
         LockState::Held(Some(holder)) => {
-            holder.start_ticks != 0 && start_ticks(holder.pid).ok() != Some(holder.start_ticks)
+            let is_it = || start_ticks(holder.pid).ok() == Some(holder.start_ticks);
+            holder.start_ticks != 0 && (is_dying(holder.pid) || !is_it())
         }
         LockState::Held(None) | LockState::Free => false,
     }
+}
+
+/// Whether the process has ended and only waits for its exit to be collected.
+fn is_over(pid: u32) -> bool {
+    // One that can not be pinned is gone meanwhile.
+    pidfd::open(pid).and_then(pidfd::has_ended).unwrap_or(true)
 }
 
 fn presence(lock: &LockState, facts: &Facts) -> Presence {
@@ -536,6 +588,7 @@ mod tests {
                 pid,
                 start_ticks,
                 socket,
+                guardian: None,
             }))
         };
         assert!(!is_leaving(&held(us, ours)), "it lives");

@@ -1,287 +1,403 @@
-//! What lives of a batch: recorded identities set against what this machine shows.
+//! What lives of a batch: recorded identities set against what this machine shows, and the trees
+//! below them. Only processes that are recorded, and what descends from them, are looked at.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-use protocol::ids::Generation;
-use supervisor_core::containment::Layer;
-use supervisor_core::facts::{Facts, Run};
+use protocol::ids::{AttemptNo, BatchId, TaskId};
 use supervisor_core::identity::Identity;
-use supervisor_core::plan::TaskIx;
-use sysinfo::{Pid, Process, ProcessRefreshKind, ProcessesToUpdate, System, UpdateKind};
+use supervisor_core::time::BootId;
 
 use crate::cli::error::{CliError, Code};
-use crate::cli::open::{Found, Opened};
-use crate::process::identity::{Machine, start_ticks};
+use crate::cli::open::Found;
+use crate::driver::clock::Clock;
+use crate::process::identity::Machine;
 use crate::process::recorded::{Field, Proven, Refused};
-use crate::process::scan::{Trace, Traces};
-use crate::store::LockState;
-use crate::view::processes::{ProcessRow, ProcessState, Role};
+use crate::process::scan::token_of;
+use crate::process::stat::{self, Stat};
+use crate::store::registry::{self, LiveRun, Process, Registry};
+use crate::store::{Holder, LockState, RealDisk};
+use crate::view::processes::{Family, ProcessRow, ProcessState, Role};
 
 /// Longest command line shown, bytes.
 const COMMAND_MAX: usize = 200;
+/// Most processes of one tree; what is below is not shown.
+const TREE_MAX: usize = 100_000;
 
-/// One look at every process of this machine.
+/// The clocks and the identity of this machine, by which processes are judged.
 #[derive(Debug)]
 pub struct Census {
-    machine: Machine,
-    system: System,
-    /// Direct children by parent.
-    children: BTreeMap<u32, Vec<u32>>,
+    pub(super) machine: Machine,
+    /// Boot-time clock, milliseconds.
+    now_ms: u64,
+    ticks_a_second: u64,
+    page_size: u64,
 }
 
-/// Whose a process is; what its row has in common with the others of the run.
+/// What is recorded as live of one batch, and by whom.
+#[derive(Debug)]
+pub struct Known {
+    /// The processes and runs.
+    pub registry: Registry,
+    /// Whoever holds the batch's lock; without a name while it is still writing itself down.
+    pub lock: LockState,
+    /// The guardian that will start its next supervisor, while it lives.
+    pub guard: Option<u32>,
+    /// What says so.
+    pub source: Source,
+}
+
+/// Where a recorded identity stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// The truth.
+    Journal,
+    /// The list that is derived from it.
+    Registry,
+}
+
+impl Source {
+    /// The word in `why`.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Journal => "journal",
+            Self::Registry => "registry",
+        }
+    }
+}
+
+/// A part of a batch.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Part<'a> {
+    /// Only this task.
+    pub task: Option<&'a TaskId>,
+    /// Only this attempt of it.
+    pub attempt: Option<AttemptNo>,
+}
+
+impl Part<'_> {
+    /// Whether a run belongs to it.
+    pub fn has(&self, run: &LiveRun) -> bool {
+        self.task.is_none_or(|task| *task == run.task)
+            && self.attempt.is_none_or(|attempt| attempt == run.attempt)
+    }
+}
+
+impl Known {
+    /// Reads what is recorded, as cheaply as it can be known: the list of a live supervisor, or that
+    /// of a clean end, else the journal.
+    ///
+    /// # Errors
+    /// Unreadable or newer (9), where the journal must be read.
+    pub fn read(batch: &Found) -> Result<Option<Known>, CliError> {
+        let lock = batch.lock()?;
+        let listed = registry::read(&RealDisk, &batch.dir).ok().flatten();
+        let fits = |listed: &Registry| match &lock {
+            LockState::Held(Some(holder)) => listed
+                .supervisor
+                .as_ref()
+                .is_some_and(|it| it.pid == holder.pid && it.start_ticks == holder.start_ticks),
+            LockState::Held(None) => false,
+            LockState::Free => listed.proves_rest(&batch.dir),
+        };
+        match listed.filter(fits) {
+            Some(registry) => Ok(Some(Known {
+                registry,
+                guard: living_guard(batch)?,
+                lock,
+                source: Source::Registry,
+            })),
+            None => Known::fold(batch, lock),
+        }
+    }
+
+    /// Reads the journal.
+    ///
+    /// # Errors
+    /// Unreadable or newer (9).
+    pub fn fold(batch: &Found, lock: LockState) -> Result<Option<Known>, CliError> {
+        let guard = living_guard(batch)?;
+        Ok(batch.read_any()?.map(|opened| Known {
+            registry: Registry::of(opened.facts()),
+            lock,
+            guard,
+            source: Source::Journal,
+        }))
+    }
+
+    /// The pid of whoever owns its hosts now: the supervisor, or the guardian to which they come when
+    /// that one dies.
+    pub fn owner(&self) -> Option<u32> {
+        match &self.lock {
+            LockState::Held(Some(holder)) => Some(holder.pid),
+            LockState::Held(None) | LockState::Free => self.guard,
+        }
+    }
+
+    /// Whether somebody owns them.
+    pub fn is_owned(&self) -> bool {
+        self.lock != LockState::Free || self.guard.is_some()
+    }
+
+    /// Whether a run of it is recorded as live though nobody owns it: what it left may be anywhere.
+    pub fn has_lost_runs(&self) -> bool {
+        !self.is_owned() && !self.registry.runs.is_empty()
+    }
+}
+
+/// The pid of the batch's guardian, while it lives.
+pub(super) fn living_guard(batch: &Found) -> Result<Option<u32>, CliError> {
+    let guard = batch.guard()?.filter(|guard| guard.alive);
+    Ok(guard.map(|guard| guard.pid))
+}
+
+/// Whose a process is: what its row has in common with the others of the run.
 #[derive(Debug, Clone, Copy)]
-struct Owner<'a> {
-    batch: &'a str,
-    task: Option<&'a str>,
-    run: Option<(Generation, &'a Run)>,
+pub(super) struct Owner<'a> {
+    pub(super) batch: &'a str,
+    pub(super) run: Option<&'a LiveRun>,
 }
 
 impl Census {
-    /// Looks once.
+    /// Reads the clocks.
     ///
     /// # Errors
-    /// When the system does not show its processes (10).
+    /// When procfs is not as documented (10).
     pub fn take() -> Result<Census, CliError> {
         let machine = Machine::here().map_err(|e| CliError::from_source(Code::Environment, &e))?;
-        let mut system = System::new().map_err(|e| CliError::from_source(Code::Environment, &e))?;
-        // Threads would be rows of their own, each with the memory of the whole process.
-        let kind = ProcessRefreshKind::nothing()
-            .with_memory()
-            .with_cpu()
-            .with_cmd(UpdateKind::Always)
-            .without_tasks();
-        system.refresh_processes_specifics(ProcessesToUpdate::All, true, kind);
-        let mut children: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
-        for (pid, process) in system.processes() {
-            if let Some(parent) = process.parent() {
-                children
-                    .entry(parent.as_u32())
-                    .or_default()
-                    .push(pid.as_u32());
-            }
-        }
+        let now = Clock::new(machine.boot_id).now();
         Ok(Census {
             machine,
-            system,
-            children,
+            now_ms: now.boot.0,
+            ticks_a_second: stat::ticks_a_second(),
+            page_size: stat::page_size(),
         })
     }
 
-    /// The processes of one batch, or of one task of it.
+    /// The processes of one batch or of a part of it, parents before children.
     ///
     /// # Errors
-    /// When its lock can not be looked at (10).
+    /// Unreadable or newer (9), where the journal must be read.
     pub fn of(
         &self,
         batch: &Found,
-        opened: &Opened,
-        task: Option<TaskIx>,
+        known: &Known,
+        part: Part<'_>,
     ) -> Result<Vec<ProcessRow>, CliError> {
-        let facts = opened.facts();
+        if known.source == Source::Registry && self.has_unlisted_host(known) {
+            // One that has just begun: the list is not written before its record is durable.
+            let lock = known.lock.clone();
+            if let Some(folded) = Known::fold(batch, lock)? {
+                return Ok(self.rows(&folded, part));
+            }
+        }
+        Ok(self.rows(known, part))
+    }
+
+    fn rows(&self, known: &Known, part: Part<'_>) -> Vec<ProcessRow> {
         let mut rows = Vec::new();
-        if task.is_none() {
-            rows.extend(self.supervisor(batch, facts)?);
+        if part.task.is_none() {
+            rows.extend(self.guardian(known));
+            rows.extend(self.supervisor(known));
         }
         let mut seen = BTreeSet::new();
-        for (generation, run) in &facts.runs {
-            if task.is_some_and(|task| task != run.task) {
-                continue;
-            }
-            let owner = Owner {
-                batch: batch.id.as_str(),
-                task: facts
-                    .tasks
-                    .get(run.task.0 as usize)
-                    .map(|task| task.id.as_str()),
-                run: Some((*generation, run)),
-            };
-            self.run(owner, opened.presence.alive, facts, &mut seen, &mut rows);
+        for run in known.registry.runs.iter().filter(|run| part.has(run)) {
+            self.run(known, run, &mut seen, &mut rows);
         }
-        Ok(rows)
+        sum_up(&mut rows);
+        rows
+    }
+
+    /// Whether the live supervisor has a child with a token that is not in the list.
+    fn has_unlisted_host(&self, known: &Known) -> bool {
+        let children = known
+            .owner()
+            .and_then(stat::of)
+            .map(|it| stat::children(&it));
+        let mut hosts = known
+            .registry
+            .runs
+            .iter()
+            .filter_map(|run| run.host.as_ref());
+        let mut unlisted = children.into_iter().flatten();
+        unlisted.any(|pid| !hosts.clone().any(|host| host.pid == pid) && token_of(pid).is_some())
+            || hosts.any(|host| Proven::find(&self.machine, &host.identity()).is_err())
+    }
+
+    fn guardian(&self, known: &Known) -> Option<ProcessRow> {
+        let process = known.registry.guardian.as_ref()?;
+        let lives = ProcessState::Live;
+        let (row, _) = self.recorded(known, None, Role::Guardian, process, lives);
+        let is_missed = known.is_owned() || !known.registry.runs.is_empty();
+        (row.state == lives || is_missed).then_some(row)
     }
 
     /// The supervisor: the kernel says that somebody holds the lock, the lock file says who.
-    fn supervisor(&self, batch: &Found, facts: &Facts) -> Result<Option<ProcessRow>, CliError> {
+    fn supervisor(&self, known: &Known) -> Option<ProcessRow> {
+        if let LockState::Held(Some(holder)) = &known.lock {
+            return self.holder(known, holder);
+        }
+        let process = known.registry.supervisor.as_ref()?;
+        let lost = !known.registry.runs.is_empty();
+        lost.then(|| {
+            self.recorded(known, None, Role::Supervisor, process, ProcessState::Orphan)
+                .0
+        })
+    }
+
+    fn holder(&self, known: &Known, holder: &Holder) -> Option<ProcessRow> {
         let owner = Owner {
-            batch: batch.id.as_str(),
-            task: None,
+            batch: known.registry.batch.as_str(),
             run: None,
         };
-        Ok(match batch.lock()? {
-            LockState::Held(Some(holder)) => {
-                let why = "it holds the lock of the batch's folder and wrote itself down in it";
-                let mut row =
-                    self.row(owner, Role::Supervisor, holder.pid, ProcessState::Live, why);
-                row.start_ticks = holder.start_ticks;
-                row.id = process_id(holder.pid, holder.start_ticks);
-                Some(row)
-            }
-            LockState::Held(None) | LockState::Free => {
-                let recorded = facts.batch.supervisor.as_ref();
-                let stale = ProcessState::Stale;
-                recorded.filter(|_| !facts.runs.is_empty()).map(|identity| {
-                    self.recorded(owner, Role::Supervisor, identity, stale, "it is gone")
-                })
-            }
-        })
+        let stat = stat::of(holder.pid)?;
+        let why = "it holds the lock of the batch's folder and wrote itself down in it";
+        let mut row = self.living(owner, Role::Supervisor, &stat, ProcessState::Live, why);
+        row.owner_pid = known.guard;
+        row.depth = u16::from(known.guard.is_some());
+        Some(row)
     }
 
     fn run(
         &self,
-        owner: Owner<'_>,
-        owned: bool,
-        facts: &Facts,
+        known: &Known,
+        run: &LiveRun,
         seen: &mut BTreeSet<u32>,
         rows: &mut Vec<ProcessRow>,
     ) {
-        let Some((_, run)) = owner.run else {
-            return;
+        let lives = match known.is_owned() {
+            true => ProcessState::Live,
+            false => ProcessState::Orphan,
         };
-        let lives = if owned {
-            ProcessState::Live
-        } else {
-            ProcessState::Orphan
-        };
-        let mut host = None;
-        if let Some(identity) = &run.identity {
-            let (state, why) = judge(&self.machine, identity, lives);
-            let mut row = self.recorded(owner, Role::Host, identity, state, &why);
-            row.owner_pid = facts
-                .batch
-                .supervisor
-                .as_ref()
-                .map(|own| own.pid)
-                .filter(|_| owned);
-            rows.push(row);
-            if state == lives {
-                host = Some(identity.pid);
-                seen.insert(identity.pid);
-            }
-        }
-        match host {
-            // Everything of its tree hangs below a living host.
-            Some(host) => self.descend(owner, host, host, lives, seen, rows),
-            None => self.strays(owner, run.token, lives, seen, rows),
+        let Some(host) = &run.host else { return };
+        let (mut row, found) = self.recorded(known, Some(run), Role::Host, host, lives);
+        row.owner_pid = known.owner();
+        row.depth = 1 + u16::from(known.guard.is_some());
+        let depth = row.depth;
+        rows.push(row);
+        if let Some(found) = found {
+            seen.insert(found.pid);
+            let owner = Owner {
+                batch: known.registry.batch.as_str(),
+                run: Some(run),
+            };
+            self.descend(owner, &found, &found, lives, seen, rows, depth + 1);
         }
     }
 
     /// What a host started, at any depth.
+    #[expect(clippy::too_many_arguments, reason = "a walk carries its place along")]
     fn descend(
         &self,
         owner: Owner<'_>,
-        host: u32,
-        parent: u32,
+        host: &Stat,
+        parent: &Stat,
         state: ProcessState,
         seen: &mut BTreeSet<u32>,
         rows: &mut Vec<ProcessRow>,
+        depth: u16,
     ) {
-        for &pid in self.children.get(&parent).into_iter().flatten() {
-            if !seen.insert(pid) {
+        let children = stat::children(parent).into_iter().filter_map(stat::of);
+        // A number that was used anew since the list was read has another parent.
+        let own = children.filter(|child| child.parent == parent.pid && !child.is_over);
+        let mut own: Vec<Stat> = own.collect();
+        own.sort_by_key(|child| (child.start_ticks, child.pid));
+        for (number, child) in own.iter().enumerate() {
+            if rows.len() >= TREE_MAX || !seen.insert(child.pid) {
                 continue;
             }
-            let role = if parent == host {
-                Role::Agent
-            } else {
-                Role::Tool
-            };
-            let why = format!("a descendant of host {host}, which is proven by its identity");
-            let mut row = self.row(owner, role, pid, state, &why);
-            row.owner_pid = Some(host);
+            // The first that a host starts is the agent's program; orphans come home to it later.
+            let is_agent = parent.pid == host.pid && number == 0;
+            let role = if is_agent { Role::Agent } else { Role::Tool };
+            let why = format!(
+                "descends from host {}, which is proven by its identity",
+                host.pid
+            );
+            let mut row = self.living(owner, role, child, state, &why);
+            row.owner_pid = Some(host.pid);
+            row.depth = depth;
             rows.push(row);
-            self.descend(owner, host, pid, state, seen, rows);
+            self.descend(
+                owner,
+                host,
+                child,
+                state,
+                seen,
+                rows,
+                depth.saturating_add(1),
+            );
         }
     }
 
-    /// What carries the run's token although its host is gone.
-    fn strays(
+    /// The row of a process that is written down, and what is found of it if it lives.
+    pub(super) fn recorded(
         &self,
-        owner: Owner<'_>,
-        token: u128,
-        state: ProcessState,
-        seen: &mut BTreeSet<u32>,
-        rows: &mut Vec<ProcessRow>,
-    ) {
-        let traces = Traces::new(vec![Trace::of_token(token)]);
-        for pid in self.system.processes().keys().map(|pid| pid.as_u32()) {
-            if seen.contains(&pid) {
-                continue;
-            }
-            if let Some((_, layer)) = traces.tagged(pid) {
-                seen.insert(pid);
-                let why = format!("it carries the token of the run ({layer})");
-                rows.push(self.row(owner, Role::Tool, pid, state, &why));
-            }
-        }
-    }
-
-    fn recorded(
-        &self,
-        owner: Owner<'_>,
+        known: &Known,
+        run: Option<&LiveRun>,
         role: Role,
-        identity: &Identity,
-        state: ProcessState,
-        why: &str,
-    ) -> ProcessRow {
-        let mut row = match state {
-            ProcessState::Live | ProcessState::Orphan => {
-                self.row(owner, role, identity.pid, state, why)
-            }
-            ProcessState::Foreign | ProcessState::Stale => {
-                blank(owner, role, identity.pid, state, why)
-            }
+        process: &Process,
+        lives: ProcessState,
+    ) -> (ProcessRow, Option<Stat>) {
+        let owner = Owner {
+            batch: known.registry.batch.as_str(),
+            run,
+        };
+        let identity = process.identity();
+        let (state, why) = judge(&self.machine, &identity, lives, known.source);
+        let found = stat::of(process.pid).filter(|_| state == lives);
+        let mut row = match &found {
+            Some(found) => self.living(owner, role, found, state, &why),
+            None => blank(owner, role, process.pid, state, &why),
         };
         row.node = identity.node.to_string();
         row.start_ticks = identity.start_ticks;
-        row.boot_id = boot_text(identity.boot_id.0);
-        row.id = process_id(identity.pid, identity.start_ticks);
-        row
+        row.boot_id = boot_text(identity.boot_id);
+        row.id = process_id(process.pid, identity.start_ticks);
+        (row, found)
     }
 
-    fn row(
+    pub(super) fn living(
         &self,
         owner: Owner<'_>,
         role: Role,
-        pid: u32,
+        found: &Stat,
         state: ProcessState,
         why: &str,
     ) -> ProcessRow {
-        let mut row = blank(owner, role, pid, state, why);
+        let mut row = blank(owner, role, found.pid, state, why);
         row.node = self.machine.node.to_string();
-        row.boot_id = boot_text(self.machine.boot_id.0);
-        // A process that has just ended has no ticks; its row is about to vanish as well.
-        row.start_ticks = start_ticks(pid).unwrap_or(0);
-        row.id = process_id(pid, row.start_ticks);
-        if let Some(process) = self.system.process(Pid::from_u32(pid)) {
-            measure(&mut row, process);
-        }
+        row.boot_id = boot_text(self.machine.boot_id);
+        row.start_ticks = found.start_ticks;
+        row.id = process_id(found.pid, found.start_ticks);
+        let started_ms = found.start_ticks.saturating_mul(1000) / self.ticks_a_second;
+        row.age_s = Some(self.now_ms.saturating_sub(started_ms) / 1000);
+        row.rss_bytes = Some(found.resident_pages.saturating_mul(self.page_size));
+        row.cpu_s = Some(self.seconds(found.cpu_ticks));
+        row.ended_cpu_s = self.seconds(found.ended_cpu_ticks);
+        let command = stat::command(found.pid).unwrap_or_default();
+        row.command = protocol::report::excerpt(&command, COMMAND_MAX);
         row
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "2^52 ticks are a million years")]
+    fn seconds(&self, ticks: u64) -> f64 {
+        ticks as f64 / self.ticks_a_second as f64
     }
 }
 
-fn measure(row: &mut ProcessRow, process: &Process) {
-    row.age_s = Some(process.run_time());
-    row.rss_bytes = Some(process.memory());
-    let cpu = std::time::Duration::from_millis(process.accumulated_cpu_time());
-    row.cpu_s = Some(cpu.as_secs_f64());
-    let words: Vec<_> = process
-        .cmd()
-        .iter()
-        .map(|word| word.to_string_lossy())
-        .collect();
-    row.command = match words.is_empty() {
-        true => process.name().to_string_lossy().into_owned(),
-        false => protocol::report::excerpt(&words.join(" "), COMMAND_MAX),
-    };
-}
-
-/// The layers that hold a run together; what is no run is held by its recorded identity.
-fn containment_text(owner: Owner<'_>) -> String {
-    let layers = owner.run.map(|(_, run)| run.containment.layers);
-    layers.map_or_else(
-        || Layer::Registry.word().to_owned(),
-        |layers| layers.to_string(),
-    )
+/// Gives each host, and whoever stands above it, the sums of its tree.
+fn sum_up(rows: &mut [ProcessRow]) {
+    for at in 0..rows.len() {
+        let (depth, role) = (rows[at].depth, rows[at].role);
+        if role != Role::Host {
+            continue;
+        }
+        let below = rows[at + 1..].iter().take_while(|row| row.depth > depth);
+        let mut family = Family::default();
+        for row in rows[at..=at].iter().chain(below) {
+            family.add(row);
+        }
+        rows[at].family = Some(family);
+    }
 }
 
 fn blank(owner: Owner<'_>, role: Role, pid: u32, state: ProcessState, why: &str) -> ProcessRow {
@@ -289,9 +405,9 @@ fn blank(owner: Owner<'_>, role: Role, pid: u32, state: ProcessState, why: &str)
         id: String::new(),
         node: String::new(),
         batch: owner.batch.to_owned(),
-        task: owner.task.map(str::to_owned),
-        attempt: owner.run.map(|(_, run)| run.attempt.0),
-        run: owner.run.map(|(generation, _)| generation.0),
+        task: owner.run.map(|run| run.task.to_string()),
+        attempt: owner.run.map(|run| run.attempt.0),
+        run: owner.run.map(|run| run.run.0),
         role,
         pid,
         start_ticks: 0,
@@ -304,16 +420,41 @@ fn blank(owner: Owner<'_>, role: Role, pid: u32, state: ProcessState, why: &str)
         rss_bytes: None,
         cpu_s: None,
         command: String::new(),
+        depth: 0,
+        ended_cpu_s: 0.0,
+        family: None,
     }
 }
 
+/// The layers that hold a run together; what is no run is held by its recorded identity.
+fn containment_text(owner: Owner<'_>) -> String {
+    owner.run.map_or_else(
+        || {
+            supervisor_core::containment::Layer::Registry
+                .word()
+                .to_owned()
+        },
+        |run| run.containment().layers.to_string(),
+    )
+}
+
 /// Where a recorded process stands, and what says so.
-fn judge(machine: &Machine, identity: &Identity, lives: ProcessState) -> (ProcessState, String) {
+pub(super) fn judge(
+    machine: &Machine,
+    identity: &Identity,
+    lives: ProcessState,
+    source: Source,
+) -> (ProcessState, String) {
+    let source = source.word();
     match Proven::find(machine, identity) {
-        Ok(_) => (
-            lives,
-            "node, boot id, pid namespace, pid and start ticks are those of the journal".to_owned(),
-        ),
+        Ok(_) => {
+            let inode = identity.pidfs_inode.map_or("", |_| ", pidfs inode");
+            let why = format!(
+                "recorded identity: pid, start ticks, boot id, node, pid namespace{inode} are those \
+                 of the {source}"
+            );
+            (lives, why)
+        }
         Err(Refused::Gone { .. }) => (
             ProcessState::Stale,
             "no process has its identity".to_owned(),
@@ -323,7 +464,7 @@ fn judge(machine: &Machine, identity: &Identity, lives: ProcessState) -> (Proces
                 Field::Node | Field::PidNamespace => ProcessState::Foreign,
                 Field::BootId | Field::StartTicks | Field::PidfsInode => ProcessState::Stale,
             };
-            (state, format!("its {field} is not that of the journal"))
+            (state, format!("its {field} is not that of the {source}"))
         }
         Err(Refused::System { source, .. }) => (
             ProcessState::Foreign,
@@ -332,14 +473,29 @@ fn judge(machine: &Machine, identity: &Identity, lives: ProcessState) -> (Proces
     }
 }
 
+/// The batch of a row that belongs to none that is known here.
+pub(super) fn unknown_batch(id: Option<&BatchId>) -> &str {
+    id.map_or("?", |id| id.as_str())
+}
+
 /// Names a process on this machine for as long as it lives, and no other after it.
 pub fn process_id(pid: u32, start_ticks: u64) -> String {
     format!("{pid}-{start_ticks}")
 }
 
+/// A process id of `ps`: number and start ticks.
+pub fn parse_process_id(text: &str) -> Option<(u32, u64)> {
+    let (pid, ticks) = text.split_once('-')?;
+    let is_number = |half: &str| !half.is_empty() && half.bytes().all(|it| it.is_ascii_digit());
+    if !is_number(pid) || !is_number(ticks) {
+        return None;
+    }
+    Some((pid.parse().ok()?, ticks.parse().ok()?))
+}
+
 /// A boot id as the kernel writes it.
-fn boot_text(id: u128) -> String {
-    let hex = format!("{id:032x}");
+fn boot_text(id: BootId) -> String {
+    let hex = format!("{:032x}", id.0);
     [
         &hex[..8],
         &hex[8..12],
@@ -356,56 +512,51 @@ mod tests {
 
     #[test]
     fn a_boot_id_is_written_as_the_kernel_does() {
-        let id = 0x0123_4567_89ab_cdef_0123_4567_89ab_cdef;
+        let id = BootId(0x0123_4567_89ab_cdef_0123_4567_89ab_cdef);
         assert_eq!(boot_text(id), "01234567-89ab-cdef-0123-456789abcdef");
     }
 
     #[test]
-    fn our_own_process_is_proven_and_one_with_other_ticks_is_stale() {
-        let machine = Machine::here().unwrap();
-        let pid = std::process::id();
-        let ours = Identity {
-            node: machine.node.clone(),
-            pid_namespace: machine.pid_namespace,
-            boot_id: machine.boot_id,
-            pid,
-            start_ticks: start_ticks(pid).unwrap(),
-            pidfs_inode: None,
-            session: None,
-        };
-        let lives = ProcessState::Orphan;
-        assert_eq!(judge(&machine, &ours, lives).0, lives);
-        let other = Identity {
-            start_ticks: ours.start_ticks + 1,
-            ..ours.clone()
-        };
-        let (state, why) = judge(&machine, &other, lives);
-        assert_eq!(state, ProcessState::Stale);
-        assert_eq!(why, "its start ticks is not that of the journal");
-        let elsewhere = Identity {
-            node: "another".into(),
-            ..ours
-        };
-        assert_eq!(judge(&machine, &elsewhere, lives).0, ProcessState::Foreign);
+    fn a_process_id_is_two_numbers_and_nothing_else_is() {
+        assert_eq!(parse_process_id(&process_id(41, 900)), Some((41, 900)));
+        for text in [
+            "41",
+            "41-",
+            "-900",
+            "a-1",
+            "1-2-3",
+            "nightly-20261121t0744",
+            "+1-2",
+        ] {
+            assert_eq!(parse_process_id(text), None, "{text}");
+        }
     }
 
     #[test]
-    fn the_census_sees_this_process_with_its_memory() {
-        let census = Census::take().unwrap();
-        let owner = Owner {
-            batch: "b",
-            task: None,
-            run: None,
+    fn our_own_process_is_proven_and_another_identity_is_refused_by_its_field() {
+        let machine = Machine::here().unwrap();
+        let pid = std::process::id();
+        let pinned = crate::process::pidfd::open(pid).unwrap();
+        let ours = machine.identify(pid, &pinned).unwrap();
+        let lives = ProcessState::Orphan;
+        let said = |identity: &Identity| judge(&machine, identity, lives, Source::Registry);
+        assert_eq!(said(&ours).0, lives);
+        let later = Identity {
+            start_ticks: ours.start_ticks + 1,
+            ..ours.clone()
         };
-        let row = census.row(
-            owner,
-            Role::Host,
-            std::process::id(),
-            ProcessState::Live,
-            "why",
-        );
-        assert!(row.rss_bytes.unwrap() > 100_000);
-        assert!(row.start_ticks > 0 && !row.command.is_empty());
-        assert_eq!(row.id, format!("{}-{}", row.pid, row.start_ticks));
+        let (state, why) = said(&later);
+        assert_eq!(state, ProcessState::Stale);
+        assert_eq!(why, "its start ticks is not that of the registry");
+        let elsewhere = Identity {
+            node: "another".into(),
+            ..ours.clone()
+        };
+        assert_eq!(said(&elsewhere).0, ProcessState::Foreign);
+        let inside = Identity {
+            pid_namespace: ours.pid_namespace + 1,
+            ..ours
+        };
+        assert_eq!(said(&inside).0, ProcessState::Foreign, "unknown, not dead");
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use protocol::ids::BatchId;
 use supervisor_core::effect::Ending;
 use supervisor_core::input::Created;
 use supervisor_core::plan::{Plan, TaskIx};
@@ -11,16 +12,17 @@ use supervisor_core::time::Wall;
 
 use crate::batch_file::{BatchFile, parse_time, summary};
 use crate::cli::batch::FileArgs;
-use crate::cli::choose::{Choice, choose};
+use crate::cli::choose::{self, Choice, Chosen, choose};
 use crate::cli::error::{CliError, Code};
 use crate::cli::live::{Show, Style};
-use crate::cli::open::{Found, local_time, shown};
+use crate::cli::open::{Found, Shelf, local_time, shown};
 use crate::cli::screen::Screen;
-use crate::cli::{Io, act, detach, stored};
+use crate::cli::{Io, act, attach, detach, guard, stored};
 use crate::driver::{self, DriverError, Mode, Options};
+use crate::guardian::Guarded;
 use crate::process::identity::start_ticks;
-use crate::store::lock::{self, Holder};
-use crate::store::{Lock, StateDir, StateRoot, StoreError};
+use crate::store::lock::{self, Guardian, Holder};
+use crate::store::{Lock, LockState, StateDir, StateRoot, StoreError};
 use crate::view::View;
 use crate::view::plan::write_text;
 use crate::view::revision;
@@ -39,9 +41,12 @@ new tasks and those that are not done take it, done ones stay, what is gone is s
 shows each change. What `--set` and `--until` said holds until they say otherwise or the file is
 edited. Ctrl-C lets what runs finish, a second one
 stops it, a third one kills it; every time `supervisor run` goes on where it was.
+A small guardian stands above the supervisor and starts it again when it dies, at most five times in
+ten minutes; while it does, `run` follows the batch. Whoever has a service manager for that says
+`--no-guardian`.
 Exit codes: 0 all done, 1 some tasks failed, 3 batch file invalid, 4 nothing moves without a person,
 5 interrupted (run again to go on), 8 refused (live, finished, another repo), 9 state unreadable,
-10 environment.";
+10 environment, 71 the supervisor died again and again (run again to go on).";
 
 /// Looks until another `run` that is choosing its batch is told of instead of waited for: 10 s.
 const DOOR_LOOKS_MAX: u32 = 50;
@@ -71,7 +76,20 @@ pub(super) struct Args {
     pub(super) until: Option<Wall>,
     /// For scripts: one JSON object a line
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
+    /// Without the small process above the supervisor that starts it again: for service managers
+    #[arg(long)]
+    no_guardian: bool,
+    /// What a guardian tells the supervisor that it starts again: this batch, whatever its file says
+    #[arg(long, value_name = "BATCH", hide = true)]
+    go_on: Option<BatchId>,
+}
+
+impl Args {
+    /// Whether this command is to become a guardian, if none started it.
+    fn wants_guardian(&self) -> bool {
+        !self.no_guardian && !self.dry_run && !self.detach
+    }
 }
 
 fn time(text: &str) -> Result<Wall, &'static str> {
@@ -96,8 +114,18 @@ impl From<DriverError> for CliError {
 }
 
 pub(super) fn run(args: Args, io: &mut Io<'_>) -> Result<Code, CliError> {
-    if detach::is_background() {
+    let guarded = Guarded::of_this_process().map_err(|error| {
+        let message = format!("can not let signals through: {error}");
+        CliError::new(Code::Environment, message)
+    })?;
+    if guarded.is_none() && detach::is_background() {
         detach::leave_session()?;
+    }
+    if guarded.is_none() && args.wants_guardian() {
+        return guard::run(&args, io);
+    }
+    if let Some(id) = &args.go_on {
+        return go_on(&args, id, guarded, io);
     }
     let file = args.file.read(io)?;
     let only = only(&args.only, &file.plan)?;
@@ -107,8 +135,18 @@ pub(super) fn run(args: Args, io: &mut Io<'_>) -> Result<Code, CliError> {
     let host = driver::host_program()?;
     let root = StateRoot::from_env()?;
     root.create()?;
-    let door = door(&root)?;
-    let choice = choose(&args, &root, &file)?;
+    let (choice, door) = loop {
+        let door = door(&root)?;
+        match choose(&args, &root, &file, guarded.as_ref().map(Guarded::pid))? {
+            Chosen::Do(choice) => break (choice, door),
+            Chosen::Attach(batch, guardian) => {
+                drop(door);
+                if let Some(code) = attach::follow(&batch, guardian, args.detach, args.json, io)? {
+                    return Ok(code);
+                }
+            }
+        }
+    };
     tell_edit(&choice, args.json, io)?;
     let (batch, start) = prepare(&args, &root, &file, choice)?;
     if args.detach {
@@ -116,21 +154,95 @@ pub(super) fn run(args: Args, io: &mut Io<'_>) -> Result<Code, CliError> {
         return detach::start(&batch, &again(&args), io);
     }
     let socket = root.socket(&batch.id);
-    let lock = take(&batch.dir, socket.clone())?;
+    let lock = take(&batch.dir, socket.clone(), guarded.as_ref())?;
     drop(door);
-    let mut show = show(&args, &batch, start.live)?;
-    show.say(&start.told);
     let mode = match start.is_new {
         true => Mode::Create(Box::new(created(&args, &batch, file.plan, only)?)),
         false => Mode::Resume,
     };
+    supervise(
+        &args,
+        batch,
+        start,
+        Held {
+            lock,
+            socket,
+            guarded,
+            host,
+            mode,
+        },
+        io,
+    )
+}
+
+/// What a supervisor has when it begins.
+struct Held {
+    lock: Lock,
+    socket: PathBuf,
+    guarded: Option<Guarded>,
+    host: PathBuf,
+    mode: Mode,
+}
+
+/// Goes on with a batch that an earlier supervisor of our guardian has begun. Its file is not read:
+/// it may have been edited since, and the batch goes on under the rules that it began with.
+fn go_on(
+    args: &Args,
+    id: &BatchId,
+    guarded: Option<Guarded>,
+    io: &mut Io<'_>,
+) -> Result<Code, CliError> {
+    let host = driver::host_program()?;
+    let shelf = Shelf::open()?;
+    let batch = shelf.batch(Some(id.as_str()))?;
+    let socket = shelf.root().socket(&batch.id);
+    // Looked at first: a lock that is being left is waited for.
+    if let LockState::Held(holder) = batch.lock()? {
+        return Err(choose::live(&batch, holder.map(|holder| holder.pid)));
+    }
+    let lock = take(&batch.dir, socket.clone(), guarded.as_ref())?;
+    let start = {
+        let opened = batch.read()?;
+        Start {
+            is_new: false,
+            commands: Vec::new(),
+            live: choose::live_tasks(&opened),
+            told: choose::told(&opened),
+        }
+    };
+    let mode = Mode::Resume;
+    supervise(
+        args,
+        batch,
+        start,
+        Held {
+            lock,
+            socket,
+            guarded,
+            host,
+            mode,
+        },
+        io,
+    )
+}
+
+fn supervise(
+    args: &Args,
+    batch: Found,
+    start: Start,
+    held: Held,
+    io: &mut Io<'_>,
+) -> Result<Code, CliError> {
+    let mut show = show(args, &batch, start.live)?;
+    show.say(&start.told);
     let ended = driver::run(Options {
         dir: batch.dir.clone(),
-        lock,
-        socket,
-        host,
-        mode,
+        lock: held.lock,
+        socket: held.socket,
+        host: held.host,
+        mode: held.mode,
         commands: start.commands,
+        guarded: held.guarded,
         observer: &mut show,
     });
     show.close();
@@ -263,14 +375,20 @@ fn only(words: &[String], plan: &Plan) -> Result<Vec<TaskIx>, CliError> {
 
 fn dry_run(args: &Args, file: &BatchFile, io: &mut Io<'_>) -> Result<Code, CliError> {
     let root = StateRoot::from_env()?;
-    let choice = choose(args, &root, file);
-    if let Ok(choice) = &choice {
+    let chosen = choose(args, &root, file, None);
+    if let Ok(Chosen::Do(choice)) = &chosen {
         tell_edit(choice, args.json, io)?;
     }
-    let told = match choice {
-        Ok(Choice::New) => "a new batch would begin".to_owned(),
-        Ok(Choice::Begin(batch)) => format!("{} would begin", batch.id),
-        Ok(Choice::GoOn(goes_on)) => format!("would go on: {}", goes_on.told),
+    let told = match chosen {
+        Ok(Chosen::Do(Choice::New)) => "a new batch would begin".to_owned(),
+        Ok(Chosen::Do(Choice::Begin(batch))) => format!("{} would begin", batch.id),
+        Ok(Chosen::Do(Choice::GoOn(goes_on))) => format!("would go on: {}", goes_on.told),
+        Ok(Chosen::Attach(batch, guardian)) => {
+            format!(
+                "would attach to {}: guardian pid {guardian} starts it again",
+                batch.id
+            )
+        }
         Err(error) => {
             error.tell(io.err).map_err(CliError::output)?;
             "nothing would begin".to_owned()
@@ -285,7 +403,7 @@ fn dry_run(args: &Args, file: &BatchFile, io: &mut Io<'_>) -> Result<Code, CliEr
 fn door(root: &StateRoot) -> Result<Lock, CliError> {
     let dir = StateDir::at(root.index());
     for _ in 0..DOOR_LOOKS_MAX {
-        match lock_as_us(&dir, PathBuf::new()) {
+        match lock_as_us(&dir, PathBuf::new(), None) {
             Err(StoreError::Held { .. }) => crate::cli::pace::before_next_look(),
             other => return Ok(other?),
         }
@@ -297,17 +415,26 @@ fn door(root: &StateRoot) -> Result<Lock, CliError> {
     .hint("try again in a moment"))
 }
 
-fn take(dir: &StateDir, socket: PathBuf) -> Result<Lock, CliError> {
-    Ok(lock_as_us(dir, socket)?)
+fn take(dir: &StateDir, socket: PathBuf, guarded: Option<&Guarded>) -> Result<Lock, CliError> {
+    let guardian = guarded.map(|guarded| Guardian {
+        pid: guarded.pid(),
+        start_ticks: start_ticks(guarded.pid()).unwrap_or(0),
+    });
+    Ok(lock_as_us(dir, socket, guardian)?)
 }
 
-fn lock_as_us(dir: &StateDir, socket: PathBuf) -> Result<Lock, StoreError> {
+fn lock_as_us(
+    dir: &StateDir,
+    socket: PathBuf,
+    guardian: Option<Guardian>,
+) -> Result<Lock, StoreError> {
     let pid = std::process::id();
     let holder = Holder {
         pid,
         // Without procfs no identity; the kernel's lock holds all the same.
         start_ticks: start_ticks(pid).unwrap_or(0),
         socket,
+        guardian,
     };
     lock::lock(dir, &holder)
 }
@@ -329,6 +456,9 @@ fn again(args: &Args) -> Vec<OsString> {
     }
     if args.retry_failed {
         words.push("--retry-failed".into());
+    }
+    if args.no_guardian {
+        words.push("--no-guardian".into());
     }
     words
 }
@@ -378,6 +508,9 @@ pub(super) fn finish(
     } else {
         write_ending(&view, io.out)
     };
-    written.map_err(CliError::output)?;
+    // What came of it outweighs that it could not be told: a terminal that is closed, a full disk.
+    if let Err(error) = written {
+        drop(CliError::output(error).tell(io.err));
+    }
     Ok(code)
 }

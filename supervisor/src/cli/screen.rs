@@ -75,9 +75,11 @@ impl Screen {
         })
     }
 
-    /// Whether a live board makes sense: a person sees both streams.
+    /// Whether a live board makes sense: a person sees both streams, on a terminal that can move its
+    /// cursor. On another one the board would not be drawn, and the lines above it neither.
     pub fn has_person() -> bool {
-        io::stdout().is_terminal() && io::stderr().is_terminal()
+        let draws = std::env::var_os("TERM").is_some_and(|kind| kind != "dumb");
+        draws && io::stdout().is_terminal() && io::stderr().is_terminal()
     }
 
     /// Shows a line; never waits.

@@ -82,6 +82,11 @@ pub(super) fn run(args: &Args, io: &mut Io<'_>) -> Result<Code, CliError> {
     }
 }
 
+/// The exit code of a whole batch on which nobody works any more; `None` while somebody does.
+pub(super) fn outcome(opened: &Opened) -> Option<Code> {
+    judge(opened, None, Event::Done)
+}
+
 /// What the state says; `None`: wait on.
 fn judge(opened: &Opened, task: Option<TaskIx>, event: Event) -> Option<Code> {
     let facts = opened.facts();

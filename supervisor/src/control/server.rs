@@ -19,7 +19,6 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use crate::control::peer;
 use crate::control::wire::{CONTROL_VERSION, REQUEST_MAX, Reply, Request, Want};
 
 /// Connections at one time; a further one is refused.
@@ -360,7 +359,7 @@ async fn converse(
 ) -> io::Result<Option<Stage>> {
     let mut park = hall.park.clone();
     if let Some((mut line, caller)) = begun {
-        let pid = match judge(stream, &hall.batch)? {
+        let pid = match judge(stream)? {
             Ok(pid) => pid,
             Err(refusal) => return write(stream, &refusal).await.map(|()| None),
         };
@@ -395,25 +394,27 @@ async fn converse(
     }
 }
 
-/// The pid of a peer that may ask, or why it may not.
-fn judge(stream: &Stream, batch: &BatchId) -> io::Result<Result<Option<u32>, Reply>> {
+/// The pid of a peer of the same user; the loop looks at it once it knows what is wanted.
+fn judge(stream: &Stream) -> io::Result<Result<Option<u32>, Reply>> {
     let creds = stream.peer_creds()?;
     if creds.euid() != Some(rustix::process::geteuid().as_raw()) {
         return Ok(Err(refused(8, "the batch belongs to another user")));
     }
-    let pid = creds.pid().and_then(|pid| u32::try_from(pid).ok());
-    if pid.is_some_and(|pid| peer::carries_tag(pid, batch)) {
-        return Ok(Err(refuse_agent()));
-    }
-    Ok(Ok(pid))
+    Ok(Ok(creds.pid().and_then(|pid| u32::try_from(pid).ok())))
 }
 
-/// The reply to a request that comes out of one of the batch's own runs.
+/// Why an insider is refused.
+const AGENT_REFUSED: &str =
+    "this comes from a run of the batch itself: an agent can not steer, answer or end runs";
+
+/// The reply to an acting request that comes out of one of the batch's own runs.
 pub fn refuse_agent() -> Reply {
-    refused(
-        8,
-        "this comes from a run of the batch itself: an agent can not steer, answer or end runs",
-    )
+    refused(8, AGENT_REFUSED)
+}
+
+/// Whether a refusal is that of an insider.
+pub fn is_agent_refusal(text: &str) -> bool {
+    text == AGENT_REFUSED
 }
 
 fn understand(line: &[u8], batch: &BatchId) -> Result<Want, Reply> {

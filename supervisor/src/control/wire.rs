@@ -88,6 +88,12 @@ pub enum Want {
         /// Dependents see them as done.
         as_done: bool,
     },
+    /// These runs were ended by force while no supervisor lived. Only ever kept for the next one,
+    /// which rules on it when it looks at what became of each run.
+    Killed {
+        /// Their generations.
+        runs: Vec<u64>,
+    },
     /// What each live run does now.
     Activity,
     /// Look into the inbox again: a request was put there that may have come after the last look.
@@ -100,6 +106,26 @@ pub enum Want {
         /// The program's absolute path.
         program: String,
     },
+}
+
+impl Want {
+    /// Whether it only looks, so that anybody of the same user may ask it, also a run of the batch.
+    pub const fn only_reads(&self) -> bool {
+        match self {
+            Self::Activity | Self::Watch => true,
+            Self::Steer { .. }
+            | Self::Answer { .. }
+            | Self::Kill { .. }
+            | Self::Pause { .. }
+            | Self::Resume { .. }
+            | Self::Cancel { .. }
+            | Self::Retry { .. }
+            | Self::Skip { .. }
+            | Self::Inbox
+            | Self::Reexec { .. }
+            | Self::Killed { .. } => false,
+        }
+    }
 }
 
 /// A rung of the ladder that an operator can wait for.

@@ -35,6 +35,9 @@ pub trait Log: Send + 'static {
     /// [`LogError`]; a checkpoint is a shortcut, so nothing depends on it.
     fn save(&mut self, checkpoint: &[u8]) -> Result<(), LogError>;
 
+    /// Replaces the list of live processes. Nothing depends on it, so it may fail unseen.
+    fn list(&mut self, registry: &[u8]);
+
     /// Gives up what is kept back for a full disk, so that the next try may go well.
     fn use_reserve(&mut self);
 
@@ -86,7 +89,8 @@ pub enum Answer {
 
 #[derive(Debug)]
 enum Order {
-    Commit(Vec<Entry>),
+    /// Records, and the list of live processes where they change it.
+    Commit(Vec<Entry>, Option<Vec<u8>>),
     Save(Vec<u8>),
 }
 
@@ -99,6 +103,8 @@ pub struct Committer {
     answered: LoopEnd,
     thread: Option<JoinHandle<()>>,
     waiting: Vec<Entry>,
+    /// The list of live processes as the waiting records leave it.
+    registry: Option<Vec<u8>>,
     committing: bool,
     saving: bool,
 }
@@ -142,6 +148,7 @@ impl Committer {
             answered,
             thread: Some(thread),
             waiting: Vec::new(),
+            registry: None,
             committing: false,
             saving: false,
         })
@@ -158,10 +165,21 @@ impl Committer {
 
     /// Sends what has gathered on its way, unless a group is under way.
     pub fn flush(&mut self) {
-        if !self.committing && !self.waiting.is_empty() {
+        if self.may_flush() {
             let group = std::mem::take(&mut self.waiting);
-            self.committing = self.order(Order::Commit(group));
+            let order = Order::Commit(group, self.registry.take());
+            self.committing = self.order(order);
         }
+    }
+
+    /// Whether the next [`Committer::flush`] sends records on their way.
+    pub fn may_flush(&self) -> bool {
+        !self.committing && !self.waiting.is_empty()
+    }
+
+    /// Takes the list of live processes; it is written once the records that wait are durable.
+    pub fn list(&mut self, registry: Vec<u8>) {
+        self.registry = Some(registry);
     }
 
     /// Sends a checkpoint on its way; only when none is ([`Committer::may_save`]).
@@ -263,8 +281,13 @@ impl<L: Log> Writer<L> {
                     let failed = self.log.save(&checkpoint).err();
                     self.tell(Answer::Saved { failed })?;
                 }
-                Some(Order::Commit(group)) => match self.commit(&group)? {
-                    Ok(written) => self.tell(Answer::Durable(written))?,
+                Some(Order::Commit(group, registry)) => match self.commit(&group)? {
+                    Ok(written) => {
+                        self.tell(Answer::Durable(written))?;
+                        if let Some(registry) = registry {
+                            self.log.list(&registry);
+                        }
+                    }
                     Err(error) => return self.tell(Answer::Broken(error)),
                 },
                 None => {}
@@ -350,6 +373,7 @@ mod tests {
         reserve_used: u32,
         room: bool,
         saved: Vec<Vec<u8>>,
+        listed: Vec<Vec<u8>>,
     }
 
     impl Log for Paper {
@@ -371,6 +395,9 @@ mod tests {
                 offset: seq * 10,
             };
             Ok(Written { at, bytes: 10 })
+        }
+        fn list(&mut self, registry: &[u8]) {
+            self.0.lock().unwrap().listed.push(registry.to_vec());
         }
         fn save(&mut self, checkpoint: &[u8]) -> Result<(), LogError> {
             self.0.lock().unwrap().saved.push(checkpoint.to_vec());
@@ -437,6 +464,24 @@ mod tests {
         assert!(committer.is_idle());
         committer.end();
         assert_eq!(paper.0.lock().unwrap().durable, [vec![1, 2], vec![3, 4, 5]]);
+    }
+
+    #[tokio::test]
+    async fn the_list_of_what_lives_is_never_ahead_of_its_records() {
+        let (mut committer, paper) = start(Script::default());
+        committer.list(vec![1]);
+        committer.add(entries(1..=1));
+        committer.flush();
+        assert_eq!(durable(&mut committer).await, 1);
+        committer.list(vec![2]);
+        committer.list(vec![3]);
+        assert!(!committer.may_flush(), "a list alone is no reason to write");
+        committer.flush();
+        committer.add(entries(2..=2));
+        committer.flush();
+        assert_eq!(durable(&mut committer).await, 2);
+        committer.end();
+        assert_eq!(paper.0.lock().unwrap().listed, [vec![1], vec![3]]);
     }
 
     #[tokio::test]

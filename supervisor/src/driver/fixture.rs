@@ -62,6 +62,7 @@ pub(crate) fn core(kind: AgentKind, drive: &Value, task: &Value) -> Core {
             pidfs_inode: None,
             session: None,
         },
+        guardian: None,
         build: "test".into(),
         runs: Vec::new(),
     };
@@ -126,6 +127,7 @@ fn spec(task: &Value) -> TaskSpec {
             by_class: BTreeMap::new(),
         },
         limits: Limits::default(),
+        memory_max: None,
         not_before: None,
         on_question: OnQuestion::Wait,
         question_timeout: Duration::from_secs(600),

@@ -456,8 +456,8 @@ mod tests {
         ));
         let ask = r#"{"id":9,"method":"ask","params":{"generation":5,"text":"which?"}}"#;
         assert!(matches!(line(ask), HostWord::Asked(9, ask) if ask.text == "which?"));
-        let pong = r#"{"id":2,"result":{"output_bytes":3,"cpu_ms":4}}"#;
-        assert!(matches!(line(pong), HostWord::Ponged(pong) if pong.cpu_ms == 4));
+        let pong = r#"{"id":2,"result":{"output_bytes":3,"family":{"memory_bytes":1,"memory_peak_bytes":2,"cpu_ms":4,"processes":1,"begun":1}}}"#;
+        assert!(matches!(line(pong), HostWord::Ponged(pong) if pong.family.cpu_ms == 4));
         let unknown = r#"{"id":3,"method":"lend_me_money","params":{}}"#;
         assert!(matches!(
             line(unknown),

@@ -26,9 +26,9 @@ use tokio::sync::watch;
 use crate::driver::host_io::{self, HELLO_ID, Inlet, Outlet, Sent, Unsent, Words};
 use crate::process::cgroup::Leaf;
 use crate::process::orphans::{self, CLEAN_PASSES, Swept};
-use crate::process::pidfd;
 use crate::process::spawn::{Launcher, Order, SpawnError, Spawned};
 use crate::process::tree::{self, EndedHost};
+use crate::process::{pidfd, pressure};
 
 /// Longest file of what hosts print to stderr; then it becomes `<name>.1` and a new one begins.
 /// Hosts print there only what they can not report, so this is many days of trouble.
@@ -59,6 +59,8 @@ struct Host {
     identity: Identity,
     containment: Containment,
     token: u128,
+    /// Processes that the kernel of this machine had killed for want of memory when it began.
+    oom_before: u64,
     /// It was asked to end, with a grace.
     asked: bool,
     /// Its family was asked to end, and it is killed in a moment.
@@ -124,6 +126,7 @@ impl Hosts {
             identity: spawned.identity,
             containment: spawned.containment,
             token,
+            oom_before: pressure::kills_of_machine(),
             asked: false,
             ending: false,
             killed: 0,
@@ -219,6 +222,7 @@ impl Hosts {
             },
             containment: kept.containment,
             token: kept.token,
+            oom_before: pressure::kills_of_machine(),
             asked: kept.asked,
             ending: kept.ending,
             killed: 0,
@@ -321,7 +325,7 @@ impl Hosts {
     }
 
     /// Collects hosts that have ended, and ends what is left of their trees.
-    pub fn collect(&mut self, ended: &[Generation]) -> Vec<(Generation, Exit, Cleared)> {
+    pub fn collect(&mut self, ended: &[Generation]) -> Vec<Gone> {
         let mut runs = Vec::with_capacity(ended.len());
         let mut hosts = Vec::with_capacity(ended.len());
         for &generation in ended {
@@ -329,7 +333,7 @@ impl Hosts {
                 continue;
             };
             self.pids.remove(&host.identity.pid);
-            runs.push(generation);
+            runs.push((generation, host.oom_before));
             hosts.push(EndedHost {
                 identity: host.identity,
                 containment: host.containment,
@@ -341,8 +345,15 @@ impl Hosts {
         let is_host = |pid| self.is_kept(pid);
         let ends = tree::end_trees(self.launcher.machine(), &hosts, is_host);
         let runs = runs.into_iter().zip(ends);
-        runs.map(|(generation, (exit, cleared))| (generation, exit, cleared))
-            .collect()
+        let gone = runs.map(|((generation, before), end)| Gone {
+            generation,
+            exit: end.exit,
+            cleared: end.cleared,
+            oom: (end.exit == Exit::Signal(9))
+                .then(|| pressure::evidence(end.oom_kills, before, pressure::kills_of_machine()))
+                .flatten(),
+        });
+        gone.collect()
     }
 
     /// Removes the batch's folder of cgroups, once no host lives.
@@ -391,6 +402,19 @@ impl Hosts {
     pub fn is_empty(&self) -> bool {
         self.live.is_empty()
     }
+}
+
+/// A host that is gone.
+#[derive(Debug)]
+pub struct Gone {
+    /// Its run.
+    pub generation: Generation,
+    /// How it ended.
+    pub exit: Exit,
+    /// What is known of its tree now.
+    pub cleared: Cleared,
+    /// What says that the kernel killed it for want of memory.
+    pub oom: Option<Arc<str>>,
 }
 
 /// A live host as one program leaves it for the next.

@@ -5,23 +5,23 @@ use std::time::Duration;
 use protocol::ids::{AttemptNo, Generation, TaskId};
 use protocol::report::Ask;
 use protocol::rpc::{self, ERROR_BAD_PARAMS, RpcError};
-use supervisor_core::containment::Cleared;
 use supervisor_core::effect::Answer;
-use supervisor_core::identity::Exit;
 use supervisor_core::input::{Input, OperatorCommand, StopStage, WireFault};
 use supervisor_core::reconcile::ResultFact;
 
 use tokio::time::sleep;
 
-use crate::control::peer;
-use crate::control::server::{Asked, Caller, refuse_agent};
+use crate::control::peer::Insiders;
+use crate::control::server::{Asked, Caller, refuse_agent, refused};
 use crate::control::wire::Reply;
 use crate::driver::error::chain;
 use crate::driver::host_io::HostWord;
+use crate::driver::hosts::Gone;
 use crate::driver::observer::Note;
 use crate::driver::operator::{self, Meaning, Waiter};
 use crate::driver::run::Driver;
 use crate::driver::run_files;
+use crate::guardian::channel::Word;
 use crate::store::RealDisk;
 use crate::store::inbox::{self, Waiting};
 
@@ -97,13 +97,16 @@ impl Driver<'_> {
         }
         self.held = None;
         let gone = std::mem::take(&mut self.gone);
-        for (generation, exit, cleared) in self.hosts.collect(&gone) {
-            let input = self.host_exited(generation, exit, cleared);
+        for gone in self.hosts.collect(&gone) {
+            let input = self.host_exited(gone);
             self.inputs.push_back(input);
         }
     }
 
-    fn host_exited(&self, generation: Generation, exit: Exit, cleared: Cleared) -> Input {
+    fn host_exited(&self, gone: Gone) -> Input {
+        let Gone {
+            generation, exit, ..
+        } = gone;
         let mut durable = None;
         let mut injected = Vec::new();
         if let Some((task, attempt)) = self.of_run(generation) {
@@ -127,7 +130,8 @@ impl Driver<'_> {
             exit,
             durable,
             injected,
-            cleared,
+            cleared: gone.cleared,
+            oom: gone.oom,
         }
     }
 
@@ -142,15 +146,23 @@ impl Driver<'_> {
     /// A client of the control socket asks.
     pub(super) fn asked(&mut self, asked: Asked) {
         let Asked { pid, want, caller } = asked;
-        let hosts = &self.hosts;
-        if pid.is_some_and(|pid| peer::descends_from_host(pid, |pid| hosts.is_host(pid))) {
-            return hand(&caller, refuse_agent());
-        }
         let Some(facts) = self.core.facts() else {
             return;
         };
+        // Where the system does not say who asks, the user is all that is known of them.
+        let insiders = (!want.only_reads()).then(|| Insiders::of_own(facts));
+        if pid
+            .zip(insiders)
+            .is_some_and(|(pid, insiders)| insiders.has_besides(&mut self.outsiders, pid))
+        {
+            return hand(&caller, refuse_agent());
+        }
         match operator::understand(&mut self.names, facts, want) {
             Err(refusal) => hand(&caller, refusal),
+            Ok(Meaning::Noted) => hand(
+                &caller,
+                refused(8, "this is for a batch without a supervisor"),
+            ),
             Ok(Meaning::Watch) => self.desk.watch(caller),
             Ok(Meaning::Activity) => {
                 let now = self.clock.now();
@@ -195,6 +207,9 @@ impl Driver<'_> {
     }
 
     fn note_stop(&mut self, stage: StopStage) {
+        if let Some(guarded) = &self.place.guarded {
+            guarded.tell(&Word::Ending);
+        }
         self.stopping = self.stopping.max(Some(stage));
         self.note(Note::Stopping(stage));
     }
@@ -224,6 +239,12 @@ impl Driver<'_> {
             match operator::understand(&mut self.names, facts, want) {
                 Ok(Meaning::Command(command, _)) => {
                     self.ordered(command, Waiter::Inbox { waiting });
+                }
+                // Recorded with what became of each run; forgotten once that is durable.
+                Ok(Meaning::Noted) => {
+                    let (tasks, grace) = (Vec::new(), Duration::ZERO);
+                    let nothing = OperatorCommand::Kill { tasks, grace };
+                    self.ordered(nothing, Waiter::Inbox { waiting });
                 }
                 // Meant for a supervisor that lived then.
                 Ok(

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use supervisor_core::record::Entry;
 
 use crate::driver::commit::{Log, LogError, Written};
-use crate::store::{Disk, Journal, StateDir, StoreError, checkpoint};
+use crate::store::{Disk, Journal, StateDir, StoreError, checkpoint, registry};
 
 /// The open journal and what belongs to it.
 #[derive(Debug)]
@@ -66,6 +66,12 @@ impl Log for StateLog {
 
     fn save(&mut self, bytes: &[u8]) -> Result<(), LogError> {
         checkpoint::write(&*self.disk.0, &self.dir, bytes).map_err(classify)
+    }
+
+    fn list(&mut self, bytes: &[u8]) {
+        if let Err(error) = registry::write(&*self.disk.0, &self.dir, bytes) {
+            tracing::debug!(%error, "the list of live processes is older than the journal");
+        }
     }
 
     fn use_reserve(&mut self) {

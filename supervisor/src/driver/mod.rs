@@ -27,4 +27,4 @@ pub mod start;
 
 pub use error::DriverError;
 pub use observer::{Found, Note, Observer, Picture};
-pub use open::{Mode, Options, host_program, run};
+pub use open::{HOST_VARIABLE, Mode, Options, host_program, run};

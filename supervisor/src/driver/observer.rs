@@ -65,6 +65,8 @@ pub enum Note<'a> {
     Inbox(&'a str),
     /// A signal or a command asks the supervisor to end.
     Stopping(StopStage),
+    /// The guardian with this pid has died: nobody starts the supervisor again.
+    GuardianGone(u32),
     /// The journal can not be written; work waits until it can.
     DiskFailed(&'a str),
     /// The journal can be written again.

@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 use tracing::Instrument;
 
+use crate::control::peer::Outsiders;
 use crate::control::server::{self, Asked, Server};
 use crate::driver::alarm::Alarm;
 use crate::driver::clock::Clock;
@@ -28,9 +29,12 @@ use crate::driver::recover::{self, Patience, Scene};
 use crate::driver::run::{Checkpoints, Driver, Left, Place, Sources};
 use crate::driver::signals::Signals;
 use crate::driver::start::Starter;
+use crate::guardian::Guarded;
+use crate::guardian::channel::Word;
 use crate::process::identity::Machine;
 use crate::process::spawn::Launcher;
 use crate::process::{limits, orphans, pidfd};
+use crate::store::registry::{self, Registry};
 use crate::store::{
     Check, Disk, Loaded, Lock, Position, RealDisk, StateDir, checkpoint, inbox, load,
     open_for_append,
@@ -50,6 +54,8 @@ pub struct Options<'a> {
     pub mode: Mode,
     /// What the command line wants done first (retry what failed, another concurrency ...).
     pub commands: Vec<OperatorCommand>,
+    /// The guardian that started this supervisor.
+    pub guarded: Option<Guarded>,
     /// Shows the batch to whoever started it.
     pub observer: &'a mut dyn Observer,
 }
@@ -63,12 +69,15 @@ pub enum Mode {
     Resume,
 }
 
+/// The variable that names the other program of the pair, where it does not lie beside this one.
+pub const HOST_VARIABLE: &str = "SUPERVISOR_AGENT_HOST";
+
 /// Where the other program of the pair is: named by `SUPERVISOR_AGENT_HOST`, else beside this one.
 ///
 /// # Errors
 /// [`DriverError::HostMissing`] when there is no program at that place.
 pub fn host_program() -> Result<PathBuf, DriverError> {
-    let path = match std::env::var_os("SUPERVISOR_AGENT_HOST") {
+    let path = match std::env::var_os(HOST_VARIABLE) {
         Some(path) => std::path::absolute(path),
         None => std::env::current_exe().map(|own| own.with_file_name("agent-host")),
     };
@@ -96,12 +105,14 @@ pub fn run(options: Options<'_>) -> Result<Ending, DriverError> {
     runtime.block_on(supervise(options).instrument(span))
 }
 
-async fn supervise(options: Options<'_>) -> Result<Ending, DriverError> {
+async fn supervise(mut options: Options<'_>) -> Result<Ending, DriverError> {
     // First of all, so that a signal that comes from here on is answered and not died of.
-    let signals = Signals::listen().map_err(DriverError::system("listen for signals"))?;
+    let signals = Signals::listen(options.guarded.as_ref())
+        .map_err(DriverError::system("listen for signals"))?;
     orphans::adopt().map_err(DriverError::system("adopt orphans"))?;
     limits::raise_open_files().map_err(DriverError::system("raise the limit of open files"))?;
     let machine = Machine::here()?;
+    options.dir = options.dir.verified()?;
     let opened = open(&options, &machine)?;
     let facts = opened.core.facts();
     let runs = match facts {
@@ -124,6 +135,10 @@ async fn supervise(options: Options<'_>) -> Result<Ending, DriverError> {
         .map_err(DriverError::system("identify ourselves"))?;
     let recovered = Input::Recovered {
         supervisor,
+        guardian: options
+            .guarded
+            .as_ref()
+            .and_then(|guarded| guarded.identity(&machine)),
         build: BUILD.into(),
         runs,
     };
@@ -190,6 +205,7 @@ async fn begin(
         host: options.host,
         lock: options.lock,
         asking,
+        guarded: options.guarded,
     };
     let (mut driver, mut sources) = assemble(
         place,
@@ -209,6 +225,8 @@ async fn begin(
     driver.inputs = first_inputs(options.mode, recovered);
     driver.settle()?;
     driver.feed_waiting(options.commands)?;
+    driver.settle()?;
+    driver.begin_after_now();
     drive(driver, &mut sources, server).await
 }
 
@@ -253,9 +271,12 @@ pub(super) fn assemble<'a>(
             journal_bytes_since: opened.loaded.tail_bytes,
             last_bytes: opened.loaded.checkpoint_bytes,
         },
+        begins: None,
         durable: end,
+        live_changed: false,
         proven: None,
         inputs: VecDeque::new(),
+        outsiders: Outsiders::default(),
         gone: Vec::new(),
         held: None,
         untold: VecDeque::new(),
@@ -352,6 +373,47 @@ impl Driver<'_> {
         Ok(())
     }
 
+    /// Says that nothing lives, so that nobody needs to fold the journal to know that.
+    fn close_registry(&self) {
+        let facts = self.core.facts().filter(|facts| facts.runs.is_empty());
+        let Some(facts) = facts.filter(|facts| facts.batch.seq == self.durable.seq) else {
+            return;
+        };
+        let closed = Registry::of(facts).closed(self.durable);
+        if let Err(error) = registry::write(&RealDisk, &self.dir, &closed.encode()) {
+            tracing::debug!(%error, "the list of live processes is older than the journal");
+        }
+    }
+
+    /// What the command line wanted is in the records so far: from them on a supervisor that dies is
+    /// gone on with. One that dies before is started anew with the same words.
+    fn begin_after_now(&mut self) {
+        self.begins = self.core.facts().map(|facts| facts.batch.seq);
+        self.tell_begun();
+    }
+
+    pub(super) fn tell_begun(&mut self) {
+        let Some(seq) = self.begins.filter(|&seq| seq <= self.durable.seq) else {
+            return;
+        };
+        let Some(batch) = self.core.facts().map(|facts| facts.batch.id.clone()) else {
+            return;
+        };
+        tracing::debug!(seq, "the guardian may go on with the batch");
+        self.begins = None;
+        if let Some(guarded) = &self.place.guarded {
+            guarded.tell(&Word::Begun(batch));
+        }
+    }
+
+    pub(super) fn guardian_gone(&mut self) {
+        if let Some(guarded) = self.place.guarded.take() {
+            let pid = guarded.pid();
+            tracing::warn!(pid, "the guardian is gone");
+            self.observer.noted(Note::GuardianGone(pid));
+        }
+    }
+
     /// After the loop: what waits is told, what is durable is summed up, and the disk's thread ends.
     async fn close(mut self, server: Server, well: bool) {
         self.stay("the supervisor ends");
@@ -360,6 +422,7 @@ impl Driver<'_> {
             self.hosts.sweep(orphans::CLEAN_PASSES);
             self.hosts.remove_cgroup();
             self.sum_up();
+            self.close_registry();
         }
         drop(self.desk);
         server::unbind(&self.place.socket, &self.place.lock);

@@ -65,6 +65,8 @@ pub enum Meaning {
         /// Time from asking to force.
         grace: Duration,
     },
+    /// Heard already, when this supervisor began.
+    Noted,
     /// Say what live runs do.
     Activity,
     /// Read the inbox again.
@@ -100,6 +102,7 @@ pub fn understand(names: &mut TaskNames, facts: &Facts, want: Want) -> Result<Me
             };
             return Ok(Meaning::Command(command, wait));
         }
+        Want::Killed { .. } => return Ok(Meaning::Noted),
         Want::Activity => return Ok(Meaning::Activity),
         Want::Inbox => return Ok(Meaning::Inbox),
         Want::Watch => return Ok(Meaning::Watch),

@@ -110,7 +110,7 @@ impl Driver<'_> {
         let order = Order {
             token: run.token,
             wish: spec.containment,
-            memory: None,
+            memory: spec.memory_max,
         };
         Some((run.state, order))
     }

@@ -5,7 +5,7 @@
 //! tags, by session or by recorded identity), is killed in one search for all of them. What can
 //! not be judged from here is told as such, and so is what can not be excluded; the core rules.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +18,7 @@ use supervisor_core::machine::MessageState;
 use supervisor_core::reconcile::{ProcessFact, ResultFact, RunFacts, rule};
 use supervisor_core::time::Boot;
 
+use crate::control::wire::Want;
 use crate::driver::clock::Clock;
 use crate::driver::observer::{Found, Note, Observer};
 use crate::driver::run_files;
@@ -26,7 +27,7 @@ use crate::process::recorded::{Field, Proven, Refused, difference};
 use crate::process::scan::Trace;
 use crate::process::tree::RecordedRun;
 use crate::process::{pidfd, tree};
-use crate::store::StateDir;
+use crate::store::{RealDisk, StateDir, inbox};
 
 /// How long what is left of earlier supervisors is waited for.
 #[derive(Debug, Clone, Copy)]
@@ -75,6 +76,8 @@ pub fn reconcile(
         .map(|(&generation, run)| (generation, run))
         .collect();
     let mut cleared = clear(scene, &here, observer)?;
+    // Only now: a kill may have come while we waited.
+    let killed = killed(scene.dir)?;
     let mut runs = Vec::with_capacity(scene.facts.runs.len());
     for (&generation, run) in &scene.facts.runs {
         let (process, cleared) = match (place(scene, run), cleared.remove(&generation)) {
@@ -84,6 +87,10 @@ pub fn reconcile(
                 (ProcessFact::Living, cleared)
             }
             (Place::Here, Some(cleared)) => (ProcessFact::Gone, cleared),
+        };
+        let process = match process {
+            ProcessFact::Gone if killed.contains(&generation) => ProcessFact::Killed,
+            gone_or_not => gone_or_not,
         };
         let mut found = facts_of(scene, generation, run, process, cleared);
         if place(scene, run) == Place::Over && !matches!(found.result, ResultFact::Durable(_)) {
@@ -116,6 +123,29 @@ fn foreign() -> Cleared {
         killed: 0,
         why: "it was started on another machine or in another pid namespace".into(),
     }
+}
+
+/// The runs that an operator ended while no supervisor lived to record it.
+fn killed(dir: &StateDir) -> io::Result<BTreeSet<Generation>> {
+    let waiting = inbox::waiting(&RealDisk, dir).map_err(io::Error::other)?;
+    let notes = waiting
+        .into_iter()
+        .filter_map(|one| match one.request.want {
+            Want::Killed { runs } => Some(runs),
+            Want::Steer { .. }
+            | Want::Answer { .. }
+            | Want::Kill { .. }
+            | Want::Pause { .. }
+            | Want::Resume { .. }
+            | Want::Cancel { .. }
+            | Want::Retry { .. }
+            | Want::Skip { .. }
+            | Want::Inbox
+            | Want::Activity
+            | Want::Reexec { .. }
+            | Want::Watch => None,
+        });
+    Ok(notes.flatten().map(Generation).collect())
 }
 
 /// Where a run's processes can be.

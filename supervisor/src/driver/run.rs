@@ -17,9 +17,11 @@ use supervisor_core::core::{Change, Core, Turn};
 use supervisor_core::effect::{Effect, Ending};
 use supervisor_core::input::{Input, StopStage};
 use supervisor_core::outbox::Outbox;
+use supervisor_core::record::Record;
 use tokio::sync::mpsc;
 use tokio::time::{Interval, Sleep};
 
+use crate::control::peer::Outsiders;
 use crate::control::server::Asked;
 use crate::driver::alarm::Alarm;
 use crate::driver::clock::Clock;
@@ -30,8 +32,10 @@ use crate::driver::host_io::HostWord;
 use crate::driver::hosts::Hosts;
 use crate::driver::observer::{Note, Observer, Picture};
 use crate::driver::operator::{Desk, TaskNames};
-use crate::driver::signals::Signals;
+use crate::driver::signals::{Heard, Signals};
 use crate::driver::start::Starter;
+use crate::guardian::Guarded;
+use crate::store::registry::Registry;
 use crate::store::{Lock, Position, StateDir, checkpoint};
 
 /// Records that wait for the disk until no more inputs are taken: hosts and clients then wait in
@@ -65,8 +69,8 @@ pub(super) enum Wake {
     Word(Generation, HostWord),
     /// A client of the control socket asks.
     Asked(Asked),
-    /// A signal asks to stop.
-    Signal(StopStage),
+    /// A signal asks to stop, or the guardian has died.
+    Signal(Heard),
     /// A deadline may have come.
     Alarm,
     /// The live view's turn.
@@ -98,6 +102,8 @@ pub(super) struct Place {
     pub(super) lock: Lock,
     /// Where the control socket's requests go.
     pub(super) asking: mpsc::Sender<Asked>,
+    /// Who starts this supervisor again, while it lives.
+    pub(super) guarded: Option<Guarded>,
 }
 
 /// When the next checkpoint is due.
@@ -121,12 +127,18 @@ pub(super) struct Driver<'a> {
     pub(super) hosts: Hosts,
     pub(super) starter: Starter,
     pub(super) desk: Desk,
+    /// Who asked before, and is no agent.
+    pub(super) outsiders: Outsiders,
     pub(super) names: TaskNames,
     pub(super) outbox: Outbox,
     pub(super) commit: Committer,
     pub(super) checkpoints: Checkpoints,
+    /// Once this record is durable, the guardian is told that there is a batch to go on with.
+    pub(super) begins: Option<u64>,
     /// The end of the last durable record.
     pub(super) durable: Position,
+    /// Records that wait change what lives.
+    pub(super) live_changed: bool,
     /// The end of the group before: that it was synced is proven by the one that followed.
     pub(super) proven: Option<Position>,
     /// Facts that the core has not been told yet; at most a burst and what acts led to.
@@ -199,7 +211,7 @@ impl Driver<'_> {
         tokio::select! {
             biased;
             // a signal that is not returned stays pending
-            stage = sources.signals.next() => Wake::Signal(stage),
+            heard = sources.signals.next() => Wake::Signal(heard),
             // an answer is returned or stays in its channel
             answer = self.commit.answer() => Wake::Committed(answer),
             // only readiness is waited for
@@ -259,12 +271,13 @@ impl Driver<'_> {
             Wake::Committed(answer) => self.committed(answer)?,
             Wake::Word(run, word) => self.heard(run, word),
             Wake::Asked(asked) => self.asked(asked),
-            Wake::Signal(stage) => self.stop(stage),
+            Wake::Signal(Heard::Stop(stage)) => self.stop(stage),
+            Wake::Signal(Heard::GuardianGone) => self.guardian_gone(),
             Wake::Stepped(stepped) => self.stepped(stepped),
             Wake::Alarm => self.inputs.push_back(Input::Tick),
             Wake::Lingered => {
                 self.linger = None;
-                self.commit.flush();
+                self.send_group();
             }
             // They are collected before the next decision.
             Wake::Held => {}
@@ -311,6 +324,7 @@ impl Driver<'_> {
         self.proven = Some(self.durable).filter(|before| before.seq > 0);
         self.durable = written.at;
         self.checkpoints.journal_bytes_since += written.bytes;
+        self.tell_begun();
         if self.wants_checkpoint() {
             self.save_checkpoint();
         }
@@ -385,7 +399,7 @@ impl Driver<'_> {
             self.linger = None;
         } else if !self.outbox.is_empty() || self.is_awaited() {
             self.linger = None;
-            self.commit.flush();
+            self.send_group();
         } else if self.linger.is_none() {
             self.linger = Some(Box::pin(tokio::time::sleep(LINGER_MAX)));
         }
@@ -394,6 +408,18 @@ impl Driver<'_> {
     /// Whether anybody waits for records that no act waits for.
     fn is_awaited(&self) -> bool {
         self.desk.is_watched() || self.wants_checkpoint() || self.is_resting()
+    }
+
+    /// Sends the records that wait, and what lives after them: so the list costs nothing where
+    /// nothing begins or ends, and one write a group where much does.
+    fn send_group(&mut self) {
+        if self.commit.may_flush() && std::mem::take(&mut self.live_changed) {
+            let registry = self.core.facts().map(|facts| Registry::of(facts).encode());
+            registry
+                .into_iter()
+                .for_each(|bytes| self.commit.list(bytes));
+        }
+        self.commit.flush();
     }
 
     fn carry_out(&mut self, mut turn: Turn) -> Result<(), DriverError> {
@@ -411,6 +437,7 @@ impl Driver<'_> {
             self.untold.push_back((last.seq, turn.changes));
         }
         if !turn.entries.is_empty() {
+            self.live_changed |= turn.entries.iter().any(|entry| changes_live(&entry.record));
             self.commit.add(turn.entries);
         }
         for effect in ready {
@@ -428,6 +455,14 @@ impl Driver<'_> {
             Some(_) | None => Ok(()),
         }
     }
+}
+
+/// Whether a process of the batch begins, gets its identity, or is over with this record.
+fn changes_live(record: &Record) -> bool {
+    matches!(
+        record,
+        Record::SupervisorStarted { .. } | Record::RunSpawned { .. } | Record::RunEnded { .. }
+    )
 }
 
 async fn over(sleep: &mut Option<Pin<Box<Sleep>>>) {

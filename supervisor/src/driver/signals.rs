@@ -3,20 +3,32 @@
 //! | signal | first | second | third |
 //! |---|---|---|---|
 //! | SIGINT (Ctrl-C) | drain: what runs may finish | stop what runs, with grace | kill |
-//! | SIGTERM, SIGHUP | stop what runs, with grace | kill | |
+//! | SIGTERM | stop what runs, with grace | kill | |
+//! | SIGHUP (the terminal is gone) | stop what runs, with grace | says nothing new | |
 //!
 //! Ctrl-C drains first because a person at a terminal most often wants the batch to end without
 //! losing what runs now; whoever is in a hurry presses it again. SIGTERM comes from a service
-//! manager or a shutdown, which will not wait for hours of work, so it never drains. A stage once
+//! manager or a shutdown, which will not wait for hours of work, so it never drains. A terminal is
+//! closed only once, but up to three tell of it: the kernel, the shell, the guardian. A stage once
 //! reached is never taken back by a signal; `supervisor run` goes on with the batch. SIGPIPE is
 //! ignored (the language's runtime does it before `main`): a reader that goes away is an error of
 //! the write, not the end of the supervisor.
+//!
+//! A guardian hands on what was sent to it. What was sent to the whole group (`kill %1` of a shell,
+//! `timeout`) comes twice then, from the sender and from the guardian, and counts once.
 
 use std::io;
 use std::time::Duration;
 
 use supervisor_core::input::StopStage;
+use supervisor_core::time::{Boot, BootId};
+use tokio::io::AsyncReadExt;
+use tokio::net::UnixStream;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::driver::clock::Clock;
+use crate::guardian::Guarded;
+use crate::guardian::channel::{self, Word};
 
 /// One look of the event loop at its sources; the shortest time that it can wait.
 const LOOK: Duration = Duration::from_millis(1);
@@ -26,6 +38,23 @@ const LOOK: Duration = Duration::from_millis(1);
 enum Came {
     Interrupt,
     Terminate,
+    Hangup,
+}
+
+/// Which way it came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Direct,
+    HandedOn,
+}
+
+/// What was heard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Heard {
+    /// A stop, of this stage.
+    Stop(StopStage),
+    /// The guardian has died.
+    GuardianGone,
 }
 
 /// The signals that stop a supervisor.
@@ -34,6 +63,9 @@ pub struct Signals {
     interrupt: Signal,
     terminate: Signal,
     hangup: Signal,
+    /// Where a guardian hands signals on, while it lives.
+    guardian: Option<UnixStream>,
+    twins: Twins,
     stage: Option<StopStage>,
 }
 
@@ -42,11 +74,20 @@ impl Signals {
     ///
     /// # Errors
     /// When the system refuses.
-    pub fn listen() -> io::Result<Signals> {
+    pub fn listen(guarded: Option<&Guarded>) -> io::Result<Signals> {
+        // Before the rest: a signal that is handed on meanwhile waits in the line, and is not taken
+        // for a second one.
+        let guardian = guarded.map(|guarded| {
+            let line = UnixStream::from_std(guarded.listen()?)?;
+            guarded.tell(&Word::Listening);
+            io::Result::Ok(line)
+        });
         Ok(Signals {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
             hangup: signal(SignalKind::hangup())?,
+            guardian: guardian.transpose()?,
+            twins: Twins::default(),
             stage: None,
         })
     }
@@ -55,8 +96,8 @@ impl Signals {
     ///
     /// # Errors
     /// When the system refuses.
-    pub fn listen_from(stage: Option<StopStage>) -> io::Result<Signals> {
-        let listening = Signals::listen()?;
+    pub fn listen_from(stage: Option<StopStage>, guarded: Option<&Guarded>) -> io::Result<Signals> {
+        let listening = Signals::listen(guarded)?;
         Ok(Signals { stage, ..listening })
     }
 
@@ -70,31 +111,101 @@ impl Signals {
         let mut reached = None;
         // A signal is seen when the event loop looks at its sources, which it does before any time
         // has passed. Each kind comes once: the kernel holds back what comes later.
-        while let Ok(stage) = tokio::time::timeout(LOOK, self.next()).await {
-            reached = Some(stage);
+        while let Ok(heard) = tokio::time::timeout(LOOK, self.next()).await {
+            match heard {
+                Heard::Stop(stage) => reached = Some(stage),
+                // The next program sees for itself that it has none.
+                Heard::GuardianGone => {}
+            }
         }
         reached
     }
 
-    /// The stage that the next signal asks for. Cancel-safe: a signal that was not returned is
-    /// still pending. Signals that come faster than they are read count as one.
-    pub async fn next(&mut self) -> StopStage {
-        let came = tokio::select! {
-            _ = self.interrupt.recv() => Came::Interrupt, // cancel-safe by its own contract
-            _ = self.terminate.recv() => Came::Terminate, // cancel-safe by its own contract
-            _ = self.hangup.recv() => Came::Terminate, // cancel-safe by its own contract
+    /// What is heard next. Cancel-safe: a signal that was not returned is still pending. Signals
+    /// that come faster than they are read count as one.
+    pub async fn next(&mut self) -> Heard {
+        loop {
+            let (came, way) = tokio::select! {
+                _ = self.interrupt.recv() => (Came::Interrupt, Way::Direct), // cancel-safe by contract
+                _ = self.terminate.recv() => (Came::Terminate, Way::Direct), // cancel-safe by contract
+                _ = self.hangup.recv() => (Came::Hangup, Way::Direct), // cancel-safe by contract
+                // cancel-safe: a byte is returned or stays in the socket
+                handed = handed_on(&mut self.guardian) => match handed {
+                    Some(came) => (came, Way::HandedOn),
+                    None => {
+                        self.guardian = None;
+                        return Heard::GuardianGone;
+                    }
+                },
+            };
+            let now = Clock::new(BootId::default()).now().boot;
+            if !self.twins.is_second(came, way, now) {
+                let stage = after(self.stage, came);
+                self.stage = Some(stage);
+                return Heard::Stop(stage);
+            }
+        }
+    }
+}
+
+/// The next signal that the guardian hands on; `None` once it has died. Without one it never comes.
+async fn handed_on(guardian: &mut Option<UnixStream>) -> Option<Came> {
+    let Some(line) = guardian else {
+        return std::future::pending().await;
+    };
+    let mut byte = [0];
+    loop {
+        let count = line.read(&mut byte).await.ok()?;
+        let came = match byte[0] {
+            _nothing if count == 0 => return None,
+            channel::INTERRUPT => Came::Interrupt,
+            channel::TERMINATE => Came::Terminate,
+            channel::HANGUP => Came::Hangup,
+            _unknown => continue,
         };
-        let stage = after(self.stage, came);
-        self.stage = Some(stage);
-        stage
+        return Some(came);
+    }
+}
+
+/// Longest time between the two arrivals of one signal: a guardian on a busy machine may get its
+/// turn late.
+const TWIN_MAX_MS: u64 = 2_000;
+/// Signals kept to find the second arrival of; beyond it the oldest is taken for a single one.
+const TWINS_MAX: usize = 16;
+
+/// Signals that have come one way and may come the other way too.
+#[derive(Debug, Default)]
+struct Twins {
+    first: Vec<(Came, Way, Boot)>,
+}
+
+impl Twins {
+    /// Whether this is the second arrival of one that has counted.
+    fn is_second(&mut self, came: Came, way: Way, now: Boot) -> bool {
+        self.first
+            .retain(|(_, _, then)| now.0.saturating_sub(then.0) <= TWIN_MAX_MS);
+        let twin = |first: &(Came, Way, Boot)| first.0 == came && first.1 != way;
+        if let Some(at) = self.first.iter().position(twin) {
+            self.first.remove(at);
+            return true;
+        }
+        if self.first.len() == TWINS_MAX {
+            self.first.remove(0);
+        }
+        self.first.push((came, way, now));
+        false
     }
 }
 
 fn after(stage: Option<StopStage>, came: Came) -> StopStage {
     match (stage, came) {
         (None, Came::Interrupt) => StopStage::Drain,
-        (None, Came::Terminate) | (Some(StopStage::Drain), _) => StopStage::Stop,
-        (Some(StopStage::Stop | StopStage::Kill), _) => StopStage::Kill,
+        (None, Came::Terminate | Came::Hangup)
+        | (Some(StopStage::Drain), _)
+        | (Some(StopStage::Stop), Came::Hangup) => StopStage::Stop,
+        (Some(StopStage::Stop), Came::Interrupt | Came::Terminate) | (Some(StopStage::Kill), _) => {
+            StopStage::Kill
+        }
     }
 }
 
@@ -119,6 +230,42 @@ mod tests {
     fn terminate_never_drains() {
         use StopStage::{Kill, Stop};
         assert_eq!(stages(&[Came::Terminate; 3]), [Stop, Kill, Kill]);
+    }
+
+    #[test]
+    fn a_terminal_that_closes_is_told_of_more_than_once_and_closes_once() {
+        use StopStage::{Kill, Stop};
+        assert_eq!(stages(&[Came::Hangup; 3]), [Stop, Stop, Stop]);
+        let then_asked = [Came::Hangup, Came::Terminate, Came::Hangup];
+        assert_eq!(stages(&then_asked), [Stop, Kill, Kill]);
+    }
+
+    #[test]
+    fn a_signal_to_the_whole_group_counts_once_whichever_way_is_quicker() {
+        for (quick, slow) in [(Way::Direct, Way::HandedOn), (Way::HandedOn, Way::Direct)] {
+            let mut twins = Twins::default();
+            for round in 0..3 {
+                let sent = Boot(round * 10_000);
+                let late = Boot(sent.0 + 1_500);
+                assert!(!twins.is_second(Came::Terminate, quick, sent));
+                assert!(
+                    !twins.is_second(Came::Interrupt, slow, sent),
+                    "another signal"
+                );
+                assert!(twins.is_second(Came::Terminate, slow, late));
+            }
+        }
+    }
+
+    #[test]
+    fn signals_that_come_one_way_all_count() {
+        let mut twins = Twins::default();
+        for press in 0..100 {
+            assert!(!twins.is_second(Came::Interrupt, Way::Direct, Boot(press)));
+        }
+        assert_eq!(twins.first.len(), TWINS_MAX);
+        let much_later = Boot(1_000_000);
+        assert!(!twins.is_second(Came::Interrupt, Way::HandedOn, much_later));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use protocol::command::{Adapter, Message, RunKind, Start, Text};
+use protocol::command::{Adapter, MemoryLimit, Message, RunKind, Start, Text};
 use protocol::ids::{Generation, MessageId, TaskId};
 use supervisor_core::facts::{Attempt, Facts, Run, Task};
 use supervisor_core::plan::{AgentIx, RetryMode, SpecIx};
@@ -19,7 +19,8 @@ use crate::driver::run_files::{self, Unreadable};
 use crate::process::tag::{TOKEN_VARIABLE, token_text};
 use crate::store::StateDir;
 
-/// A host ends by itself when it heard nothing for this long: four of the core's pings.
+/// A host ends by itself when it heard nothing for this long: twice the lease by which the core
+/// rules on hosts, eight of its pings.
 const LEASE_MS: u64 = 120_000;
 /// Most bytes kept of each of a run's stdout and stderr.
 const LOG_MAX: u64 = 1 << 30;
@@ -131,6 +132,8 @@ impl Starter {
             injected: run_files::injected(&task_dir)?,
             log_max: LOG_MAX,
             lease_ms: LEASE_MS,
+            cgroup: of.run.containment.leaf.as_deref().map(str::to_owned),
+            memory: memory(facts, &of),
             adapter: finish_adapter(rendered.adapter, &batch.folder, &run_dir)?,
             run_dir: path_text(&run_dir),
             task_dir: path_text(&task_dir),
@@ -265,6 +268,13 @@ fn dependencies(facts: &Facts, task: &Task) -> BTreeMap<TaskId, DependencyResult
             (task.id.clone(), result)
         })
         .collect()
+}
+
+/// The limit under which the run was spawned; an edited batch file counts from the next attempt on.
+fn memory(facts: &Facts, of: &Subject<'_>) -> Option<MemoryLimit> {
+    let keeper = of.run.containment.memory?;
+    let max = facts.specs.get(index(of.task.spec.0))?.memory_max?;
+    Some(MemoryLimit { max, keeper })
 }
 
 /// The messages that go into `start`, and those for which it has no room.

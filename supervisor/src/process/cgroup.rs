@@ -20,6 +20,7 @@ use std::time::Duration;
 use protocol::ids::BatchId;
 use rustix::fs::{Access, Mode, OFlags, access, open};
 
+use crate::process::pressure::count_of;
 use crate::process::tag::token_text;
 use crate::process::{birth, rest};
 
@@ -32,6 +33,9 @@ const KILLS_MAX: u32 = 4_000;
 const DEPTH_MAX: u32 = 24;
 /// Links of a folder that holds no other: its name and its own `.`.
 const NO_FOLDERS: u64 = 2;
+
+/// What the cgroups below one have a say over.
+const SUBTREE: &str = "cgroup.subtree_control";
 
 /// Why runs can not have cgroups here.
 #[derive(Debug, thiserror::Error)]
@@ -103,6 +107,30 @@ impl Parent {
         Ok(leaf)
     }
 
+    /// Gives leaves that are made from now on a say over memory, where that can be had: not below a
+    /// cgroup that holds processes of its own, unless it is the root of the hierarchy.
+    ///
+    /// Asked for only when a run has a limit: with it the kernel counts every page of every run.
+    ///
+    /// # Errors
+    /// Why it can not be had.
+    pub fn count_memory(&self) -> io::Result<()> {
+        let ours = self.dir.join(SUBTREE);
+        let counts = |path: &Path| {
+            let text = fs::read_to_string(path).unwrap_or_default();
+            text.split_ascii_whitespace().any(|name| name == "memory")
+        };
+        if counts(&ours) {
+            return Ok(());
+        }
+        if let Some(above) = self.dir.parent().map(|above| above.join(SUBTREE))
+            && !counts(&above)
+        {
+            write_existing(&above, "+memory")?;
+        }
+        write_existing(&ours, "+memory")
+    }
+
     /// Removes the folder, if nothing is left in it.
     pub fn remove(&self) {
         if let Err(error) = fs::remove_dir(&self.dir) {
@@ -147,16 +175,34 @@ impl Leaf {
         Ok(open(&self.dir, flags, Mode::empty())?)
     }
 
-    /// Limits the memory of the whole run; `false` where the cgroup has no say over memory.
+    /// Limits the memory of the whole run, its host included; `false` where the cgroup has no say
+    /// over memory.
+    ///
+    /// Swap is no way around the limit. One process is killed when it is reached, not the whole
+    /// group (`memory.oom.group` stays 0): the host is in the leaf too and must live to say what
+    /// happened; it is small, and what it starts is marked as the better choice.
     ///
     /// # Errors
     /// When the limit is refused.
     pub fn limit_memory(&self, bytes: u64) -> io::Result<bool> {
         match write_existing(&self.dir.join("memory.max"), &bytes.to_string()) {
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(error),
+        }
+        match write_existing(&self.dir.join("memory.swap.max"), "0") {
             Ok(()) => Ok(true),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+            // A kernel without swap has no such file.
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(true),
             Err(error) => Err(error),
         }
+    }
+
+    /// Processes of it that the kernel killed for want of memory, its own or the machine's; 0 where
+    /// it has no say over memory.
+    pub fn oom_kills(&self) -> u64 {
+        let events = fs::read_to_string(self.dir.join("memory.events")).unwrap_or_default();
+        count_of(&events, "oom_kill").unwrap_or(0)
     }
 
     /// Whether a process lives in it or below it; one that is gone holds none.

@@ -19,6 +19,8 @@ const PID_FS_MAGIC: i64 = 0x5049_4446;
 
 /// Most bytes read of a `stat`: its 52 numbers and a name of 16 bytes at most take about 1,100.
 pub const STAT_MAX: usize = 4096;
+/// Most bytes read of a `status`: some sixty short lines.
+const STATUS_MAX: usize = 8192;
 
 /// A file of the kernel that is missing or says something else than documented.
 #[derive(Debug, thiserror::Error)]
@@ -135,16 +137,46 @@ pub fn start_ticks(pid: u32) -> io::Result<u64> {
     parse_start_ticks(&stat).ok_or_else(|| malformed("stat has no start time"))
 }
 
+/// Whether a process is on its way out: it was killed and has not noticed yet, or is giving back what
+/// it holds. It may still hold a lock then, and will never use it again.
+pub fn is_dying(pid: u32) -> bool {
+    let read = |file: &str| procfs::read(format!("/proc/{pid}/{file}"), STATUS_MAX);
+    let (Ok(stat), Ok(status)) = (read("stat"), read("status")) else {
+        return true; // gone
+    };
+    is_exiting(&stat) || is_killed(&String::from_utf8_lossy(&status))
+}
+
+/// The flag of the kernel for a task that has begun to exit (`PF_EXITING` of `linux/sched.h`), in
+/// field 9 of `stat`.
+fn is_exiting(stat: &[u8]) -> bool {
+    const PF_EXITING: u64 = 4;
+    field(stat, 6).is_some_and(|flags| flags & PF_EXITING != 0)
+}
+
+/// Whether SIGKILL (signal 9: bit 8) is pending for the main thread or the whole process.
+fn is_killed(status: &str) -> bool {
+    let pending = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+        u64::from_str_radix(line.trim(), 16).ok()
+    };
+    ["SigPnd:", "ShdPnd:"]
+        .iter()
+        .any(|name| pending(name).is_some_and(|set| set & (1 << 8) != 0))
+}
+
 /// The name of a program may hold anything, also spaces and brackets; the fields that follow its
 /// last closing bracket may not.
 fn parse_start_ticks(stat: &[u8]) -> Option<u64> {
-    const FIELDS_BEFORE: usize = 19; // field 3 is the first one after the bracket
+    field(stat, 19)
+}
+
+/// The number in the field that has so many fields between itself and the name; field 3 is the first
+/// one behind it.
+fn field(stat: &[u8], before: usize) -> Option<u64> {
     let name_end = stat.iter().rposition(|&byte| byte == b')')?;
     let rest = std::str::from_utf8(stat.get(name_end + 1..)?).ok()?;
-    rest.split_ascii_whitespace()
-        .nth(FIELDS_BEFORE)?
-        .parse()
-        .ok()
+    rest.split_ascii_whitespace().nth(before)?.parse().ok()
 }
 
 fn pidfs_inode(pidfd: impl AsFd) -> io::Result<Option<u64>> {
@@ -169,6 +201,20 @@ mod tests {
                 "{name:?}"
             );
         }
+    }
+
+    #[test]
+    fn a_process_that_was_killed_or_gives_back_what_it_holds_is_dying() {
+        let stat = |flags: u32| format!("42 (a b) R 1 2 3 0 -1 {flags} 103 0").into_bytes();
+        assert!(!is_exiting(&stat(4_194_304)));
+        assert!(is_exiting(&stat(4_194_304 | 4)));
+        let status =
+            |own, shared| format!("Name:\tx\nSigPnd:\t{own:016x}\nShdPnd:\t{shared:016x}\n");
+        assert!(!is_killed(&status(0, 0x4000)), "another signal");
+        assert!(is_killed(&status(0x100, 0)));
+        assert!(is_killed(&status(0, 0x100)));
+        assert!(!is_dying(std::process::id()));
+        assert!(is_dying(u32::MAX), "there is none");
     }
 
     #[test]

@@ -4,20 +4,24 @@
 //! [`tag`]; it is named by [`identity`] and held by a pidfd ([`pidfd`]). A process that was written
 //! down is signalled by [`recorded`] alone. What a dead host leaves behind comes home to
 //! [`orphans`]; what comes home to nobody is seen by [`scan`] and ended by [`hunt`]. [`tree`] puts
-//! them in the order in which a run's tree is ended.
+//! them in the order in which a run's tree is ended; [`family`] lists what lives of it.
 
 pub mod birth;
 pub mod cgroup;
+pub mod family;
 pub mod hunt;
 pub mod identity;
+pub mod inherited;
 pub mod limits;
 pub mod orphans;
 pub mod pidfd;
+pub mod pressure;
 pub mod procfs;
 pub mod recorded;
 pub mod replace;
 pub mod scan;
 pub mod spawn;
+pub mod stat;
 pub mod tag;
 pub mod tree;
 

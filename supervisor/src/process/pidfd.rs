@@ -27,6 +27,18 @@ pub fn open(pid: u32) -> io::Result<OwnedFd> {
     })
 }
 
+/// Pins a child that was just started, for good: it is waited for through the pin alone.
+///
+/// # Errors
+/// As [`open`]; the child is then killed and collected.
+pub fn pin(mut child: std::process::Child) -> io::Result<OwnedFd> {
+    open(child.id()).or_else(|error| {
+        child.kill()?;
+        child.wait()?;
+        Err(error)
+    })
+}
+
 /// Kills the pinned process; that it has ended already is no error.
 ///
 /// # Errors

@@ -9,6 +9,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
+use protocol::command::Keeper;
 use protocol::ids::BatchId;
 use supervisor_core::containment::{Containment, Layer, Layers, Wish};
 use supervisor_core::identity::Identity;
@@ -44,7 +45,7 @@ pub struct Order {
     pub token: u128,
     /// How its tree is to be held together.
     pub wish: Wish,
-    /// Most memory of its whole tree, bytes; kept where a cgroup has a say over memory.
+    /// Most memory of its whole tree, bytes; its cgroup keeps it where one has a say over memory.
     pub memory: Option<u64>,
 }
 
@@ -133,15 +134,21 @@ impl Launcher {
     /// # Errors
     /// [`SpawnError`]: no process of it is left, and no leaf.
     pub fn spawn(&mut self, order: Order, stderr: File) -> Result<Spawned, SpawnError> {
-        let leaf = self.leaf(order)?;
+        let (leaf, keeps) = self.leaf(order)?.unzip();
         let spawned = self.start(order, leaf.as_ref(), stderr);
         if let (Err(_), Some(leaf)) = (&spawned, &leaf) {
             leaf.remove();
         }
-        spawned.map_err(SpawnError::Start)
+        let mut spawned = spawned.map_err(SpawnError::Start)?;
+        spawned.containment.memory = order.memory.map(|_| match keeps {
+            Some(true) => Keeper::Cgroup,
+            Some(false) | None => Keeper::Host,
+        });
+        Ok(spawned)
     }
 
-    fn leaf(&self, order: Order) -> Result<Option<Leaf>, SpawnError> {
+    /// The leaf of a run, and whether it keeps the run's limit of memory.
+    fn leaf(&self, order: Order) -> Result<Option<(Leaf, bool)>, SpawnError> {
         let asked = match order.wish {
             Wish::Cgroup => true,
             Wish::Auto | Wish::Pidns => false,
@@ -152,14 +159,12 @@ impl Launcher {
             Err(missing) if asked => return Err(SpawnError::NoCgroup(missing.clone())),
             Err(_) => return Ok(None),
         };
-        let made = parent.leaf(order.token).and_then(|leaf| {
-            if let Some(bytes) = order.memory {
-                leaf.limit_memory(bytes)?;
-            }
-            Ok(leaf)
-        });
+        let made = match order.memory {
+            Some(bytes) => limited(parent, order.token, bytes),
+            None => parent.leaf(order.token).map(|leaf| (leaf, false)),
+        };
         match made {
-            Ok(leaf) => Ok(Some(leaf)),
+            Ok(made) => Ok(Some(made)),
             Err(error) if asked => Err(SpawnError::Leaf(error)),
             Err(error) => {
                 tracing::warn!(%error, "this run has no cgroup");
@@ -249,6 +254,21 @@ impl Launcher {
     }
 }
 
+/// A leaf with a limit of memory, where it can keep one.
+fn limited(parent: &Parent, token: u128, bytes: u64) -> io::Result<(Leaf, bool)> {
+    if let Err(error) = parent.count_memory() {
+        tracing::debug!(%error, "no cgroup keeps limits of memory: hosts watch them");
+    }
+    let leaf = parent.leaf(token)?;
+    match leaf.limit_memory(bytes) {
+        Ok(keeps) => Ok((leaf, keeps)),
+        Err(error) => {
+            leaf.remove();
+            Err(error)
+        }
+    }
+}
+
 /// A host without an identity does not live.
 fn end(pidfd: &OwnedFd) -> io::Result<()> {
     pidfd::kill(pidfd)?;
@@ -270,6 +290,7 @@ fn containment(wish: Wish, tagged: bool, leaf: Option<&Leaf>) -> Containment {
     Containment {
         layers,
         leaf: leaf.map(|leaf| leaf.dir().to_string_lossy().into()),
+        memory: None,
     }
 }
 

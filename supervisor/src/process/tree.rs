@@ -25,6 +25,9 @@ use crate::process::orphans::{self, CLEAN_PASSES, Swept};
 use crate::process::scan::{self, Trace, Traces};
 use crate::process::{hunt, pidfd};
 
+/// SIGKILL, which is also how the kernel ends what uses too much memory.
+const KILLED: i32 = 9;
+
 /// A host that has ended and was not collected.
 #[derive(Debug)]
 pub struct EndedHost<P> {
@@ -40,23 +43,41 @@ pub struct EndedHost<P> {
     pub process: P,
 }
 
-/// Collects these hosts and ends what is left of their trees; their exits and what is known of the
-/// trees, in their order. `is_host` names the hosts that live on.
+/// How a host ended, and its tree.
+#[derive(Debug)]
+pub struct End {
+    /// How the host ended.
+    pub exit: Exit,
+    /// What is known of its tree now.
+    pub cleared: Cleared,
+    /// Processes of its cgroup that the kernel killed for want of memory; looked at only where the
+    /// host was killed itself.
+    pub oom_kills: u64,
+}
+
+/// Collects these hosts and ends what is left of their trees; what became of each, in their
+/// order. `is_host` names the hosts that live on.
 pub fn end_trees<P: AsFd>(
     machine: &Machine,
     hosts: &[EndedHost<P>],
     is_host: impl Fn(u32) -> bool,
-) -> Vec<(Exit, Cleared)> {
+) -> Vec<End> {
     let mut ends = Vec::with_capacity(hosts.len());
     let mut forced = Vec::new();
     for (ix, host) in hosts.iter().enumerate() {
         let exit = collect(host);
         let leaf = leaf_of(host);
+        let counted = leaf.as_ref().filter(|_| exit == Exit::Signal(KILLED));
+        let oom_kills = counted.map_or(0, Leaf::oom_kills);
         let emptied = leaf.as_ref().is_none_or(Leaf::remove_empty);
         if exit != Exit::Code(0) || !emptied {
             forced.push(ix);
         }
-        ends.push((exit, Cleared::CLEAN));
+        ends.push(End {
+            exit,
+            cleared: Cleared::CLEAN,
+            oom_kills,
+        });
     }
     if forced.is_empty() {
         return ends;
@@ -69,7 +90,7 @@ pub fn end_trees<P: AsFd>(
         is_host,
     );
     for (ix, cleared) in forced.into_iter().zip(cleared) {
-        ends[ix].1 = cleared;
+        ends[ix].cleared = cleared;
     }
     ends
 }

@@ -100,8 +100,7 @@ impl Disk for RealDisk {
         let made = DirBuilder::new().mode(0o700).create(path);
         match made.as_ref().map_err(io::Error::kind) {
             Ok(()) => self.sync_dir(above),
-            // A link is refused: an agent may have put it there to be written through.
-            Err(io::ErrorKind::AlreadyExists) if path.symlink_metadata()?.is_dir() => Ok(()),
+            Err(io::ErrorKind::AlreadyExists) if is_own_folder(path) => Ok(()),
             Err(io::ErrorKind::NotFound) if above != path => {
                 self.create_dir(above)?;
                 DirBuilder::new().mode(0o700).create(path)?;
@@ -132,6 +131,14 @@ impl Disk for RealDisk {
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
         File::open(path)?.sync_all()
     }
+}
+
+/// Whether that is a folder of ours, and no link to one: an agent runs as the same user, and could
+/// have put a link where the next file is to be made.
+pub(super) fn is_own_folder(path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let ours = nix::unistd::geteuid().as_raw();
+    std::fs::symlink_metadata(path).is_ok_and(|found| found.is_dir() && found.uid() == ours)
 }
 
 /// Opens a file of the state: never through a link in its last component, 0600 when made.

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -25,6 +26,18 @@ pub struct Holder {
     /// Where it listens.
     #[serde(with = "path_text")]
     pub socket: PathBuf,
+    /// Who starts it again if it dies.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guardian: Option<Guardian>,
+}
+
+/// The guardian of a holder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Guardian {
+    /// Its process number.
+    pub pid: u32,
+    /// Clock ticks since boot at its start: with the pid, its identity on this machine.
+    pub start_ticks: u64,
 }
 
 /// Who holds a lock.
@@ -59,6 +72,32 @@ pub fn lock(dir: &StateDir, holder: &Holder) -> Result<Lock, StoreError> {
     Ok(lock)
 }
 
+/// Holds the lock of a batch without being its supervisor: nobody can begin to work on it meanwhile.
+/// Nothing is written, so it needs no room on the disk. `None` where the lock file can not be opened
+/// for writing, or is not there: then no supervisor can take it either.
+///
+/// # Errors
+/// [`StoreError::Held`] when another process has it; [`StoreError::Io`].
+pub fn hold(dir: &StateDir) -> Result<Option<Lock>, StoreError> {
+    let path = dir.lock();
+    let mut options = File::options();
+    options.read(true).write(true);
+    let file = match options.custom_flags(nix::libc::O_NOFOLLOW).open(&path) {
+        Ok(file) => file,
+        Err(error) => match error.kind() {
+            io::ErrorKind::NotFound
+            | io::ErrorKind::ReadOnlyFilesystem
+            | io::ErrorKind::PermissionDenied => return Ok(None),
+            _other => return Err(StoreError::io("open", &path)(error)),
+        },
+    };
+    if !kernel::take(&file).map_err(StoreError::io("lock", &path))? {
+        let pid = read_holder(&file).map(|found| found.pid);
+        return Err(StoreError::Held { pid });
+    }
+    Ok(Some(Lock { file }))
+}
+
 /// Who holds the lock of a batch. Takes nothing, so it never stands in a supervisor's way.
 ///
 /// # Errors
@@ -74,6 +113,19 @@ pub fn state(dir: &StateDir) -> Result<LockState, StoreError> {
         return Ok(LockState::Held(read_holder(&file)));
     }
     Ok(LockState::Free)
+}
+
+/// Who wrote itself down last, whether or not it still has the lock.
+///
+/// # Errors
+/// [`StoreError::Io`].
+pub fn last_holder(dir: &StateDir) -> Result<Option<Holder>, StoreError> {
+    let path = dir.lock();
+    match open_no_link(&path, OpenAs::Read) {
+        Ok(file) => Ok(read_holder(&file)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(StoreError::io("open", &path)(error)),
+    }
 }
 
 impl AsFd for Lock {

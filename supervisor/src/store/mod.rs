@@ -4,7 +4,8 @@
 //! - [`state_root`], [`state_dir`], [`lock`], [`index`] say where things are and who owns them.
 //! - [`mod@format`] is what is written; [`seal`] is how one line proves that it is whole.
 //! - [`journal`] is the truth and is only ever appended to; [`mod@load`] reads it back and cuts a torn
-//!   tail; [`checkpoint`] is a shortcut for reading; [`inbox`] keeps requests for later.
+//!   tail; [`checkpoint`] is a shortcut for reading; [`registry`] lists what lives, for
+//!   whoever looks; [`inbox`] keeps requests for later.
 //!
 //! The rule of the whole room: what can not be read, or is of a newer release, stops whoever reads
 //! it. It is never overwritten, skipped or taken for missing.
@@ -19,6 +20,7 @@ pub mod journal;
 pub mod load;
 pub mod lock;
 pub(crate) mod path_text;
+pub mod registry;
 mod scan;
 pub mod seal;
 pub mod state_dir;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use protocol::ids::{AttemptNo, Generation, TaskId};
 use supervisor_core::time::Wall;
 
-use super::disk::Disk;
+use super::disk::{Disk, is_own_folder};
 use super::error::StoreError;
 
 /// Name of the checkpoint.
@@ -33,6 +33,26 @@ impl StateDir {
                 .map_err(|error| StoreError::writing(folder, error))?;
         }
         Ok(())
+    }
+
+    /// Checks that the folder and those in it are ours and no links, so that nothing is written
+    /// elsewhere in their name; and gives the folder's path without any link on the way to it.
+    ///
+    /// # Errors
+    /// [`StoreError::Unsafe`], naming the first one that is not; [`StoreError::Io`].
+    pub fn verified(&self) -> Result<Self, StoreError> {
+        let inner = [self.journal(), self.inputs(), self.inbox(), self.tasks()];
+        for folder in std::iter::once(&self.0).chain(&inner) {
+            let is_missing = !folder.is_symlink() && !folder.exists() && *folder != self.0;
+            if !is_missing && !is_own_folder(folder) {
+                return Err(StoreError::Unsafe {
+                    path: folder.clone(),
+                    why: "it is not a folder of this user",
+                });
+            }
+        }
+        let plain = self.0.canonicalize();
+        plain.map(Self).map_err(StoreError::io("resolve", &self.0))
     }
 
     /// The folder itself.
@@ -80,6 +100,10 @@ impl StateDir {
     /// The checkpoint.
     pub fn checkpoint(&self) -> PathBuf {
         self.0.join(CHECKPOINT_NAME)
+    }
+    /// The list of live processes.
+    pub fn registry(&self) -> PathBuf {
+        self.0.join("registry.json")
     }
     /// The file that the live supervisor holds locked.
     pub fn lock(&self) -> PathBuf {

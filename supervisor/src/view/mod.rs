@@ -38,6 +38,15 @@ pub struct Presence {
     pub recovering: bool,
 }
 
+/// The process that starts the supervisor again if it dies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Guard {
+    /// The guardian, or the last one.
+    pub pid: u32,
+    /// It lives.
+    pub alive: bool,
+}
+
 /// What became of a host that the journal holds as live while no supervisor works on the batch. A
 /// host that is gone has no entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +64,8 @@ pub struct View<'a> {
     pub facts: &'a Facts,
     /// Who works on it.
     pub presence: Presence,
+    /// Who starts that one again; `None` where the last one was started without a guardian.
+    pub guard: Option<Guard>,
     /// Hosts that may live although no supervisor does; empty while there is one.
     pub hosts: BTreeMap<Generation, HostFact>,
     /// What live runs do now, as their supervisor says; empty when it did not answer.

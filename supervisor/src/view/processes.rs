@@ -10,6 +10,8 @@ use crate::view::time::Span;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
+    /// Starts the supervisor, and starts it again when it dies.
+    Guardian,
     /// Decides for one batch.
     Supervisor,
     /// Carries out one run.
@@ -24,6 +26,7 @@ impl Role {
     /// The word in text and JSON.
     pub const fn word(self) -> &'static str {
         match self {
+            Self::Guardian => "guardian",
             Self::Supervisor => "supervisor",
             Self::Host => "host",
             Self::Agent => "agent",
@@ -81,7 +84,7 @@ pub struct ProcessRow {
     pub start_ticks: u64,
     /// The boot that the ticks count from.
     pub boot_id: String,
-    /// Who owns it: the pid of its supervisor or host.
+    /// Who owns it: the pid of its guardian, supervisor or host.
     pub owner_pid: Option<u32>,
     /// Where it stands.
     pub state: ProcessState,
@@ -97,6 +100,35 @@ pub struct ProcessRow {
     pub cpu_s: Option<f64>,
     /// Its command line, an excerpt.
     pub command: String,
+    /// How far below the guardian it stands: 1 for hosts.
+    #[serde(skip)]
+    pub depth: u16,
+    /// CPU time of those of its descendants that have ended, seconds.
+    #[serde(skip)]
+    pub ended_cpu_s: f64,
+    /// For a host: the sums of its tree.
+    #[serde(skip)]
+    pub family: Option<Family>,
+}
+
+/// The sums of a host's tree, itself included.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Family {
+    /// Processes.
+    pub count: u64,
+    /// Resident memory, bytes; pages that are shared are counted by each.
+    pub rss_bytes: u64,
+    /// CPU time, seconds, also of those that have ended.
+    pub cpu_s: f64,
+}
+
+impl Family {
+    /// Takes one more into account.
+    pub fn add(&mut self, row: &ProcessRow) {
+        self.count += 1;
+        self.rss_bytes += row.rss_bytes.unwrap_or(0);
+        self.cpu_s += row.cpu_s.unwrap_or(0.0) + row.ended_cpu_s;
+    }
 }
 
 /// Writes `ps --json`.
@@ -108,17 +140,17 @@ pub fn write_json(rows: &[ProcessRow], out: &mut dyn Write) -> io::Result<()> {
     out.write_all(b"\n")
 }
 
-/// Writes the table: one block a batch, the tree by indent.
+/// Writes the table: one block a batch, the tree by indent; with `why` what proves each ours.
 ///
 /// # Errors
 /// When `out` can not be written.
-pub fn write_text(rows: &[ProcessRow], out: &mut dyn Write) -> io::Result<()> {
+pub fn write_text(rows: &[ProcessRow], why: bool, out: &mut dyn Write) -> io::Result<()> {
     if rows.is_empty() {
         return writeln!(out, "no process of any batch of yours");
     }
     writeln!(
         out,
-        "{:20} {:10} {:7} {:>8} {:>9} {:>8}  COMMAND",
+        "{:20} {:14} {:7} {:>8} {:>9} {:>8}  COMMAND",
         "ID", "ROLE", "STATE", "AGE", "MEMORY", "CPU"
     )?;
     let mut batch = "";
@@ -127,44 +159,51 @@ pub fn write_text(rows: &[ProcessRow], out: &mut dyn Write) -> io::Result<()> {
             batch = &row.batch;
             writeln!(out, "{batch}")?;
         }
-        write_row(row, out)?;
+        write_row(row, why, out)?;
     }
     Ok(())
 }
 
-fn write_row(row: &ProcessRow, out: &mut dyn Write) -> io::Result<()> {
-    let indent = match row.role {
-        Role::Supervisor => "",
-        Role::Host => " ",
-        Role::Agent => "  ",
-        Role::Tool => "   ",
-    };
-    let role = format!("{indent}{}", row.role.word());
+/// Deepest indent of the table; what is deeper stands below its grandparents.
+const INDENT_MAX: usize = 6;
+
+fn write_row(row: &ProcessRow, why: bool, out: &mut dyn Write) -> io::Result<()> {
+    let indent = INDENT_MAX.min(row.depth.into());
+    let role = format!("{:indent$}{}", "", row.role.word());
     let age = row.age_s.map_or_else(String::new, |seconds| {
         Span(std::time::Duration::from_secs(seconds)).to_string()
     });
-    let memory = row.rss_bytes.map_or_else(String::new, |bytes| {
-        format!("{} MiB", bytes.div_ceil(1024 * 1024))
-    });
+    let memory = row.rss_bytes.map_or_else(String::new, mebibytes);
     let cpu = row
         .cpu_s
         .map_or_else(String::new, |seconds| format!("{seconds:.2}s"));
     write!(
         out,
-        "{:20} {role:10} {:7} {age:>8} {memory:>9} {cpu:>8}  ",
+        "{:20} {role:14} {:7} {age:>8} {memory:>9} {cpu:>8}  ",
         row.id,
         row.state.word()
     )?;
     if let (Role::Host, Some(task), Some(attempt)) = (row.role, &row.task, row.attempt) {
-        write!(out, "[{task}@{attempt}] ")?;
+        write!(out, "[{task}@{attempt}")?;
+        if let Some(family) = row.family {
+            let (count, memory) = (family.count, mebibytes(family.rss_bytes));
+            write!(out, ", tree of {count}: {memory} {:.2}s", family.cpu_s)?;
+        }
+        write!(out, "] ")?;
     }
     writeln!(out, "{}", row.command)?;
-    match row.state {
-        ProcessState::Live => Ok(()),
-        ProcessState::Orphan | ProcessState::Foreign | ProcessState::Stale => {
-            writeln!(out, "{:20}   {}", "", row.why)
-        }
+    let is_live = row.state == ProcessState::Live;
+    if why || !is_live {
+        writeln!(out, "{:20}   {}", "", row.why)?;
     }
+    if why && row.role == Role::Host {
+        writeln!(out, "{:20}   held together by {}", "", row.containment)?;
+    }
+    Ok(())
+}
+
+fn mebibytes(bytes: u64) -> String {
+    format!("{} MiB", bytes.div_ceil(1024 * 1024))
 }
 
 #[cfg(test)]
@@ -191,6 +230,9 @@ mod tests {
             rss_bytes: Some(3 * 1024 * 1024),
             cpu_s: Some(0.25),
             command: "agent-host".to_owned(),
+            depth: 1,
+            ended_cpu_s: 0.0,
+            family: None,
         }
     }
 
@@ -201,7 +243,7 @@ mod tests {
             row(Role::Agent, ProcessState::Orphan),
         ];
         let mut out = Vec::new();
-        write_text(&rows, &mut out).unwrap();
+        write_text(&rows, false, &mut out).unwrap();
         let text = String::from_utf8(out).unwrap();
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines[1], "b-1");

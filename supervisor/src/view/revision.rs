@@ -187,7 +187,10 @@ fn spec_keys(facts: &Facts, revision: &Revision, old: &TaskSpec, new: &TaskSpec)
         ("no_progress", old.no_progress != new.no_progress),
         ("priority", old.priority != new.priority),
         ("retry", old.retry != new.retry),
-        ("limits", old.limits != new.limits),
+        (
+            "limits",
+            old.limits != new.limits || old.memory_max != new.memory_max,
+        ),
         ("not_before", old.not_before != new.not_before),
         ("containment", old.containment != new.containment),
         ("on_question", old.on_question != new.on_question),

@@ -10,7 +10,7 @@ use supervisor_core::machine::TaskState;
 
 use crate::view::reason::{BatchWhy, TaskWhy, needs_person, outcome_word};
 use crate::view::time::Stamp;
-use crate::view::{Counts, Presence, View};
+use crate::view::{Counts, Guard, Presence, View};
 
 /// Which tasks a reader wants to see.
 #[derive(Debug, Clone, Default)]
@@ -73,6 +73,7 @@ pub struct BatchRow<'a> {
     updated: Stamp,
     dir: &'a str,
     supervisor: Presence,
+    guardian: Option<Guard>,
     counts: Counts,
     usage: UsageRow,
 }
@@ -90,6 +91,7 @@ impl<'a> BatchRow<'a> {
             updated: Stamp(batch.now.wall),
             dir: view.dir,
             supervisor: view.presence,
+            guardian: view.guard,
             counts: view.counts(),
             usage: batch.usage.into(),
         }

@@ -8,7 +8,7 @@ use supervisor_core::machine::{BatchState, TaskState};
 use crate::view::reason::{BatchWhy, TaskWhy, needs_person};
 use crate::view::status::Filter;
 use crate::view::time::Span;
-use crate::view::{Counts, View};
+use crate::view::{Counts, Guard, View};
 
 /// Tasks shown that neither live nor need a person, unless all were asked for.
 const OTHERS_MAX: usize = 20;
@@ -110,13 +110,14 @@ fn head(view: &View<'_>, counts: &Counts, out: &mut dyn Write) -> io::Result<()>
         view.time.since(batch.now.wall)
     )?;
     match view.presence.pid {
-        Some(pid) if view.presence.recovering => writeln!(
+        Some(pid) if view.presence.recovering => write!(
             out,
             ", supervisor pid {pid} is recovering: it waits for what the one before it left"
         )?,
-        Some(pid) if view.presence.alive => writeln!(out, ", supervisor pid {pid}")?,
-        Some(_) | None => writeln!(out, ", no supervisor")?,
+        Some(pid) if view.presence.alive => write!(out, ", supervisor pid {pid}")?,
+        Some(_) | None => write!(out, ", no supervisor")?,
     }
+    writeln!(out, "{}", guard(view))?;
     let usage = batch.usage;
     if usage.tokens > 0 || usage.cost_micros > 0 {
         let cents = usage.cost_micros / 10_000;
@@ -129,6 +130,20 @@ fn head(view: &View<'_>, counts: &Counts, out: &mut dyn Write) -> io::Result<()>
         )?;
     }
     writeln!(out, "  files {}", view.dir)
+}
+
+/// Who starts the supervisor again, after the words that name it.
+fn guard(view: &View<'_>) -> String {
+    match (view.guard, view.presence.alive) {
+        (Some(Guard { pid, alive: true }), true) => format!(", guardian pid {pid}"),
+        (Some(Guard { pid, alive: true }), false) if view.is_cut_off() => {
+            format!(" now: guardian pid {pid} starts one")
+        }
+        (Some(Guard { pid, alive: false }), true) => {
+            format!("; its guardian (pid {pid}) is gone: nobody starts it again")
+        }
+        (Some(_) | None, _) => String::new(),
+    }
 }
 
 /// What a person wants to see first: what needs them, what lives, what comes next, what is over.

@@ -25,7 +25,7 @@ use super::status::{Filter, write_json};
 use super::status_text::{write_ending, write_text};
 use super::story::{self, About};
 use super::time::LocalTime;
-use super::{HostFact, Presence, View};
+use super::{Guard, HostFact, Presence, View};
 use crate::batch_file::{Request, Source, read};
 
 const NOON: i64 = 1_700_049_600_000;
@@ -83,6 +83,7 @@ fn story() -> (Facts, Vec<Entry>) {
         .entries;
     let recovered = Input::Recovered {
         supervisor: identity(41),
+        guardian: None,
         build: "0".into(),
         runs: Vec::new(),
     };
@@ -103,6 +104,7 @@ fn view(facts: &Facts, alive: bool) -> View<'_> {
             alive,
             recovering: false,
         },
+        guard: None,
         hosts: BTreeMap::new(),
         activity: BTreeMap::new(),
         time: LocalTime {
@@ -128,6 +130,7 @@ fn failed(facts: &mut Facts, task: usize, class: Class, detail: &str) {
         class: Some(class),
         detail: detail.into(),
         summary: "".into(),
+        footprint: Default::default(),
     }));
 }
 
@@ -390,8 +393,9 @@ fn the_keys_of_status_are_those_of_the_manual() {
     assert_eq!(keys(&status), "batch tasks");
     assert_eq!(
         keys(&status["batch"]),
-        "counts dir id name reason started state supervisor updated usage"
+        "counts dir guardian id name reason started state supervisor updated usage"
     );
+    assert_eq!(status["batch"]["guardian"], Value::Null, "it has none");
     assert_eq!(keys(&status["batch"]["supervisor"]), "alive pid recovering");
     assert_eq!(
         keys(&status["tasks"][0]),
@@ -404,6 +408,27 @@ fn the_keys_of_status_are_those_of_the_manual() {
         status["tasks"][2]["depends_on"],
         serde_json::json!(["lexer", "parser"])
     );
+}
+
+#[test]
+fn status_says_who_starts_the_supervisor_again() {
+    let facts = facts();
+    let head = |alive, guard| {
+        let view = View {
+            guard: Some(Guard {
+                pid: 7,
+                alive: guard,
+            }),
+            ..view(&facts, alive)
+        };
+        let mut out = Vec::new();
+        write_text(&view, &Filter::default(), false, &mut out).unwrap();
+        String::from_utf8(out).unwrap()
+    };
+    assert!(head(true, true).contains("supervisor pid 41, guardian pid 7\n"));
+    assert!(head(true, false).contains("(pid 7) is gone: nobody starts it again"));
+    assert!(head(false, true).contains("no supervisor now: guardian pid 7 starts one"));
+    assert!(!head(false, false).contains("guardian"));
 }
 
 #[test]
@@ -584,6 +609,7 @@ fn texts_of_agents_are_cut_to_their_first_line() {
         class: None,
         detail: "".into(),
         summary: Arc::from("\n  it works\nreally"),
+        footprint: Default::default(),
     }));
     assert_eq!(why(&facts, 0), "done by attempt 1: it works");
 }

@@ -5,15 +5,17 @@ use std::time::Duration;
 
 use nix::unistd::Pid;
 
-use super::measure::{cpu_of, pss_of};
+use super::measure::{cpu_of, private_of, pss_of};
 use super::{Row, count, median, size, write_batch};
 use crate::clock::{Deadline, pause};
 use crate::world::World;
 
-/// CPU of supervisor and hosts together, per cent of one core.
+/// CPU of guardian, supervisor and hosts together, per cent of one core.
 const IDLE_CPU_MAX: f64 = 0.2;
 /// Proportional set size of an idle host, MB.
 const HOST_MB_MAX: f64 = 0.8;
+/// Memory of a guardian that it shares with nobody, MB: its pages of code are the supervisor's too.
+const GUARDIAN_MB_MAX: f64 = 1.5;
 /// Memory of the supervisor per queued task, bytes.
 const QUEUED_BYTES_MAX: f64 = 4096.0;
 /// Longest wait for a batch to reach the state that is measured.
@@ -45,9 +47,12 @@ pub fn sleeping() -> Vec<Row> {
         .filter_map(|pid| pss_of(*pid))
         .map(megabytes)
         .collect();
+    let guardian = Pid::from_raw(i32::try_from(supervisor.pid()).expect("a pid is small"));
+    let private = private_of(guardian).expect("a live process has a size");
     supervisor.kill();
+    world.supervisor(&["kill", "--all", "--grace", "0s"]).ok();
     world.assert_nothing_left();
-    let what = format!("CPU of supervisor and {tasks} idle hosts, per cent of a core");
+    let what = format!("CPU of guardian, supervisor and {tasks} idle hosts, per cent of a core");
     vec![
         Row::plain("idle", what, per_cent, "%").limited(IDLE_CPU_MAX),
         Row::plain(
@@ -57,6 +62,13 @@ pub fn sleeping() -> Vec<Row> {
             "MB",
         )
         .limited(HOST_MB_MAX),
+        Row::plain(
+            "idle",
+            "memory of a guardian that it shares with nobody".to_owned(),
+            megabytes(private),
+            "MB",
+        )
+        .limited(GUARDIAN_MB_MAX),
     ]
 }
 
@@ -89,7 +101,7 @@ fn supervisor_with(tasks: usize) -> u64 {
     let world = World::new();
     let first = "  - id: first\n    priority: 1000\n    run: [sleep, \"86400\"]\n";
     write_batch(&world, tasks, 1, "[\"true\"]", first);
-    let supervisor = world.start("run", &["run", "batch.yml"]);
+    let supervisor = world.start("run", &["run", "--no-guardian", "batch.yml"]);
     until(&world, "the first task sleeps", |world| {
         count(world, "running") == Some(1)
     });

@@ -72,6 +72,13 @@ pub fn pss_of(pid: Pid) -> Option<u64> {
     field(&text, "Pss:").map(|kilobytes| kilobytes * 1024)
 }
 
+/// Memory of a live process that it shares with no other, bytes.
+pub fn private_of(pid: Pid) -> Option<u64> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
+    let kilobytes = field(&text, "Private_Dirty:")? + field(&text, "Private_Clean:")?;
+    Some(kilobytes * 1024)
+}
+
 /// The only file of that name directly in a folder.
 pub fn file_in(folder: Option<PathBuf>, name: &str) -> PathBuf {
     let path = folder.expect("there is a batch").join(name);

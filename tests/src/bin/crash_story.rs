@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use supervisor_tests::clock::wall_ns;
 use supervisor_tests::crash::{
-    Script, play,
+    Script, Victims, play,
     record::{Part, play_task},
 };
 
@@ -41,6 +41,10 @@ fn main() -> ExitCode {
 
 fn story(kills: usize) -> ExitCode {
     let script = Script {
+        victims: match std::env::var("CRASH_GUARDED").as_deref() {
+            Ok("1") => Victims::Both,
+            _without => Victims::Supervisor,
+        },
         kills,
         tasks: number("CRASH_TASKS", 200),
         concurrency: number("CRASH_CONCURRENCY", 8),

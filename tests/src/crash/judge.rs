@@ -355,12 +355,14 @@ fn judge_end(evidence: &mut Evidence, world: &World, script: &Script) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::crash::Victims;
     use serde_json::json;
 
     const SCRIPT_TASKS: usize = 2;
 
     fn script() -> Script {
         Script {
+            victims: Victims::Supervisor,
             kills: 1,
             tasks: SCRIPT_TASKS,
             concurrency: 1,

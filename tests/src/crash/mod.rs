@@ -27,9 +27,20 @@ const LOOK_EVERY: Duration = Duration::from_millis(1);
 /// A life in which nothing happens for this long ends the story: the batch hangs.
 const HANG: Duration = Duration::from_secs(120);
 
+/// Who is killed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Victims {
+    /// A supervisor that has no guardian.
+    Supervisor,
+    /// Guardian and supervisor, and what else is in their group, at once.
+    Both,
+}
+
 /// What is to be played.
 #[derive(Debug, Clone)]
 pub struct Script {
+    /// Who is killed.
+    pub victims: Victims,
     /// Kills of the supervisor.
     pub kills: usize,
     /// Tasks of the batch.
@@ -92,18 +103,31 @@ fn live_and_die(world: &World, script: &Script, record: &Record) -> (Vec<Life>, 
         let moment = Moment::draw(&mut random, kill, script);
         permit(world, moment.permits);
         let started = wall_ns();
-        let mut supervisor = world.start("run", &["run", "crash.yml"]);
-        let pid = supervisor.pid();
+        let mut supervisor = match script.victims {
+            Victims::Supervisor => world.start("run", &["run", "--no-guardian", "crash.yml"]),
+            Victims::Both => world.start_apart("run", &["run", "crash.yml"]),
+        };
+        let mut pid = supervisor.pid();
         let mut alive_until = started;
         if moment.wait(record, &mut supervisor) {
             alive_until = wall_ns();
-            supervisor.kill();
+            match script.victims {
+                Victims::Supervisor => supervisor.kill(),
+                Victims::Both => {
+                    supervisor.kill_group();
+                    pid = supervisor_of(world, pid, &lives);
+                    world.eventually("the supervisor is gone", |_| is_gone(pid).then_some(()));
+                }
+            }
             if kill == script.kills {
                 trouble.push(format!("the last run was not over after {HANG:?}"));
             }
         } else {
             // It ended by itself, who knows when.
             let code = supervisor.end(world);
+            if script.victims == Victims::Both {
+                pid = supervisor_of(world, pid, &lives);
+            }
             if kill < script.kills || code != Some(0) {
                 trouble.push(early_end(world, kill, code));
             }
@@ -120,6 +144,26 @@ fn live_and_die(world: &World, script: &Script, record: &Record) -> (Vec<Life>, 
         }
     }
     (lives, trouble)
+}
+
+/// The supervisor below this guardian; the guardian itself where it died before the supervisor took
+/// the batch, which nobody was shown then.
+fn supervisor_of(world: &World, guardian: u32, lives: &[Life]) -> u32 {
+    let is_new = |holder: &u32| !lives.iter().any(|life| life.pid == *holder);
+    last_holder(world).filter(is_new).unwrap_or(guardian)
+}
+
+/// The supervisor that wrote itself into the lock of the batch last.
+fn last_holder(world: &World) -> Option<u32> {
+    let text = std::fs::read_to_string(world.batch_dir()?.join("lock")).ok()?;
+    let holder: serde_json::Value = serde_json::from_str(&text).ok()?;
+    u32::try_from(holder.get("pid")?.as_u64()?).ok()
+}
+
+/// Whether a process that was killed has let everything go; nobody may have collected it yet.
+fn is_gone(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.is_empty() || stat.contains(") Z ")
 }
 
 /// Lets so many tasks come to their end, all in all.

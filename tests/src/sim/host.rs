@@ -35,8 +35,10 @@ pub(super) enum Step {
     Inject(MessageId),
     /// Makes its result durable.
     Write(Box<RunResult>),
-    /// Does nothing any more and answers no ping.
+    /// Does nothing any more, but for answering pings.
     FallSilent,
+    /// Does nothing any more and answers no ping.
+    Hang,
     /// Does nothing new any more, but lives.
     Stand,
     /// Ends.
@@ -50,8 +52,20 @@ pub(super) enum Pulse {
     Works,
     /// Each pong shows more CPU time, nothing else.
     Burns,
-    /// No pong.
+    /// Each pong shows the same.
     Silent,
+    /// No pong.
+    Hung,
+}
+
+impl Pulse {
+    /// Whether the agent does anything at all.
+    pub(super) fn is_dead(self) -> bool {
+        match self {
+            Pulse::Silent | Pulse::Hung => true,
+            Pulse::Works | Pulse::Burns => false,
+        }
+    }
 }
 
 /// One host.
@@ -104,6 +118,7 @@ pub(super) fn result(rng: &mut Rng, class: Option<Class>, wall: i64, usage: Usag
         reset_at_ms: limited.then_some(reset),
         session: rng.chance(500).then(|| format!("s{}", rng.below(100))),
         usage,
+        family: None,
         evidence: String::new(),
     }
 }
@@ -390,8 +405,9 @@ impl<'a> Draw<'a> {
                 self.end(Fault::DiesBeforeReport, exit);
             }
             9 => {
-                self.fault(Fault::Silent);
-                self.then(Step::FallSilent);
+                let hangs = self.rng.chance(400);
+                self.fault(if hangs { Fault::Hangs } else { Fault::Silent });
+                self.then(if hangs { Step::Hang } else { Step::FallSilent });
             }
             10 => {
                 self.fault(Fault::Stands);

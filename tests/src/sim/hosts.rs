@@ -242,7 +242,7 @@ impl World {
             .script
             .iter()
             .all(|(_, step)| matches!(step, Step::End(_)));
-        if ignored || done || !host.started || host.pulse == Pulse::Silent {
+        if ignored || done || !host.started || host.pulse.is_dead() {
             self.met(Fault::MessageIgnored);
             return;
         }
@@ -284,11 +284,7 @@ impl World {
         host.script.clear();
         host.asks = None;
         if has_result || !host.started || !late {
-            let wait = if host.pulse == Pulse::Silent {
-                grace
-            } else {
-                wait
-            };
+            let wait = if host.pulse.is_dead() { grace } else { wait };
             let exit = if has_result {
                 Exit::Code(0)
             } else {
@@ -330,10 +326,11 @@ impl World {
         match host.pulse {
             Pulse::Works => {
                 host.pong.output_bytes += 100;
-                host.pong.cpu_ms += 50;
+                host.pong.family.cpu_ms += 50;
             }
-            Pulse::Burns => host.pong.cpu_ms += 900,
-            Pulse::Silent => return,
+            Pulse::Burns => host.pong.family.cpu_ms += 900,
+            Pulse::Silent => {}
+            Pulse::Hung => return,
         }
         let pong = host.pong;
         let wait = self.rng.range(1, 20);
@@ -418,6 +415,7 @@ impl World {
                 self.files.exits.entry(generation).or_insert(*result);
             }
             Step::FallSilent => host.pulse = Pulse::Silent,
+            Step::Hang => host.pulse = Pulse::Hung,
             Step::Stand => host.pulse = Pulse::Burns,
             Step::End(exit) => self.host_ends(pid, exit),
         }
@@ -474,6 +472,10 @@ impl World {
             .cloned()
             .unwrap_or_default();
         let wait = self.rng.range(0, 30);
+        let oom = exit == Exit::Signal(9) && self.rng.chance(300);
+        if oom {
+            self.met(Fault::OomKilled);
+        }
         self.arrives(
             pid,
             wait,
@@ -483,6 +485,7 @@ impl World {
                 durable,
                 injected,
                 cleared: supervisor_core::containment::Cleared::CLEAN,
+                oom: oom.then(|| "its cgroup counts 1".into()),
             },
         );
         if self.rng.chance(self.swarm.lies / 3) {

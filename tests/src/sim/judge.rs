@@ -8,6 +8,7 @@ use protocol::ids::{Generation, MessageId};
 use supervisor_core::core::{Change, Core};
 use supervisor_core::effect::Ending;
 use supervisor_core::facts::Facts;
+use supervisor_core::live::LEASE;
 use supervisor_core::machine::{AccountState, BatchState, MessageState, TaskState};
 use supervisor_core::plan::{Condition, OnFailure, TaskIx};
 use supervisor_core::reason::{BatchReason, TaskReason};
@@ -275,6 +276,7 @@ impl Oracle {
         let (passed, slack, limit) = match reason {
             StopReason::Silence => (run.quiet, run.slack, spec.silence),
             StopReason::NoProgress => (run.still, run.slack, spec.no_progress),
+            StopReason::Hung => (run.unheard, run.slack, LEASE),
             StopReason::Timeout => (worked.0, worked.1, spec.timeout),
             StopReason::Budget
             | StopReason::NoHello
@@ -292,7 +294,7 @@ impl Oracle {
             let text = format!("{reason:?} of run {generation} after {passed} ms of {limit:?}");
             return broken("I11 sleep and clock jumps fire nothing", text);
         }
-        if task.state == TaskState::Waiting {
+        if task.state == TaskState::Waiting && reason != StopReason::Hung {
             return broken(
                 "I11 what waits for a person does not stall",
                 format!("{reason:?} of run {generation}"),

@@ -54,6 +54,8 @@ pub(super) struct RunStory {
     pub(super) quiet: u64,
     /// Awake time since its last news, ms.
     pub(super) still: u64,
+    /// Awake time since its host said anything at all, ms.
+    pub(super) unheard: u64,
     /// What the judge may be wrong by, ms.
     pub(super) slack: u64,
 }
@@ -149,6 +151,7 @@ impl Oracle {
             if facts.runs.contains_key(generation) {
                 run.quiet += passed;
                 run.still += passed;
+                run.unheard += passed;
             }
         }
         for (ix, (worked, _)) in &mut self.attempts {
@@ -164,6 +167,9 @@ impl Oracle {
     }
 
     fn sign_of_life(&mut self, core: &Core, input: &Input) {
+        if let Some(run) = said_by(input).and_then(|run| self.runs.get_mut(&run)) {
+            run.unheard = 0;
+        }
         let (generation, new) = match input {
             Input::HostGreeted { generation } => (*generation, true),
             Input::HostReported {
@@ -178,14 +184,13 @@ impl Oracle {
                 (*generation, is_news(event))
             }
             Input::HostPonged { generation, pong } => {
-                let before = core
-                    .live()
-                    .get(*generation)
-                    .map(|live| live.pong.output_bytes);
-                (
-                    *generation,
-                    before.is_some_and(|before| pong.output_bytes > before),
-                )
+                let Some(before) = core.live().get(*generation).map(|live| live.pong) else {
+                    return;
+                };
+                if *pong == before {
+                    return;
+                }
+                (*generation, pong.output_bytes > before.output_bytes)
             }
             Input::Operator {
                 command: OperatorCommand::Answer { question, .. },
@@ -462,6 +467,7 @@ impl Oracle {
             first: false,
             quiet: 0,
             still: 0,
+            unheard: 0,
             slack: 0,
         };
         self.runs.insert(generation, story);
@@ -544,4 +550,16 @@ fn is_news(event: &Event) -> bool {
             | Event::ProcessSpawned(_)
             | Event::Notice(_)
     )
+}
+
+/// The run whose host this input is a word of.
+fn said_by(input: &Input) -> Option<Generation> {
+    match input {
+        Input::HostGreeted { generation }
+        | Input::HostReported { generation, .. }
+        | Input::HostAsked { generation, .. }
+        | Input::HostPonged { generation, .. }
+        | Input::WireFault { generation, .. } => Some(*generation),
+        _other => None,
+    }
 }

@@ -221,6 +221,7 @@ fn spec(rng: &mut Rng, agents: usize, start: Wall, storm: u64) -> TaskSpec {
         verify: rng.chance(500),
         retry: retry(rng),
         limits,
+        memory_max: None,
         not_before: sometimes(rng, 60, |rng| date(rng, start, storm)),
         on_question: match rng.below(5) {
             0 => OnQuestion::Default("yes".into()),

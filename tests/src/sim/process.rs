@@ -211,6 +211,7 @@ impl World {
         let supervisor = self.identity(1_000_000);
         self.input(Input::Recovered {
             supervisor,
+            guardian: None,
             build: "0.1.0".into(),
             runs,
         })?;
@@ -249,7 +250,7 @@ impl World {
                 ProcessFact::Gone if result == ResultFact::Unreadable => {
                     self.met(Fault::Unreadable)
                 }
-                ProcessFact::Gone => {}
+                ProcessFact::Gone | ProcessFact::Killed => {}
             }
             let injected = self
                 .files

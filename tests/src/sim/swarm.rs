@@ -78,6 +78,10 @@ faults! {
     DiesBeforeReport = "dies_before_report",
     /// A host goes silent.
     Silent = "silent",
+    /// A host answers nothing any more.
+    Hangs = "hangs",
+    /// A host is killed for want of memory.
+    OomKilled = "oom_killed",
     /// A host lives and does nothing new.
     Stands = "stands",
     /// A host works for ever.

@@ -10,6 +10,7 @@ mod controls;
 mod hostile;
 mod identity;
 mod matrix;
+mod orphans;
 mod sweep;
 
 /// The program of the zoo.

@@ -5,7 +5,7 @@ use protocol::command::RunKind;
 
 use super::Apply;
 use crate::core::{Change, ReplayError};
-use crate::facts::{Attempt, Outcome, Run};
+use crate::facts::{Attempt, Footprint, Outcome, Run};
 use crate::machine::{AttemptState, RunState, TaskState};
 use crate::reason::TaskReason;
 use crate::record::{AttemptEnded, AttemptStarted, Next};
@@ -39,6 +39,7 @@ impl Apply<'_> {
             proofs: 0,
             waiting_since: None,
             work: None,
+            footprint: Footprint::default(),
         });
         self.put_task(started.task, TaskState::Running, TaskReason::Working, None)
     }
@@ -126,6 +127,7 @@ impl Apply<'_> {
             class: ended.class,
             detail: ended.detail.clone(),
             summary: summary.into(),
+            footprint: attempt.footprint,
         }));
         self.changes.push(Change::Attempt(ended.task, edge));
         Ok(())

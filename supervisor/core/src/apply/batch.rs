@@ -53,6 +53,7 @@ impl Apply<'_> {
         &mut self,
         term: u64,
         identity: &Identity,
+        guardian: Option<&Identity>,
     ) -> Result<(), ReplayError> {
         let batch = &mut self.state.facts.batch;
         if term != batch.term + 1 {
@@ -62,6 +63,7 @@ impl Apply<'_> {
         let same_boot = super::boot_of(identity) == before.boot_id;
         batch.term = term;
         batch.supervisor = Some(identity.clone());
+        batch.guardian = guardian.cloned();
         batch.spawn_failures = 0;
         batch.stop_grade = None;
         // Time without a supervisor is no running time: the clock stood still since the last record.

@@ -45,6 +45,7 @@ pub(crate) fn create(entry: &Entry) -> Result<State, ReplayError> {
         now: entry.now,
         term: 0,
         supervisor: None,
+        guardian: None,
         seq: entry.seq,
         seed: created.seed,
         settings: created.settings.clone(),
@@ -84,9 +85,12 @@ impl Apply<'_> {
             Record::PlanRevised(revised) => self.plan_revised(revised),
             Record::TaskRevised { task, rules } => self.task_revised(*task, rules),
             Record::TaskRemoved { task } => self.task_removed(*task),
-            Record::SupervisorStarted { term, identity, .. } => {
-                self.supervisor_started(*term, identity)
-            }
+            Record::SupervisorStarted {
+                term,
+                identity,
+                guardian,
+                ..
+            } => self.supervisor_started(*term, identity, guardian.as_ref()),
             // It says who decides from here on; nothing else follows from it.
             Record::SupervisorReplaced { build: _ } => Ok(()),
             Record::ClockGap { gap } => self.clock_gap(*gap),
@@ -125,12 +129,9 @@ impl Apply<'_> {
                 exit: _,
                 injected: _,
                 cleared: _,
-            } => self.run_ended(*generation),
-            Record::RunReconciled {
-                generation,
-                letter: _,
-                cleared: _,
-            } => self.known_run(*generation),
+                footprint,
+            } => self.run_ended(*generation, *footprint),
+            Record::RunReconciled { generation, .. } => self.known_run(*generation),
             Record::AttemptEnded(ended) => self.attempt_ended(ended),
             Record::TaskEnded { task, to, reason } => self.task_ended(*task, *to, *reason),
             Record::Reopened {

@@ -10,6 +10,7 @@ use protocol::report::{Capabilities, RunResult, Usage};
 use super::Apply;
 use crate::containment::Containment;
 use crate::core::{Change, ReplayError};
+use crate::facts::Footprint;
 use crate::identity::Identity;
 use crate::machine::{AttemptState, RunState, TaskState};
 use crate::plan::TaskIx;
@@ -128,7 +129,11 @@ impl Apply<'_> {
         Ok(())
     }
 
-    pub(super) fn run_ended(&mut self, generation: Generation) -> Result<(), ReplayError> {
+    pub(super) fn run_ended(
+        &mut self,
+        generation: Generation,
+        footprint: Footprint,
+    ) -> Result<(), ReplayError> {
         self.move_run(generation, RunState::Ended)?;
         let Some(run) = self.state.facts.runs.remove(&generation) else {
             return Err(self.unknown("run"));
@@ -144,6 +149,7 @@ impl Apply<'_> {
         task.usage = sum(task.usage, used);
         if let Some(attempt) = &mut task.attempt {
             attempt.waiting_since = Some(now);
+            attempt.footprint = attempt.footprint.and(footprint);
         }
         if run.kind == RunKind::Agent {
             if let Some(session) = result.as_ref().and_then(|result| result.session.as_deref()) {

@@ -28,13 +28,16 @@ impl Failure {
 }
 
 /// The class of a run that ended without a result and without being told to.
-pub(super) fn vanished(exit: Exit, live: Option<&Live>) -> Failure {
+pub(super) fn vanished(exit: Exit, live: Option<&Live>, oom: Option<Arc<str>>) -> Failure {
     if let Some((class, detail)) = live.and_then(|live| live.refused.clone()) {
         return Failure {
             class,
             detail,
             reset: None,
         };
+    }
+    if let (Exit::Signal(9), Some(evidence)) = (exit, oom) {
+        return Failure::new(Class::Oom, evidence);
     }
     let greeted = live.is_some_and(|live| live.gate != crate::live::Gate::Closed);
     let faults = live.map_or(0, |live| live.wire_faults);
@@ -95,6 +98,7 @@ pub(super) const fn ends_task(reason: StopReason) -> bool {
         | StopReason::Budget
         | StopReason::NoHello
         | StopReason::Protocol
+        | StopReason::Hung
         | StopReason::Lingering
         | StopReason::Question
         | StopReason::Interrupted => false,

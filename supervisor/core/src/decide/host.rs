@@ -11,7 +11,7 @@ use crate::containment::{Cleared, Containment};
 use crate::effect::Effect;
 use crate::identity::{Exit, Identity};
 use crate::input::WireFault;
-use crate::live::{Gate, HELLO_MAX, LiveTimer, PING_EVERY, WIRE_FAULTS_MAX};
+use crate::live::{Gate, HELLO_MAX, LEASE, LiveTimer, WIRE_FAULTS_MAX, ping_every};
 use crate::machine::{MessageState, RunState};
 use crate::record::{Record, StopReason};
 
@@ -61,7 +61,8 @@ impl Desk<'_> {
         }
         self.live.insert(generation, self.now.boot);
         self.give_up(generation, class, error);
-        self.run_over(generation, Exit::Unseen, None, Vec::new(), Cleared::CLEAN);
+        let cleared = Cleared::CLEAN;
+        self.run_over(generation, Exit::Unseen, None, Vec::new(), cleared, None);
     }
 
     pub(super) fn host_greeted(&mut self, generation: Generation) {
@@ -98,8 +99,10 @@ impl Desk<'_> {
             live.gate = Gate::Open;
         }
         let now = self.now.boot;
+        let ping = now + ping_every(spec.silence);
+        self.live.arm(generation, LiveTimer::Ping, Some(ping));
         self.live
-            .arm(generation, LiveTimer::Ping, Some(now + PING_EVERY));
+            .arm(generation, LiveTimer::Lease, Some(now + LEASE));
         self.live
             .arm(generation, LiveTimer::Silence, Some(now + spec.silence));
         self.live.arm(
@@ -174,6 +177,7 @@ impl Desk<'_> {
         let Some(live) = self.live.get_mut(generation) else {
             return;
         };
+        live.heard = self.now.boot;
         live.wire_faults += 1;
         let over = live.wire_faults > WIRE_FAULTS_MAX || fault == WireFault::TooLong;
         if over && live.broken.is_none() {

@@ -83,10 +83,12 @@ impl<'a> Desk<'a> {
             Input::Created(created) => self.created(*created),
             Input::Recovered {
                 supervisor,
+                guardian,
                 build,
                 runs,
             } => {
-                self.recovered(supervisor, build, runs);
+                self.supervisor_started(supervisor, guardian, build);
+                self.recovered(runs);
             }
             Input::HostSpawned {
                 generation,
@@ -124,9 +126,10 @@ impl<'a> Desk<'a> {
                 durable,
                 injected,
                 cleared,
+                oom,
             } => {
                 if !self.is_unresolved(generation) {
-                    self.run_over(generation, exit, durable, injected, cleared);
+                    self.run_over(generation, exit, durable, injected, cleared, oom);
                 }
                 // Some agents say only in their result what they used.
                 self.pause_if_spent();
@@ -219,12 +222,8 @@ impl<'a> Desk<'a> {
         self.state.facts.batch.last_generation.next()
     }
 
-    /// The spawn token of a run: the same for the same batch and generation, unlike any other.
     fn token(&self, generation: Generation) -> u128 {
-        let seed = self.state.facts.batch.seed;
-        let high = crate::retry::mix(seed ^ generation.0.rotate_left(32));
-        let low = crate::retry::mix(high ^ generation.0);
-        (u128::from(high) << 64) | u128::from(low)
+        crate::identity::spawn_token(self.state.facts.batch.seed, generation)
     }
 
     /// Tells a run to end. A later reason replaces an earlier one only if the operator gave it.
@@ -314,6 +313,7 @@ const fn rank(reason: StopReason) -> u8 {
         | StopReason::Budget
         | StopReason::NoHello
         | StopReason::Protocol
+        | StopReason::Hung
         | StopReason::Lingering
         | StopReason::Question => 1,
     }

@@ -11,7 +11,7 @@ use super::{Desk, GRACE};
 use crate::effect::{Answer, Effect, Refusal};
 use crate::facts::Facts;
 use crate::input::{ReplyId, WireFault};
-use crate::live::{Gate, LINGER_MAX, LiveTimer, QUESTIONS_MAX};
+use crate::live::{CPU_ALIVE_MS, Gate, LINGER_MAX, LiveTimer, QUESTIONS_MAX};
 use crate::machine::{AccountState, BatchState, MessageState, QuestionState, RunState};
 use crate::mutation::{self, Mutation};
 use crate::plan::{OnQuestion, TaskIx};
@@ -144,6 +144,7 @@ impl Desk<'_> {
         });
         self.live.arm(generation, LiveTimer::Silence, None);
         self.live.arm(generation, LiveTimer::Progress, None);
+        self.live.arm(generation, LiveTimer::Lease, None);
         let linger = self.now.boot + LINGER_MAX;
         self.live.arm(generation, LiveTimer::Linger, Some(linger));
     }
@@ -190,7 +191,13 @@ impl Desk<'_> {
         if printed {
             live.progressed = now;
         }
-        if printed || pong.cpu_ms > live.pong.cpu_ms {
+        let (family, before) = (pong.family, live.pong.family);
+        let worked = family.cpu_ms >= live.cpu_counted_ms.saturating_add(CPU_ALIVE_MS);
+        if worked {
+            live.cpu_counted_ms = family.cpu_ms;
+        }
+        // A compiler without a word is no stall; it is nothing new either.
+        if printed || worked || family.begun > before.begun {
             live.alive = now;
         }
         live.pong = pong;
@@ -300,6 +307,7 @@ impl Desk<'_> {
         let task = run.task;
         let spec = self.spec(task);
         if let Some(live) = self.live.get_mut(generation) {
+            live.heard = self.now.boot;
             live.alive = self.now.boot;
             if live.asked >= QUESTIONS_MAX {
                 let text = format!("a run may ask {QUESTIONS_MAX} questions").into();

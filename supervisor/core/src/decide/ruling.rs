@@ -11,6 +11,7 @@ use protocol::report::{ResultStatus, RunResult};
 use super::Desk;
 use super::failure::{Failure, ends_task, failed, fault_text, reported, vanished};
 use crate::containment::Cleared;
+use crate::facts::Footprint;
 use crate::identity::Exit;
 use crate::live::Live;
 use crate::machine::{AccountState, BatchState, MessageState, RunState, TaskState};
@@ -28,6 +29,12 @@ const PROOFS_MAX: u32 = 5;
 /// A reset time further away than this is not believed (a service's clock or unit is wrong).
 const RESET_MAX: Duration = Duration::from_secs(8 * 24 * 60 * 60);
 
+/// The agent is silent and its host is not.
+const SILENT: &str = "no sign of life: no output, no CPU time and no new process of its family, \
+     while its host answered";
+/// The host is silent; of the agent nothing is known.
+const HUNG: &str = "its host hung: no answer to a ping for the length of its lease";
+
 impl Desk<'_> {
     /// A host is gone, now or while nobody watched.
     pub(super) fn run_over(
@@ -37,6 +44,7 @@ impl Desk<'_> {
         durable: Option<Box<RunResult>>,
         injected: Vec<MessageId>,
         cleared: Cleared,
+        oom: Option<Arc<str>>,
     ) {
         let Some(run) = self.run(generation) else {
             return;
@@ -71,6 +79,7 @@ impl Desk<'_> {
             exit,
             injected,
             cleared,
+            footprint: footprint(live.as_ref(), result.as_deref()),
         });
         match (kind, result, stop) {
             (RunKind::Agent, Some(result), Some(reason))
@@ -88,10 +97,12 @@ impl Desk<'_> {
             (RunKind::Agent, None, Some(reason)) => self.stopped(ix, reason, live.as_ref()),
             (RunKind::Verify, None, Some(reason)) => self.proof_stopped(ix, reason),
             (RunKind::Agent, None, None) => {
-                let failure = vanished(exit, live.as_ref());
+                let failure = vanished(exit, live.as_ref(), oom);
                 self.fail(ix, failure);
             }
-            (RunKind::Verify, None, None) => self.proof_vanished(ix, exit, live.as_ref()),
+            (RunKind::Verify, None, None) => {
+                self.proof_again(ix, vanished(exit, live.as_ref(), oom));
+            }
         }
     }
 
@@ -211,6 +222,7 @@ impl Desk<'_> {
             StopReason::NoHello | StopReason::Protocol => {
                 self.proof_again(ix, Failure::new(reason.class(), "its verify run broke"));
             }
+            StopReason::Hung => self.proof_again(ix, Failure::new(reason.class(), HUNG)),
             StopReason::Silence
             | StopReason::NoProgress
             | StopReason::Timeout
@@ -223,11 +235,6 @@ impl Desk<'_> {
             | StopReason::Cancelled
             | StopReason::Removed => self.stopped(ix, reason, None),
         }
-    }
-
-    fn proof_vanished(&mut self, ix: TaskIx, exit: Exit, live: Option<&Live>) {
-        let failure = vanished(exit, live);
-        self.proof_again(ix, failure);
     }
 
     /// The work is done and only its proof is missing: prove again, a bounded number of times.
@@ -285,7 +292,8 @@ impl Desk<'_> {
             ),
             // Where the batch file has it again by now, it goes on.
             StopReason::Removed => ("no longer in the batch file", retry(RetryMode::Resume)),
-            StopReason::Silence => return self.overdue(ix, reason, "no sign of life"),
+            StopReason::Silence => return self.overdue(ix, reason, SILENT),
+            StopReason::Hung => return self.overdue(ix, reason, HUNG),
             StopReason::NoProgress => return self.overdue(ix, reason, "alive, but nothing new"),
             StopReason::Timeout => return self.overdue(ix, reason, "over its wall time"),
             StopReason::Budget => return self.overdue(ix, reason, "over a limit of its task"),
@@ -574,4 +582,15 @@ impl Desk<'_> {
             self.record(Record::BatchMoved { to, reason });
         }
     }
+}
+
+/// What the family of a run used: as its result says, else as it was last heard.
+fn footprint(live: Option<&Live>, result: Option<&RunResult>) -> Footprint {
+    let heard = live.map(|live| live.pong.family);
+    let told = result.and_then(|result| result.family);
+    let all = heard.into_iter().chain(told);
+    all.fold(Footprint::default(), |sum, family| Footprint {
+        memory_peak_bytes: sum.memory_peak_bytes.max(family.memory_peak_bytes),
+        cpu_ms: sum.cpu_ms.max(family.cpu_ms),
+    })
 }

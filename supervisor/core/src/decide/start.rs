@@ -12,8 +12,8 @@ use crate::machine::{BatchState, TaskState};
 use crate::mutation::{self, Mutation};
 use crate::plan::{PlannedTask, TaskIx, TaskSpec};
 use crate::reason::{BatchLimit, BatchReason, TaskReason};
-use crate::reconcile::{Letter, ResultFact, RunFacts, rule};
-use crate::record::Record;
+use crate::reconcile::{Letter, ProcessFact, ResultFact, RunFacts, rule};
+use crate::record::{Record, StopReason};
 
 /// Tasks per record of a new plan: keeps a line of the journal well under a mebibyte.
 const CHUNK: usize = 500;
@@ -67,19 +67,23 @@ impl Desk<'_> {
         }
     }
 
-    pub(super) fn recovered(
+    pub(super) fn supervisor_started(
         &mut self,
-        supervisor: Identity,
+        identity: Identity,
+        guardian: Option<Identity>,
         build: Arc<str>,
-        runs: Vec<(Generation, RunFacts)>,
     ) {
-        self.may_go_on = false;
         let term = self.facts().batch.term + 1;
         self.record(Record::SupervisorStarted {
             term,
-            identity: supervisor,
+            identity,
+            guardian,
             build,
         });
+    }
+
+    pub(super) fn recovered(&mut self, runs: Vec<(Generation, RunFacts)>) {
+        self.may_go_on = false;
         for (generation, facts) in runs {
             self.reconcile(generation, facts);
         }
@@ -131,13 +135,12 @@ impl Desk<'_> {
         let Some(run) = self.run(generation) else {
             return;
         };
-        let (ix, kind) = (run.task, run.kind);
-        let mut letter = rule(
-            facts.process,
-            &facts.result,
-            run.state,
-            run.stop.map(|stop| stop.0),
-        );
+        let (ix, kind, state) = (run.task, run.kind, run.state);
+        if facts.process == ProcessFact::Killed {
+            self.note_kill(generation);
+        }
+        let stop = self.run(generation).and_then(|run| run.stop);
+        let mut letter = rule(facts.process, &facts.result, state, stop.map(|stop| stop.0));
         if letter == Letter::G && mutation::on(Mutation::DoubleSpawnOnResume) {
             letter = Letter::D;
         }
@@ -181,7 +184,22 @@ impl Desk<'_> {
             durable,
             facts.injected,
             facts.cleared,
+            None,
         );
+    }
+
+    /// The operator's kill is decided now, because nobody could when it was carried out; what the
+    /// operator decided earlier and outweighs it stays.
+    fn note_kill(&mut self, generation: Generation) {
+        let reason = StopReason::Killed;
+        let before = self.run(generation).and_then(|run| run.stop);
+        if before.is_none_or(|(before, _)| super::rank(before) < super::rank(reason)) {
+            self.record(Record::StopDecided {
+                generation,
+                reason,
+                grace: Duration::ZERO,
+            });
+        }
     }
 
     pub(crate) fn clock_gap(&mut self, gap: Duration) {

@@ -6,7 +6,7 @@ use protocol::ids::Generation;
 
 use super::{Desk, GRACE};
 use crate::effect::Effect;
-use crate::live::{KILL_AGAIN, LiveTimer, PING_EVERY};
+use crate::live::{KILL_AGAIN, LEASE, LiveTimer, ping_every};
 use crate::machine::{AccountState, BatchState, MessageState, QuestionState, RunState, TaskState};
 use crate::plan::{OnQuestion, TaskIx};
 use crate::reason::{AccountReason, BatchLimit, BatchReason, TaskReason};
@@ -106,16 +106,35 @@ impl Desk<'_> {
             LiveTimer::Hello => self.stop(generation, StopReason::NoHello, Duration::ZERO),
             LiveTimer::Ping => {
                 self.effect(Effect::Ping { generation });
-                let next = Some(self.now.boot + PING_EVERY);
+                let every = self.run(generation).map(|run| self.spec(run.task).silence);
+                let next = every.map(|silence| self.now.boot + ping_every(silence));
                 self.live.arm(generation, LiveTimer::Ping, next);
             }
             LiveTimer::Silence | LiveTimer::Progress => self.look(generation, timer),
+            LiveTimer::Lease => self.look_at_host(generation),
             LiveTimer::Linger => self.stop(generation, StopReason::Lingering, Duration::ZERO),
             LiveTimer::Kill => {
                 self.effect(Effect::KillHost { generation });
                 let again = Some(self.now.boot + KILL_AGAIN);
                 self.live.arm(generation, LiveTimer::Kill, again);
             }
+        }
+    }
+
+    /// A host that answers nothing for a lease hangs. A person's answer is no excuse: it is the
+    /// agent that waits for it.
+    fn look_at_host(&mut self, generation: Generation) {
+        let working = self
+            .run(generation)
+            .is_some_and(|run| run.state == RunState::Spawned || run.state == RunState::Started);
+        let Some(live) = self.live.get(generation).filter(|_| working) else {
+            return;
+        };
+        let due = live.heard + LEASE;
+        if due > self.now.boot {
+            self.live.arm(generation, LiveTimer::Lease, Some(due));
+        } else {
+            self.stop(generation, StopReason::Hung, GRACE);
         }
     }
 
@@ -134,8 +153,14 @@ impl Desk<'_> {
         let (last, limit, reason) = match timer {
             LiveTimer::Silence => (live.alive, spec.silence, StopReason::Silence),
             LiveTimer::Progress => (live.progressed, spec.no_progress, StopReason::NoProgress),
-            LiveTimer::Hello | LiveTimer::Ping | LiveTimer::Linger | LiveTimer::Kill => return,
+            LiveTimer::Hello
+            | LiveTimer::Ping
+            | LiveTimer::Lease
+            | LiveTimer::Linger
+            | LiveTimer::Kill => return,
         };
+        // A host that does not answer says nothing of its agent: only its lease rules on that.
+        let answers = live.heard + 2 * ping_every(spec.silence);
         let waits = self.task(ix).state == TaskState::Waiting;
         let due = if waits {
             self.now.boot + limit
@@ -144,6 +169,9 @@ impl Desk<'_> {
         };
         if due > self.now.boot {
             self.live.arm(generation, timer, Some(due));
+        } else if answers < self.now.boot {
+            let again = self.now.boot + ping_every(spec.silence);
+            self.live.arm(generation, timer, Some(again));
         } else {
             self.stop(generation, reason, GRACE);
         }

@@ -3,7 +3,10 @@
 
 use std::time::Duration;
 
-use supervisor_core::live::{HELLO_MAX, KILL_AGAIN, LINGER_MAX, PING_EVERY, WIRE_FAULTS_MAX};
+use protocol::report::Family;
+use supervisor_core::live::{
+    CPU_ALIVE_MS, HELLO_MAX, KILL_AGAIN, LEASE, LINGER_MAX, PING_EVERY, WIRE_FAULTS_MAX,
+};
 
 use super::harness::*;
 
@@ -74,6 +77,124 @@ fn no_progress_stops_a_busy_run_that_gets_nowhere() {
     assert_eq!(world.outcome("a"), (Some(Class::NoProgress), 1));
 }
 
+/// A build that starts one short process after the other is no stall; it is nothing new either.
+#[test]
+fn new_processes_are_a_sign_of_life() {
+    let mut world = pulsing(Pulse::Forking);
+    stops_after(&mut world, hours(1), StopReason::NoProgress);
+}
+
+/// The timers of a sleeping program use a little CPU time for ever.
+#[test]
+fn cpu_time_below_a_tick_is_no_sign_of_life() {
+    let mut world = pulsing(Pulse::Mute);
+    let generation = world.run("a");
+    for cpu_ms in (0..).take(80).map(|nth| nth % CPU_ALIVE_MS) {
+        world.pass(secs(15));
+        let family = Family {
+            cpu_ms,
+            ..Family::default()
+        };
+        let output_bytes = 0;
+        let pong = Pong {
+            output_bytes,
+            family,
+        };
+        world.handle(Input::HostPonged { generation, pong });
+    }
+    assert_eq!(ends(&mut world), [("stop", GRACE)]);
+    assert_eq!(stop_reason(&world, "a"), Some(StopReason::Silence));
+}
+
+/// With a limit of silence below the rhythm of pings, what works is asked often enough.
+#[test]
+fn a_short_silence_is_asked_about_more_often() {
+    let short = |pulse| {
+        let mut world = World::start(one().spec(|spec| spec.silence = secs(6)));
+        world.pulse = pulse;
+        world.begin("a");
+        world
+    };
+    let mut world = short(Pulse::Busy);
+    world.pass(mins(10));
+    assert_eq!(ends(&mut world), [], "it works without a word");
+    let mut world = short(Pulse::Mute);
+    stops_after(&mut world, secs(6), StopReason::Silence);
+}
+
+/// A host that answers nothing is told apart from an agent that does nothing.
+#[test]
+fn a_host_that_answers_nothing_hangs() {
+    let mut world = pulsing(Pulse::Hung);
+    stops_after(&mut world, LEASE, StopReason::Hung);
+    world.pass(GRACE);
+    assert_eq!(ends(&mut world), [("kill", Duration::ZERO)]);
+    world.exited("a", Exit::Signal(9));
+    assert_eq!(
+        world.outcome("a"),
+        (Some(Class::Lost), 0),
+        "it counts for nothing"
+    );
+    let last = world.task("a").last.as_deref().unwrap();
+    assert!(last.detail.contains("hung"), "{}", last.detail);
+}
+
+/// Silence of a host says nothing of its agent: only the lease rules on it.
+#[test]
+fn a_hung_host_is_no_silent_agent() {
+    let mut world = World::start(one().spec(|spec| spec.silence = secs(20)));
+    world.begin("a");
+    world.pulse = Pulse::Hung;
+    stops_after(&mut world, LEASE, StopReason::Hung);
+}
+
+/// A host that was stopped and goes on before its lease is over has lost nothing.
+#[test]
+fn a_word_before_the_lease_is_over_is_enough() {
+    let mut world = pulsing(Pulse::Hung);
+    for _ in 0..10 {
+        world.pass(LEASE - MILLI);
+        world.report("a", said("here"));
+    }
+    assert_eq!(ends(&mut world), []);
+    stops_after(&mut world, LEASE, StopReason::Hung);
+}
+
+/// I11: the machine slept; what nobody could say then is no silence of the host.
+#[test]
+fn a_sleep_of_the_machine_hangs_no_host() {
+    let mut world = pulsing(Pulse::Hung);
+    world.pass(LEASE / 2);
+    world.skip(hours(8));
+    world.tick();
+    assert_eq!(ends(&mut world), []);
+    world.pulse = Pulse::Busy;
+    world.pass(mins(30));
+    assert_eq!(ends(&mut world), []);
+}
+
+/// A question waits for a person; the host that asked it must answer for itself all the same.
+#[test]
+fn a_question_does_not_excuse_its_host() {
+    let mut world = pulsing(Pulse::Mute);
+    world.ask("a", "may I?");
+    world.pass(mins(50));
+    assert_eq!(ends(&mut world), []);
+    world.pulse = Pulse::Hung;
+    world.pass(LEASE);
+    assert_eq!(stop_reason(&world, "a"), Some(StopReason::Hung));
+}
+
+/// After its result a host has the time to linger, and no lease.
+#[test]
+fn a_host_with_a_result_is_not_called_hung() {
+    let mut world = pulsing(Pulse::Hung);
+    world.pass(LEASE - secs(1));
+    world.result("a", ok());
+    world.pass(LINGER_MAX - MILLI);
+    assert_eq!(ends(&mut world), []);
+}
+
 /// Output in a pong is both.
 #[test]
 fn output_keeps_a_run_going() {
@@ -86,19 +207,23 @@ fn output_keeps_a_run_going() {
 /// A host that answers pings with the same counts says that it lives, not that its agent does.
 #[test]
 fn a_pong_without_a_change_is_no_sign_of_life() {
-    let mut world = pulsing(Pulse::Mute);
+    let mut world = pulsing(Pulse::Hung);
     let generation = world.run("a");
     let pong = Pong {
         output_bytes: 7,
-        cpu_ms: 7,
+        family: Family {
+            cpu_ms: 70,
+            begun: 7,
+            ..Family::default()
+        },
     };
     world.handle(Input::HostPonged { generation, pong });
-    for _ in 0..19 {
-        world.pass(mins(1));
+    for _ in 0..39 {
+        world.pass(secs(30));
         world.handle(Input::HostPonged { generation, pong });
     }
     assert_eq!(ends(&mut world), []);
-    world.pass(mins(1));
+    world.pass(secs(30));
     assert_eq!(ends(&mut world), [("stop", GRACE)]);
     assert_eq!(stop_reason(&world, "a"), Some(StopReason::Silence));
 }

@@ -216,6 +216,7 @@ pub(crate) fn run_ended(generation: Generation) -> Record {
         exit: Exit::Code(0),
         injected: Vec::new(),
         cleared: supervisor_core::containment::Cleared::CLEAN,
+        footprint: Default::default(),
     }
 }
 
@@ -307,6 +308,7 @@ fn terms_are_taken_one_after_the_other() {
         let record = Record::SupervisorStarted {
             term: wrong,
             identity: world.identity(),
+            guardian: None,
             build: "0.1.0".into(),
         };
         assert_eq!(names_unknown(&world.core, record), "next term");

@@ -133,3 +133,72 @@ fn sigkill_from_outside_is_lost_with_its_durable_result_imported() {
         "the result was durable before it died"
     );
 }
+
+/// The kernel's word for the death of a host makes it want of memory, not a loss: it counts.
+#[test]
+fn a_host_killed_for_want_of_memory_is_not_lost() {
+    let mut world = World::start(batch().task("a"));
+    world.begin("a");
+    let generation = world.run("a");
+    world.handle(Input::HostExited {
+        generation,
+        exit: Exit::Signal(9),
+        durable: None,
+        injected: Vec::new(),
+        cleared: supervisor_core::containment::Cleared::CLEAN,
+        oom: Some("its cgroup counts 1".into()),
+    });
+    assert_eq!(world.outcome("a"), (Some(Class::Oom), 1));
+    let last = world.task("a").last.as_deref().unwrap();
+    assert_eq!(&*last.detail, "its cgroup counts 1");
+}
+
+/// Only a kill is explained by it: a host that died by itself has its own reason.
+#[test]
+fn evidence_of_the_kernel_explains_nothing_but_kills() {
+    for (exit, class) in [
+        (Exit::Signal(11), Class::Crash),
+        (Exit::Code(0), Class::NoResult),
+    ] {
+        let mut world = World::start(batch().task("a"));
+        world.begin("a");
+        let generation = world.run("a");
+        world.handle(Input::HostExited {
+            generation,
+            exit,
+            durable: None,
+            injected: Vec::new(),
+            cleared: supervisor_core::containment::Cleared::CLEAN,
+            oom: Some("its cgroup counts 1".into()),
+        });
+        assert_eq!(world.outcome("a").0, Some(class));
+    }
+}
+
+/// What a family used stays with its attempt: the most of its runs for memory, their sum for time.
+#[test]
+fn the_outcome_says_what_the_families_used() {
+    use protocol::report::Family;
+    let used = |memory_peak_bytes, cpu_ms| Family {
+        memory_peak_bytes,
+        cpu_ms,
+        ..Family::default()
+    };
+    let mut world = World::start(batch().task("a").verified());
+    world.begin("a");
+    let generation = world.run("a");
+    let pong = Pong {
+        output_bytes: 0,
+        family: used(700, 30),
+    };
+    world.handle(Input::HostPonged { generation, pong });
+    let mut result = ok();
+    result.family = Some(used(500, 40));
+    world.ends("a", result);
+    world.begin("a");
+    let mut result = ok();
+    result.family = Some(used(300, 5));
+    world.ends("a", result);
+    let footprint = world.task("a").last.as_deref().unwrap().footprint;
+    assert_eq!((footprint.memory_peak_bytes, footprint.cpu_ms), (700, 45));
+}

@@ -34,6 +34,7 @@ fn gone(world: &mut World, name: &str, result: Option<RunResult>, named: &[Messa
         durable: result.map(Box::new),
         injected: named.to_vec(),
         cleared: supervisor_core::containment::Cleared::CLEAN,
+        oom: None,
     });
 }
 

@@ -8,6 +8,8 @@ use proptest::sample::select;
 use supervisor_core::input::ReplyId;
 use supervisor_core::plan::{Dependency, Plan, RetryPolicy};
 
+use protocol::report::Family;
+
 use super::harness::*;
 
 const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
@@ -402,7 +404,10 @@ fn take(world: &mut World, step: &Step) {
             generation: Generation(run),
             pong: Pong {
                 output_bytes: u64::from(pick),
-                cpu_ms: u64::from(pick),
+                family: Family {
+                    cpu_ms: u64::from(pick),
+                    ..Family::default()
+                },
             },
         },
         Step::Fault(run, long) => Input::WireFault {
@@ -419,6 +424,7 @@ fn take(world: &mut World, step: &Step) {
             durable: durable.then(|| Box::new(ok())),
             injected: vec![MessageId(1)],
             cleared: supervisor_core::containment::Cleared::CLEAN,
+            oom: None,
         },
         Step::Disk(true) => Input::DiskFailed,
         Step::Disk(false) => Input::DiskRecovered,

@@ -6,7 +6,12 @@ use std::collections::BTreeSet;
 
 use supervisor_core::reconcile::rule;
 
-const PROCESSES: [ProcessFact; 3] = [ProcessFact::Gone, ProcessFact::Living, ProcessFact::Foreign];
+const PROCESSES: [ProcessFact; 4] = [
+    ProcessFact::Gone,
+    ProcessFact::Killed,
+    ProcessFact::Living,
+    ProcessFact::Foreign,
+];
 
 fn durable() -> ResultFact {
     ResultFact::Durable(Box::new(ok()))
@@ -29,7 +34,13 @@ fn rows_that_match(
     state: RunState,
     stop: Option<StopReason>,
 ) -> Vec<Letter> {
-    let gone = process == ProcessFact::Gone;
+    let killed = process == ProcessFact::Killed;
+    let gone = process == ProcessFact::Gone || killed;
+    let stop = if killed {
+        Some(StopReason::Killed)
+    } else {
+        stop
+    };
     let intended = state == RunState::Intended;
     let whole = matches!(result, ResultFact::Durable(_));
     // What never began has no result, whatever lies in its folder.
@@ -69,7 +80,7 @@ fn the_table_is_total_and_every_letter_is_reached() {
             }
         }
     }
-    assert_eq!(combinations, 3 * 3 * 6 * 15);
+    assert_eq!(combinations, 4 * 3 * 6 * 16);
     let all: BTreeSet<Letter> = Letter::ALL.iter().copied().collect();
     assert_eq!(reached, all);
 }
@@ -394,6 +405,23 @@ fn an_unresolved_proof_goes_back_to_proving() {
     assert_eq!(world.reason("a"), TaskReason::Unresolved(Letter::G));
     world.crash_and_recover(ProcessFact::Gone, durable());
     assert_eq!(world.state("a"), TaskState::Done);
+}
+
+/// What an operator killed while no supervisor lived is cancelled and held, and not tried again as
+/// lost; a result that was durable by then is archived.
+#[test]
+fn a_kill_that_nobody_could_record_is_recorded_by_the_next_supervisor() {
+    for result in [ResultFact::Absent, durable()] {
+        let mut world = working(batch().task("a"));
+        world.crash_and_recover(ProcessFact::Killed, result);
+        assert_eq!(world.state("a"), TaskState::Paused);
+        assert_eq!(world.reason("a"), TaskReason::Killed);
+        assert_eq!(world.outcome("a").0, Some(Class::Cancelled));
+        assert!(world.live().is_empty(), "held until `resume`");
+        world.resume("a");
+        world.tick();
+        assert_eq!(world.live(), ["a"]);
+    }
 }
 
 /// Facts of a run that the state does not hold are nobody's: they change nothing.

@@ -63,6 +63,25 @@ fn the_state_names_its_last_supervisor() {
     assert_ne!(world.facts().batch.supervisor, first);
 }
 
+/// Whoever looks for the guardian finds that of the last supervisor, not one of long ago.
+#[test]
+fn the_state_names_the_guardian_of_its_last_supervisor_alone() {
+    let mut world = working(batch().task("a"));
+    assert_eq!(world.facts().batch.guardian, None);
+    let guardian = Some(world.identity());
+    for guardian in [guardian, None] {
+        world.crash();
+        let supervisor = world.identity();
+        world.handle(Input::Recovered {
+            supervisor,
+            guardian: guardian.clone(),
+            build: "0.1.0".into(),
+            runs: Vec::new(),
+        });
+        assert_eq!(world.facts().batch.guardian, guardian);
+    }
+}
+
 /// A take-over of a batch that is over opens nothing.
 #[test]
 fn a_take_over_leaves_a_closed_batch_closed() {

@@ -1,5 +1,7 @@
 //! What a result is worth: by its order against `StopDecided`, by its generation, and once.
 
+use supervisor_core::live::LEASE;
+
 use super::harness::*;
 
 /// Brings a run that works to its stop for this reason, without any result so far.
@@ -24,6 +26,10 @@ fn stop_for(reason: StopReason) -> World {
     let generation = world.run("a");
     match reason {
         StopReason::Silence => world.pass(mins(5)),
+        StopReason::Hung => {
+            world.pulse = Pulse::Hung;
+            world.pass(LEASE);
+        }
         StopReason::NoProgress => {
             world.pulse = Pulse::Busy;
             world.pass(mins(10));
@@ -121,6 +127,7 @@ fn every_stop_without_a_result_has_its_consequence() {
         (StopReason::Budget, Failed, 1),
         (StopReason::NoHello, Ready, 0),
         (StopReason::Protocol, Ready, 1),
+        (StopReason::Hung, TaskState::Running, 0),
         (StopReason::Question, Ready, 1),
         (StopReason::Superseded, TaskState::Running, 0),
         (StopReason::Paused, Paused, 0),
@@ -301,6 +308,7 @@ fn nothing_that_an_ended_run_says_is_heard() {
             durable: Some(Box::new(failed(Class::Crash))),
             injected: Vec::new(),
             cleared: supervisor_core::containment::Cleared::CLEAN,
+            oom: None,
         },
     ];
     for input in late {

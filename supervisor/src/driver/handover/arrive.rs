@@ -30,6 +30,7 @@ use crate::driver::open::{Opened, assemble, drive};
 use crate::driver::operator::Waiter;
 use crate::driver::run::{Driver, Place};
 use crate::driver::signals::Signals;
+use crate::guardian::Guarded;
 use crate::process::identity::Machine;
 use crate::process::replace;
 use crate::store::{Check, Disk, Lock, Reading, RealDisk, StateDir, read_for_append};
@@ -179,12 +180,13 @@ async fn supervise(
         mut core,
     } = arrival;
     let stage = document.signals.map(|stage| stage.0);
-    let signals = Signals::listen_from(stage).map_err(DriverError::system("listen for signals"))?;
     let dir = StateDir::at(&document.dir);
     let machine = Machine::here()?;
     let clock = Clock::new(machine.boot_id);
     core.take_over(Unrecorded::from(document.core.clone()));
     let (place, asked) = place(&document, &mut descriptors, &dir, host)?;
+    let signals = Signals::listen_from(stage, place.guarded.as_ref())
+        .map_err(DriverError::system("listen for signals"))?;
     let still = still(&document, &mut descriptors)
         .map_err(DriverError::system("go on with the control socket"))?;
     let disk: Arc<dyn Disk> = Arc::new(RealDisk);
@@ -217,6 +219,11 @@ fn place(
         .take(document.lock)
         .and_then(|lock| Lock::handed_over(dir, File::from(lock)))
         .map_err(DriverError::system("keep the batch's lock"))?;
+    let guarded = match document.guardian {
+        Some(number) => descriptors.take(number).map(Guarded::handed_over),
+        None => Ok(None),
+    };
+    let guarded = guarded.map_err(DriverError::system("keep the line to the guardian"))?;
     let (asking, asked) = mpsc::channel(server::REQUESTS_MAX);
     let place = Place {
         batch: document.batch.clone(),
@@ -224,6 +231,7 @@ fn place(
         host,
         lock,
         asking,
+        guarded,
     };
     Ok((place, asked))
 }

@@ -76,6 +76,8 @@ pub struct Document {
     pub lock: i32,
     /// Descriptor of the control socket.
     pub listener: i32,
+    /// Descriptor of the line to the guardian; absent where there is none.
+    pub guardian: Option<i32>,
     /// Whose request this is about.
     pub order: Order,
 }
@@ -145,6 +147,8 @@ impl Host {
         Some(Containment {
             layers: layers?,
             leaf: self.leaf.as_deref().map(Into::into),
+            // The journal says who keeps its limit; the table of hosts does not ask.
+            memory: None,
         })
     }
 
@@ -286,6 +290,7 @@ impl Document {
     /// Every descriptor that it names, and what each is.
     pub fn descriptors(&self) -> Vec<(i32, &'static str)> {
         let mut all = vec![(self.lock, "lock"), (self.listener, "control socket")];
+        all.extend(self.guardian.map(|number| (number, "line to the guardian")));
         for host in &self.hosts {
             all.push((host.process, "host"));
             all.push((host.stdin, "stdin of a host"));
@@ -348,6 +353,7 @@ mod tests {
             }],
             watches: Watches::default(),
             lock: 8,
+            guardian: Some(20),
             listener: 9,
             order: Order {
                 connection: 5,
@@ -365,7 +371,7 @@ mod tests {
             document
         );
         let numbers: Vec<i32> = document.descriptors().iter().map(|it| it.0).collect();
-        assert_eq!(numbers, [8, 9, 10, 11, 12, 13]);
+        assert_eq!(numbers, [8, 9, 20, 10, 11, 12, 13]);
     }
 
     #[test]

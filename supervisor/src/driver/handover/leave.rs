@@ -209,6 +209,7 @@ impl Driver<'_> {
             watches: self.desk.watches(),
             lock: self.place.lock.as_fd().as_raw_fd(),
             listener: NONE,
+            guardian: self.place.guarded.as_ref().map(|it| it.as_fd().as_raw_fd()),
             order,
         }
     }

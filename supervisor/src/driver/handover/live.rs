@@ -41,6 +41,7 @@ struct LeftRun {
     progressed: u64,
     activity: String,
     pong: Pong,
+    cpu_counted_ms: u64,
     usage: Usage,
     usage_noted: Option<u64>,
     context: Option<Context>,
@@ -80,6 +81,7 @@ enum LiveTimerDef {
     Ping,
     Silence,
     Progress,
+    Lease,
     Linger,
     Kill,
 }
@@ -153,6 +155,7 @@ impl LeftRun {
             progressed: live.progressed.0,
             activity: live.activity.to_string(),
             pong: live.pong,
+            cpu_counted_ms: live.cpu_counted_ms,
             usage: live.usage,
             usage_noted: live.usage_noted.map(|at| at.0),
             context: live.context,
@@ -172,6 +175,7 @@ impl LeftRun {
         live.progressed = Boot(self.progressed);
         live.activity = self.activity.into();
         live.pong = self.pong;
+        live.cpu_counted_ms = self.cpu_counted_ms;
         live.usage = self.usage;
         live.usage_noted = self.usage_noted.map(Boot);
         live.context = self.context;
@@ -196,6 +200,8 @@ mod tests {
         live.progressed = Boot(4);
         live.activity = "reads \"a\"\n".into();
         live.pong.output_bytes = 11;
+        live.pong.family.begun = 13;
+        live.cpu_counted_ms = 14;
         live.usage.tokens = 12;
         live.usage_noted = Some(Boot(5));
         live.wire_faults = 6;

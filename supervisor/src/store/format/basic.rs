@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use protocol::class::Class;
+use protocol::command::Keeper;
 use protocol::ids::QuestionId;
 use serde::{Deserialize, Serialize};
 
@@ -56,6 +57,8 @@ pub(super) struct ContainmentDef {
     layers: Layers,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     leaf: Option<Arc<str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    memory: Option<Keeper>,
 }
 
 #[derive(Serialize, Deserialize)]

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use supervisor_core::containment::Containment;
 use supervisor_core::facts::{
-    Account, Attempt, Batch, Facts, Message, Outcome, Question, Run, Task,
+    Account, Attempt, Batch, Facts, Footprint, Message, Outcome, Question, Run, Task,
 };
 use supervisor_core::identity::Identity;
 use supervisor_core::input::StopStage;
@@ -74,6 +74,9 @@ pub(super) struct BatchDef {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[serde(with = "As::<Opt<IdentityDef>>")]
     supervisor: Option<Identity>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(with = "As::<Opt<IdentityDef>>")]
+    guardian: Option<Identity>,
     seq: u64,
     seed: u64,
     #[serde(with = "As::<SettingsDef>")]
@@ -178,6 +181,16 @@ pub(super) struct AttemptDef {
     waiting_since: Option<Boot>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     work: Option<Arc<str>>,
+    #[serde(default, skip_serializing_if = "is_default")]
+    #[serde(with = "As::<FootprintDef>")]
+    footprint: Footprint,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Footprint", deny_unknown_fields)]
+pub(super) struct FootprintDef {
+    memory_peak_bytes: u64,
+    cpu_ms: u64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -188,6 +201,9 @@ pub(super) struct OutcomeDef {
     class: Option<Class>,
     detail: Arc<str>,
     summary: Arc<str>,
+    #[serde(default, skip_serializing_if = "is_default")]
+    #[serde(with = "As::<FootprintDef>")]
+    footprint: Footprint,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -276,6 +292,7 @@ mirrors! {
     BatchDef of Batch,
     TaskDef of Task,
     AttemptDef of Attempt,
+    FootprintDef of Footprint,
     OutcomeDef of Outcome,
     RunDef of Run,
     MessageDef of Message,

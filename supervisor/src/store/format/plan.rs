@@ -129,6 +129,8 @@ pub(super) struct TaskSpecDef {
     #[serde(with = "As::<LimitsDef>")]
     limits: Limits,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    memory_max: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[serde(with = "As::<Opt<Num>>")]
     not_before: Option<Wall>,
     #[serde(with = "As::<OnQuestionDef>")]

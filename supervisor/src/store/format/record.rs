@@ -10,6 +10,7 @@ use protocol::report::{Capabilities, RunResult, Usage};
 use serde::{Deserialize, Serialize};
 
 use supervisor_core::containment::{Cleared, Containment};
+use supervisor_core::facts::Footprint;
 use supervisor_core::identity::{Exit, Identity};
 use supervisor_core::machine::{AccountState, BatchState, MessageState, QuestionState, TaskState};
 use supervisor_core::plan::{
@@ -26,7 +27,10 @@ use super::basic::{
     AccountReasonDef, BatchReasonDef, ClearedDef, ContainmentDef, DeadlineDef, ExitDef,
     IdentityDef, TaskReasonDef,
 };
-use super::mirror::{As, Boxed, Hex, List, Millis, Mirror, Num, Opt, Shared, Word, mirrors};
+use super::facts::FootprintDef;
+use super::mirror::{
+    As, Boxed, Hex, List, Millis, Mirror, Num, Opt, Shared, Word, is_default, mirrors,
+};
 use super::plan::{
     AccountSpecDef, AgentSpecDef, PlannedTaskDef, RetryModeDef, RulesDef, SettingsDef, TaskSpecDef,
 };
@@ -57,6 +61,9 @@ pub(super) enum RecordDef {
         term: u64,
         #[serde(with = "As::<IdentityDef>")]
         identity: Identity,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(with = "As::<Opt<IdentityDef>>")]
+        guardian: Option<Identity>,
         build: Arc<str>,
     },
     SupervisorReplaced {
@@ -124,6 +131,9 @@ pub(super) enum RecordDef {
         injected: Vec<MessageId>,
         #[serde(with = "As::<ClearedDef>")]
         cleared: Cleared,
+        #[serde(default, skip_serializing_if = "is_default")]
+        #[serde(with = "As::<FootprintDef>")]
+        footprint: Footprint,
     },
     RunReconciled {
         generation: Generation,

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use protocol::class::Class;
-use protocol::command::{RunKind, SteerMode};
+use protocol::command::{Keeper, RunKind, SteerMode};
 use protocol::ids::{AttemptNo, BatchId, Generation, MessageId, QuestionId, TaskId};
-use protocol::report::{Capabilities, Receipt, ResultStatus, RunResult, SteerReach, Usage};
+use protocol::report::{Capabilities, Family, Receipt, ResultStatus, RunResult, SteerReach, Usage};
 
 use supervisor_core::containment::{Cleared, Containment, Layer, Layers, Leftover, Wish};
 use supervisor_core::facts::{
-    Account, Attempt, Batch, Facts, Message, Outcome, Question, Run, Task,
+    Account, Attempt, Batch, Facts, Footprint, Message, Outcome, Question, Run, Task,
 };
 use supervisor_core::identity::{Exit, Identity};
 use supervisor_core::input::StopStage;
@@ -213,12 +213,13 @@ impl Any for Arc<RunResult> {
 any_struct! {
     Now { wall, boot, boot_id }
     Identity { node, pid_namespace, boot_id, pid, start_ticks, pidfs_inode, session }
-    Containment { layers, leaf }
+    Containment { layers, leaf, memory }
     Leftover { pid, start_ticks, why }
     Usage { turns, tokens, cost_micros }
+    Family { memory_bytes, memory_peak_bytes, cpu_ms, processes, begun, unread }
     Capabilities { steer, receipt, interrupt, resume, questions, usage, cost }
     RunResult {
-        status, class, summary, exit_code, signal, reset_at_ms, session, usage, evidence,
+        status, class, summary, exit_code, signal, reset_at_ms, session, usage, family, evidence,
     }
     Limits { turns, tokens, cost_micros, wall }
     Settings {
@@ -229,7 +230,7 @@ any_struct! {
     RetryPolicy { backoff_min, backoff_max, by_class }
     TaskSpec {
         agent, attempts, timeout, silence, no_progress, priority, verify, retry, limits,
-        not_before, on_question, question_timeout, containment, work,
+        memory_max, not_before, on_question, question_timeout, containment, work,
     }
     Dependency { task, condition }
     PlannedTask { id, spec, item, touches, depends_on }
@@ -241,8 +242,9 @@ any_struct! {
     Entry { seq, term, now, record }
     Facts { batch, agents, accounts, specs, tasks, runs, messages, questions }
     Batch {
-        id, state, reason, created, now, term, supervisor, seq, seed, settings, plan_closed,
-        last_generation, last_message, last_question, usage, ran, running_since, spawn_failures, revision, lanes,
+        id, state, reason, created, now, term, supervisor, guardian, seq, seed, settings,
+        plan_closed, last_generation, last_message, last_question, usage, ran, running_since,
+        spawn_failures, revision, lanes,
         stop_grade,
     }
     Task {
@@ -252,9 +254,10 @@ any_struct! {
     }
     Attempt {
         no, state, slot, mode, run, deadline, result, probe, proofs, waiting_since,
-        work,
+        work, footprint,
     }
-    Outcome { attempt, class, detail, summary }
+    Footprint { memory_peak_bytes, cpu_ms }
+    Outcome { attempt, class, detail, summary, footprint }
     Run {
         task, attempt, kind, state, token, identity, containment, capabilities, stop, result, usage,
     }
@@ -271,6 +274,7 @@ any_enum! {
     SteerReach { None, Boundary, Interrupt }
     Receipt { Injected, Seen }
     ResultStatus { Ok, Failed }
+    Keeper { Cgroup, Host }
     RunKind { Agent, Verify }
     SteerMode { Boundary, Interrupt, After, Restart }
     OnFailure { SkipDependents, Stop, Continue }
@@ -297,13 +301,12 @@ any_enum! {
     Record {
         BatchCreated(created), PlanExtended { specs, tasks }, PlanClosed,
         PlanRevised(revised), TaskRevised { task, rules }, TaskRemoved { task },
-        SupervisorStarted { term, identity, build },
-        SupervisorReplaced { build }, ClockGap { gap },
+        SupervisorStarted { term, identity, guardian, build }, SupervisorReplaced { build }, ClockGap { gap },
         BatchMoved { to, reason }, TaskMoved { task, to, reason, next_check },
         AttemptStarted(started), RunIntended { generation, task, kind, token },
         RunSpawned { generation, identity, containment }, RunStarted { generation, capabilities, session },
         StopDecided { generation, reason, grace }, RunFinished { generation, result },
-        RunEnded { generation, exit, injected, cleared },
+        RunEnded { generation, exit, injected, cleared, footprint },
         RunReconciled { generation, letter, cleared },
         AttemptEnded(ended), TaskEnded { task, to, reason }, Reopened { task, mode, attempts },
         MessageQueued { id, task, mode, text, expires }, MessageMoved { id, to, generation },

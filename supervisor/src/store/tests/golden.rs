@@ -126,6 +126,7 @@ fn worded(byte: u8) -> [Record; 9] {
             exit: any(byte),
             injected: Vec::new(),
             cleared: supervisor_core::containment::Cleared::CLEAN,
+            footprint: Default::default(),
         },
         Record::StopDecided {
             generation,

@@ -271,6 +271,7 @@ fn a_large_record_is_one_line_like_any_other() {
         Record::SupervisorStarted {
             term: 1,
             identity: super::sample::identity(),
+            guardian: None,
             build: text.into(),
         },
     );

@@ -3,7 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
-use crate::store::lock::{lock, state};
+use crate::store::lock::{Guardian, last_holder, lock, state};
 use crate::store::{Holder, Lock, LockState, RealDisk, StateDir, StoreError};
 
 fn batch() -> (tempfile::TempDir, StateDir) {
@@ -18,6 +18,7 @@ fn holder(pid: u32) -> Holder {
         pid,
         start_ticks: 123,
         socket: PathBuf::from("/run/user/1/supervisor/b.sock"),
+        guardian: None,
     }
 }
 
@@ -44,6 +45,27 @@ fn the_second_supervisor_is_refused_and_told_the_first() {
     let second = lock(&dir, &holder(42)).unwrap();
     assert_eq!(state(&dir).unwrap(), LockState::Held(Some(holder(42))));
     drop(second);
+}
+
+#[test]
+fn the_last_holder_and_its_guardian_are_known_when_it_is_gone() {
+    let (_folder, dir) = batch();
+    assert_eq!(last_holder(&dir).unwrap(), None);
+    assert!(!dir.lock().exists(), "asking makes nothing");
+    let guarded = Holder {
+        guardian: Some(Guardian {
+            pid: 40,
+            start_ticks: 122,
+        }),
+        ..holder(41)
+    };
+    let held = lock(&dir, &guarded).unwrap();
+    assert_eq!(last_holder(&dir).unwrap().as_ref(), Some(&guarded));
+    drop(held);
+    assert_eq!(state(&dir).unwrap(), LockState::Free);
+    assert_eq!(last_holder(&dir).unwrap(), Some(guarded));
+    drop(lock(&dir, &holder(43)).unwrap());
+    assert_eq!(last_holder(&dir).unwrap(), Some(holder(43)), "without one");
 }
 
 #[test]

@@ -14,6 +14,7 @@ mod journal;
 mod live_reader;
 mod lock;
 mod paths;
+mod registry;
 mod sample;
 mod seal;
 mod torn;

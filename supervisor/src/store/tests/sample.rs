@@ -134,6 +134,7 @@ fn spec() -> TaskSpec {
             ]),
         },
         limits: Limits::default(),
+        memory_max: Some(512 << 20),
         not_before: None,
         on_question: OnQuestion::WaitThenDefault(text("go on")),
         question_timeout: Duration::from_secs(14_400),
@@ -155,6 +156,13 @@ fn planned() -> PlannedTask {
     }
 }
 
+fn footprint() -> supervisor_core::facts::Footprint {
+    supervisor_core::facts::Footprint {
+        memory_peak_bytes: 48 << 20,
+        cpu_ms: 1_250,
+    }
+}
+
 fn usage() -> Usage {
     Usage {
         turns: 3,
@@ -173,6 +181,7 @@ fn result() -> Arc<RunResult> {
         reset_at_ms: None,
         session: Some("s-1".to_owned()),
         usage: usage(),
+        family: None,
         evidence: "assertion failed".to_owned(),
     })
 }
@@ -264,6 +273,7 @@ fn plan_records() -> Vec<Record> {
         Record::SupervisorStarted {
             term: 2,
             identity: identity(),
+            guardian: Some(identity()),
             build: text("0.1.0"),
         },
         Record::SupervisorReplaced {
@@ -309,6 +319,7 @@ fn run_records() -> Vec<Record> {
             containment: Containment {
                 layers: Layer::ALL.iter().copied().collect(),
                 leaf: Some(text("/sys/fs/cgroup/supervisor/leaf")),
+                memory: Some(protocol::command::Keeper::Cgroup),
             },
         },
         Record::RunStarted {
@@ -330,6 +341,7 @@ fn run_records() -> Vec<Record> {
             exit: Exit::Signal(9),
             injected: vec![MessageId(1), MessageId(2)],
             cleared: Cleared::Clean { killed: 3 },
+            footprint: footprint(),
         },
         Record::RunReconciled {
             generation,
@@ -438,6 +450,7 @@ fn batch(seq: u64) -> Batch {
         now: now(seq),
         term: 2,
         supervisor: Some(identity()),
+        guardian: Some(identity()),
         seq,
         seed: 42,
         settings: settings(),
@@ -523,6 +536,7 @@ fn live_task() -> Task {
             proofs: 1,
             waiting_since: Some(Boot(88_000)),
             work: Some(text("{\"file\":\"batch.yml\"}")),
+            footprint: footprint(),
         }),
         mode: RetryMode::Fresh,
         session: Some(text("s-1")),
@@ -531,6 +545,7 @@ fn live_task() -> Task {
             class: Some(Class::Crash),
             detail: text("died by signal 11"),
             summary: text(""),
+            footprint: footprint(),
         })),
         usage: usage(),
         usage_before: Usage {

@@ -67,6 +67,7 @@ fn default_spec() -> TaskSpec {
             by_class: BTreeMap::new(),
         },
         limits: Limits::default(),
+        memory_max: None,
         not_before: None,
         on_question: OnQuestion::Wait,
         question_timeout: Duration::from_secs(4 * 3600),

@@ -41,6 +41,7 @@ pub(crate) fn ok() -> RunResult {
         reset_at_ms: None,
         session: None,
         usage: Usage::default(),
+        family: None,
         evidence: String::new(),
     }
 }
@@ -148,6 +149,7 @@ impl World {
             durable: durable.map(Box::new),
             injected: Vec::new(),
             cleared: supervisor_core::containment::Cleared::CLEAN,
+            oom: None,
         });
     }
 

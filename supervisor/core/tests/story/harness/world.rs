@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use protocol::command::Pong;
 use protocol::ids::Generation;
+use protocol::report::Family;
 use supervisor_core::core::{Change, Core, Turn};
 use supervisor_core::effect::{Answer, Effect, Ending};
 use supervisor_core::facts::{Attempt, Facts, Task};
 use supervisor_core::identity::Identity;
 use supervisor_core::input::{Input, OperatorCommand, ReplyId};
+use supervisor_core::live::CPU_ALIVE_MS;
 use supervisor_core::machine::{AccountState, BatchState, RunState, TaskState};
 use supervisor_core::plan::TaskIx;
 use supervisor_core::reason::{BatchReason, TaskReason};
@@ -24,8 +26,12 @@ use super::plan::PlanBuilder;
 /// What hosts say when they are pinged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Pulse {
-    /// Nothing at all.
+    /// The host says nothing at all.
+    Hung,
+    /// The host answers; its family does nothing.
     Mute,
+    /// The family begins processes.
+    Forking,
     /// The family uses CPU time.
     Busy,
     /// The agent prints.
@@ -179,7 +185,7 @@ impl World {
     }
 
     fn answer_pings(&mut self, from: usize) {
-        if self.pulse == Pulse::Mute {
+        if self.pulse == Pulse::Hung {
             return;
         }
         let pinged: Vec<Generation> = self.effects[from..]
@@ -191,10 +197,14 @@ impl World {
             .collect();
         for generation in pinged {
             self.pongs += 1;
-            let printed = self.pulse == Pulse::Printing;
+            let grown = |pulse| if self.pulse == pulse { self.pongs } else { 0 };
             let pong = Pong {
-                output_bytes: if printed { self.pongs } else { 0 },
-                cpu_ms: self.pongs,
+                output_bytes: grown(Pulse::Printing),
+                family: Family {
+                    cpu_ms: grown(Pulse::Busy) * CPU_ALIVE_MS,
+                    begun: grown(Pulse::Forking),
+                    ..Family::default()
+                },
             };
             self.handle(Input::HostPonged { generation, pong });
         }
@@ -247,6 +257,7 @@ impl World {
         let supervisor = self.identity();
         self.handle(Input::Recovered {
             supervisor,
+            guardian: None,
             build: "0.1.0".into(),
             runs,
         });

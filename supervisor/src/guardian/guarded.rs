@@ -1,0 +1,102 @@
+//! The supervisor's end: who guards this process, and what it is told.
+
+use std::io::{self, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+
+use rustix::net::sockopt::socket_peercred;
+use rustix::process::getppid;
+use supervisor_core::identity::Identity;
+
+use crate::guardian::channel::{VARIABLE, Word};
+use crate::guardian::signals::HEARD;
+use crate::process::identity::Machine;
+use crate::process::{inherited, pidfd, replace};
+
+/// The guardian of this process.
+#[derive(Debug)]
+pub struct Guarded {
+    stream: UnixStream,
+    guardian: u32,
+}
+
+impl Guarded {
+    /// Looks whether a guardian started this process: it left us one end of a socket that it made
+    /// itself. A variable that only looks like it (inherited through a shell, made up) does not
+    /// count. Call it before anything else opens descriptors or starts threads.
+    ///
+    /// # Errors
+    /// When signals can not be let through again.
+    pub fn of_this_process() -> io::Result<Option<Guarded>> {
+        let number = std::env::var(VARIABLE).ok();
+        let number = number.and_then(|number| number.parse().ok());
+        let fd = number.and_then(|number| replace::take(number).ok());
+        let Some(found) = fd.and_then(Self::handed_over) else {
+            return Ok(None);
+        };
+        inherited::unblock(&HEARD)?;
+        Ok(Some(found))
+    }
+
+    /// The guardian at the other end of a socket that this process got; `None` when it has died, or
+    /// when our parent did not make the socket.
+    pub fn handed_over(fd: OwnedFd) -> Option<Guarded> {
+        let maker = socket_peercred(&fd).ok()?.pid;
+        (Some(maker) == getppid()).then(|| Guarded {
+            stream: fd.into(),
+            guardian: maker.as_raw_nonzero().get().unsigned_abs(),
+        })
+    }
+
+    /// The guardian's pid.
+    pub fn pid(&self) -> u32 {
+        self.guardian
+    }
+
+    /// The guardian's identity; `None` when it has died meanwhile.
+    pub fn identity(&self, machine: &Machine) -> Option<Identity> {
+        let pidfd = pidfd::open(self.guardian).ok()?;
+        let identity = machine.identify(self.guardian, pidfd).ok()?;
+        // Whoever is our parent now has the number we asked about.
+        let is_parent = getppid()
+            .is_some_and(|parent| parent.as_raw_nonzero().get().unsigned_abs() == self.guardian);
+        is_parent.then_some(identity)
+    }
+
+    /// Tells the guardian. That it has died is seen elsewhere, and changes nothing here.
+    pub fn tell(&self, word: &Word) {
+        let mut stream = &self.stream;
+        if let Err(error) = stream.write_all(word.line().as_bytes()) {
+            tracing::debug!(%error, "the guardian does not hear");
+        }
+    }
+
+    /// Another handle on the same socket, for the event loop to read signals and the end from.
+    ///
+    /// # Errors
+    /// Out of descriptors.
+    pub fn listen(&self) -> io::Result<UnixStream> {
+        let stream = self.stream.try_clone()?;
+        stream.set_nonblocking(true)?;
+        Ok(stream)
+    }
+}
+
+impl AsFd for Guarded {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_socket_that_our_parent_did_not_make_is_no_guardian() {
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        assert!(Guarded::handed_over(ours.into()).is_none());
+        let file = std::fs::File::open("/dev/null").unwrap();
+        assert!(Guarded::handed_over(file.into()).is_none());
+    }
+}

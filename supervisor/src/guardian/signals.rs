@@ -1,0 +1,98 @@
+//! Signals to the guardian, read from a descriptor: which of them the supervisor has not seen.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd, siginfo};
+
+/// The signals that ask for an end.
+pub const HEARD: [Signal; 4] = [
+    Signal::SIGINT,
+    Signal::SIGTERM,
+    Signal::SIGHUP,
+    Signal::SIGQUIT,
+];
+
+/// One signal that came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Came {
+    /// Which.
+    pub signal: Signal,
+    /// Whether it is ours to hand on.
+    pub hand_on: bool,
+}
+
+/// The signals of this process from now on.
+#[derive(Debug)]
+pub struct Signals {
+    queue: SignalFd,
+}
+
+impl Signals {
+    /// Blocks the signals that ask for an end, so that they wait here instead of ending the process.
+    ///
+    /// # Errors
+    /// When the kernel refuses (out of descriptors).
+    pub fn hear() -> io::Result<Signals> {
+        let set: SigSet = HEARD.into_iter().collect();
+        set.thread_block()?;
+        let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
+        let queue = SignalFd::with_flags(&set, flags)?;
+        Ok(Signals { queue })
+    }
+
+    /// The next signal that came; `None`: no more for now.
+    ///
+    /// # Errors
+    /// When the descriptor can not be read.
+    pub fn next(&self) -> io::Result<Option<Came>> {
+        Ok(self.queue.read_signal()?.and_then(|info| came(&info)))
+    }
+}
+
+impl AsFd for Signals {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.queue.as_fd()
+    }
+}
+
+fn came(info: &siginfo) -> Option<Came> {
+    let number = i32::try_from(info.ssi_signo).ok()?;
+    let signal = Signal::try_from(number).ok()?;
+    Some(Came {
+        signal,
+        hand_on: is_ours_alone(signal, info.ssi_code),
+    })
+}
+
+/// What a terminal makes goes to its whole foreground group, so the supervisor has it already. What
+/// a process sends (`kill`, `sigqueue`, `tgkill`: codes up to 0) may have come to us alone. That a
+/// terminal was closed is told to the leader of its session only, which we may be; it is always
+/// handed on, and counts once however often it comes.
+fn is_ours_alone(signal: Signal, code: i32) -> bool {
+    signal == Signal::SIGHUP || code <= 0
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::libc;
+
+    use super::*;
+
+    #[test]
+    fn what_a_process_sends_is_handed_on_and_what_a_terminal_makes_is_not() {
+        for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGQUIT] {
+            for sent in [libc::SI_USER, libc::SI_QUEUE, libc::SI_TKILL] {
+                assert!(is_ours_alone(signal, sent), "{signal} {sent}");
+            }
+            assert!(!is_ours_alone(signal, libc::SI_KERNEL), "{signal}");
+        }
+    }
+
+    #[test]
+    fn a_closed_terminal_is_always_handed_on() {
+        assert!(is_ours_alone(Signal::SIGHUP, libc::SI_KERNEL));
+        assert!(is_ours_alone(Signal::SIGHUP, libc::SI_USER));
+    }
+}
