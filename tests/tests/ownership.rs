@@ -1,5 +1,6 @@
 //! `ps` and `kill` with the real programs: what is ours is found and ended whatever died before, and
 //! nothing else is touched.
+#![expect(clippy::expect_used, reason = "a test: a panic is its failure")]
 
 use std::process::{Child, Stdio};
 
