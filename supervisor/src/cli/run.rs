@@ -144,6 +144,9 @@ pub(super) fn run(args: Args, io: &mut Io<'_>) -> Result<Code, CliError> {
     let mut place = None;
     let (choice, door) = loop {
         let door = door(&root)?;
+        if guarded.as_ref().is_some_and(Guarded::is_over) {
+            return Ok(Code::Interrupted); // nobody waits for us any more
+        }
         match choose(&args, &root, &file, guarded.as_ref().map(Guarded::pid))? {
             Chosen::Do(choice) => break (choice, door),
             Chosen::Tell(batch) => {

@@ -49,7 +49,11 @@ pub(super) fn live_and_die(
         while !moment.wait(record, &mut run) {
             lives.look(world);
             match run.end(world) {
-                Some(0) if is_last => return (lives.all, Vec::new()),
+                Some(0) if is_last => {
+                    // A supervisor whose guardian was killed before it began ends when it sees that.
+                    world.assert_nothing_left();
+                    return (lives.all, Vec::new());
+                }
                 Some(GIVEN_UP) => run = start(),
                 code => return (lives.all, vec![early_end(world, kill, code)]),
             }
