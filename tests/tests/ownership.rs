@@ -127,7 +127,7 @@ fn rows_of_orphans(world: &World) -> Vec<Value> {
 }
 
 #[test]
-fn orphans_of_a_double_kill_are_found_with_their_proof_and_ended_and_the_task_is_held() {
+fn orphans_of_a_double_kill_are_found_with_their_proof_and_ended_and_the_batch_goes_on() {
     let (world, started) = begun(BATCH);
     let stranger = Stranger::new();
     let before = world.eventually("everything has begun", |world| {
@@ -176,11 +176,13 @@ fn orphans_of_a_double_kill_are_found_with_their_proof_and_ended_and_the_task_is
     assert!(rows_of_orphans(&world).is_empty());
     world.assert_nothing_left();
 
-    // The next supervisor records it: cancelled, and held until `resume`.
+    // Its run was lost, not meant: the next supervisor goes on with it.
+    std::fs::remove_file(world.repo().join("begun")).expect("the mark of the first run");
     let started = world.start("again", &["run"]);
-    world.eventually("the kill is recorded", |world| {
-        (task_state(world) == ("paused".to_owned(), "cancelled".to_owned())).then_some(())
+    world.eventually("the task runs again", |world| {
+        (!world.read("begun").is_empty()).then_some(())
     });
+    assert_eq!(task_state(&world).0, "running");
     world.supervisor(&["kill", "nightly", "--grace", "0s"]).ok();
     started.end(&world);
     world.assert_nothing_left();
@@ -301,4 +303,24 @@ fn kill_needs_no_writable_disk_and_says_what_could_not_be_recorded() {
         assert!(said.contains("not noted"), "{said}");
         world.assert_nothing_left();
     }
+}
+
+#[test]
+fn what_is_killed_without_a_supervisor_is_held_by_the_next_one() {
+    let (world, started) = begun(BATCH);
+    let before = rows(world.supervisor(&["ps", "--json"]));
+    signal_all(
+        &before,
+        &["guardian", "supervisor", "host"],
+        Signal::SIGKILL,
+    );
+    assert_eq!(started.end(&world), None);
+    let said = world.supervisor(&["kill", "nightly", "--grace", "0s"]).ok();
+    assert!(said.stdout.contains("noted for the next supervisor"));
+    world.assert_nothing_left();
+    world.supervisor(&["run"]).exits(4);
+    assert_eq!(
+        task_state(&world),
+        ("paused".to_owned(), "cancelled".to_owned())
+    );
 }
