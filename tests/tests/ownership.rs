@@ -44,11 +44,26 @@ fn of_role<'a>(rows: &'a [Value], role: &str) -> Vec<&'a Value> {
 }
 
 fn signal_all(rows: &[Value], roles: &[&str], signal: Signal) {
-    for row in rows
+    let meant = rows
         .iter()
-        .filter(|row| roles.iter().any(|role| row["role"] == *role))
-    {
+        .filter(|row| roles.iter().any(|role| row["role"] == *role));
+    for row in meant {
         nix::sys::signal::kill(pid(row), signal).expect("a process of this test");
+    }
+}
+
+/// kill -9 of all in these roles, and their end seen.
+fn kill_all(world: &World, rows: &[Value], roles: &[&str]) {
+    signal_all(rows, roles, Signal::SIGKILL);
+    let meant = rows
+        .iter()
+        .filter(|row| roles.iter().any(|role| row["role"] == *role));
+    for row in meant {
+        world.eventually("a killed process has ended", |_| {
+            let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid(row)));
+            let stat = stat.unwrap_or_default();
+            (stat.is_empty() || stat.contains(") Z ")).then_some(())
+        });
     }
 }
 
@@ -134,11 +149,7 @@ fn orphans_of_a_double_kill_are_found_with_their_proof_and_ended_and_the_batch_g
         let rows = rows(world.supervisor(&["ps", "--json"]));
         (of_role(&rows, "tool").len() >= 2).then_some(rows)
     });
-    signal_all(
-        &before,
-        &["guardian", "supervisor", "host"],
-        Signal::SIGKILL,
-    );
+    kill_all(&world, &before, &["guardian", "supervisor", "host"]);
     assert_eq!(started.end(&world), None, "it died of a signal");
     let left = rows_of_orphans(&world);
     let mut found: Vec<Pid> = left.iter().map(pid).collect();
@@ -209,11 +220,7 @@ fn a_stopped_supervisor_does_not_protect_its_runs() {
 fn a_list_that_was_edited_is_refused_with_the_field_and_the_stranger_is_untouched() {
     let (world, started) = begun(BATCH);
     let before = rows(world.supervisor(&["ps", "--json"]));
-    signal_all(
-        &before,
-        &["guardian", "supervisor", "host"],
-        Signal::SIGKILL,
-    );
+    kill_all(&world, &before, &["guardian", "supervisor", "host"]);
     started.end(&world);
     let stranger = Stranger::new();
     let path = world.batch_dir().expect("a batch").join("registry.json");
@@ -291,7 +298,7 @@ fn kill_needs_no_writable_disk_and_says_what_could_not_be_recorded() {
             let rows = rows(world.supervisor(&["ps", "--json"]));
             (of_role(&rows, "tool").len() >= 2).then_some(rows)
         });
-        signal_all(&before, roles, Signal::SIGKILL);
+        kill_all(&world, &before, roles);
         if !roles.is_empty() {
             assert_eq!(started.end(&world), None);
         } else {
@@ -309,11 +316,7 @@ fn kill_needs_no_writable_disk_and_says_what_could_not_be_recorded() {
 fn what_is_killed_without_a_supervisor_is_held_by_the_next_one() {
     let (world, started) = begun(BATCH);
     let before = rows(world.supervisor(&["ps", "--json"]));
-    signal_all(
-        &before,
-        &["guardian", "supervisor", "host"],
-        Signal::SIGKILL,
-    );
+    kill_all(&world, &before, &["guardian", "supervisor", "host"]);
     assert_eq!(started.end(&world), None);
     let said = world.supervisor(&["kill", "nightly", "--grace", "0s"]).ok();
     assert!(said.stdout.contains("noted for the next supervisor"));
