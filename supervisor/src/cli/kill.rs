@@ -11,6 +11,7 @@ use crate::cli::orphans::Search;
 use crate::cli::processes::{Census, Known, Part, parse_process_id};
 use crate::cli::target::Target;
 use crate::cli::{Io, act};
+use crate::process::family::Member;
 use crate::process::stat;
 use crate::store::LockState;
 use crate::view::processes::{ProcessRow, ProcessState};
@@ -31,7 +32,8 @@ process is proven to be of it first (recorded identity, spawn token, limit tag, 
 descent), asked with SIGTERM, and killed after the grace. It prints what it did to each. What can not
 be proven is never touched, and the field that differs is named.
 It needs no writable disk: what could not be recorded is left as a note for the next supervisor, for
-which the attempt is cancelled and its task paused until `resume`.
+which the attempt is cancelled and its task paused until `resume`. With --orphans nothing is held: what
+had no owner was lost already, and `run` goes on with it.
 Exit codes: 0 nothing of it is alive, 1 something still lives, 6 not found, 7 ambiguous, 8 a recorded
 identity was refused, or the command comes out of a run of the batch itself.";
 
@@ -104,7 +106,9 @@ impl Ends {
         let worst = self.worst.unwrap_or(Verdict::Ended);
         match (worst, self.failed) {
             (Verdict::Lives, _) | (_, None) => Ok(worst.code()),
-            (Verdict::Ended | Verdict::Refused, Some(code)) => Err(CliError::told(code)),
+            (Verdict::Ended | Verdict::Open | Verdict::Refused, Some(code)) => {
+                Err(CliError::told(code))
+            }
         }
     }
 }
@@ -174,7 +178,12 @@ fn end_process(
         .find(|one| one.pid == pid && one.start_ticks == ticks);
     if let Some(run) = run.map(|one| one.run) {
         orphans.members.retain(|one| one.run == run);
-        return end_orphans(&search, orphans.members, killer, io);
+        let meant = Orphaned {
+            members: orphans.members,
+            open: Vec::new(),
+            is_held: true,
+        };
+        return end_orphans(&search, meant, killer, io);
     }
     Err(not_ours(pid, ticks))
 }
@@ -206,44 +215,86 @@ fn orphans(shelf: &Shelf, killer: &Killer, io: &mut Io<'_>) -> Result<Code, CliE
             ))?;
         }
     }
-    ends.add(end_orphans(&search, found.members, killer, io), io)?;
+    let open = search
+        .lost()
+        .filter(|(_, batch, run)| killer.question(batch, run).is_some());
+    let meant = Orphaned {
+        members: found.members,
+        open: open.map(|(at, ..)| at).collect(),
+        is_held: false,
+    };
+    ends.add(end_orphans(&search, meant, killer, io), io)?;
     for error in search.unread {
         ends.add(Err(error), io)?;
     }
     ends.code()
 }
 
+/// Runs that are to be ended, and of which batch.
+#[derive(Default)]
+struct Lost {
+    runs: Runs,
+    /// Where a run of the search is among them.
+    places: BTreeMap<usize, usize>,
+    /// Those that are recorded as live, by batch.
+    killed: BTreeMap<usize, Vec<u64>>,
+}
+
+impl Lost {
+    /// The place of a run of the search.
+    fn place(&mut self, search: &Search, at: usize, killer: &Killer) -> usize {
+        let next = self.places.len();
+        let place = *self.places.entry(at).or_insert(next);
+        if place == next {
+            let ((batch, _), sought, mut recorded) = search.run_at(at);
+            let name = match &sought.live {
+                None => format!("an ended run of {}", batch.id),
+                Some(run) => {
+                    recorded.open = killer.question(batch, run);
+                    self.killed.entry(sought.batch).or_default().push(run.run.0);
+                    format!("{}/{}@{}", batch.id, run.task, run.attempt)
+                }
+            };
+            self.runs.recorded.push(recorded);
+            self.runs.names.push(name);
+        }
+        place
+    }
+}
+
+/// What is to be ended without a living owner.
+struct Orphaned {
+    members: Vec<Member>,
+    /// Runs of which something may live that is not found.
+    open: Vec<usize>,
+    /// Their tasks are held until `resume`: the operator meant these runs. Whoever only clears away
+    /// what was lost wants the next supervisor to go on.
+    is_held: bool,
+}
+
 fn end_orphans(
     search: &Search,
-    members: Vec<crate::process::family::Member>,
+    meant: Orphaned,
     killer: &Killer,
     io: &mut Io<'_>,
 ) -> Result<Verdict, CliError> {
-    if members.is_empty() {
+    let Orphaned {
+        mut members,
+        open,
+        is_held,
+    } = meant;
+    if members.is_empty() && open.is_empty() {
         io.line("no process of ours is without a living owner")?;
         return Ok(Verdict::Ended);
     }
-    let mut runs = Runs::default();
-    let mut places: BTreeMap<usize, usize> = BTreeMap::new();
-    let mut killed: BTreeMap<usize, Vec<u64>> = BTreeMap::new();
-    let mut members = members;
+    let mut lost = Lost::default();
     for member in &mut members {
-        let ((batch, _), sought) = search.of(member);
-        let next = places.len();
-        let place = *places.entry(member.run).or_insert(next);
-        if place == next {
-            runs.recorded.push(search.run_of(member).clone());
-            let name = sought.live.as_ref().map_or_else(
-                || format!("an ended run of {}", batch.id),
-                |run| format!("{}/{}@{}", batch.id, run.task, run.attempt),
-            );
-            runs.names.push(name);
-            if let Some(run) = &sought.live {
-                killed.entry(sought.batch).or_default().push(run.run.0);
-            }
-        }
-        member.run = place;
+        member.run = lost.place(search, member.run, killer);
     }
+    for run in open {
+        lost.place(search, run, killer);
+    }
+    let Lost { runs, killed, .. } = lost;
     let owned_by_nobody: BTreeSet<usize> = killed.keys().copied().collect();
     let batches = owned_by_nobody.into_iter().map(|at| &search.batches[at]);
     let batches: Vec<_> = batches.collect();
@@ -261,7 +312,7 @@ fn end_orphans(
         held.push(killer.hold(batch)?);
     }
     let verdict = killer.force(&runs, victims, io)?;
-    for (at, runs) in killed {
+    for (at, runs) in killed.into_iter().filter(|_| is_held) {
         killer.leave_note(&search.batches[at].0, runs, io)?;
     }
     Ok(verdict)
