@@ -101,10 +101,7 @@ impl RunDir {
         let failed = |source| FileError::new("can not write", &path, source);
         let mut line = serde_json::to_vec(&Manifest::of(start)).map_err(|e| failed(e.into()))?;
         line.push(b'\n');
-        let mut file = self
-            .folder
-            .create_new(MANIFEST_FILE_NAME)
-            .map_err(failed)?;
+        let mut file = self.folder.create_new(MANIFEST_FILE_NAME).map_err(failed)?;
         file.write_all(&line).map_err(failed)
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use protocol::ids::Generation;
 use protocol::report::RunResult;
 use supervisor_core::containment::Cleared;
-use supervisor_core::facts::Facts;
+use supervisor_core::facts::{Facts, Footprint};
 use supervisor_core::identity::Exit;
 use supervisor_core::machine::AccountState;
 use supervisor_core::plan::{AccountIx, TaskIx};
@@ -15,6 +15,7 @@ use supervisor_core::record::{
     AttemptEnded, AttemptStarted, Entry, Next, PlanRevised, Record, StopReason,
 };
 
+use crate::view::family;
 use crate::view::reason::first_line;
 use crate::view::time::Span;
 
@@ -181,10 +182,11 @@ impl Past<'_> {
                 identity,
                 containment,
             } => {
-                format!(
-                    "run {run}: host pid {} waits to start, held by {}",
-                    identity.pid, containment.layers
-                )
+                let (pid, layers) = (identity.pid, containment.layers);
+                let memory = containment.memory.map_or_else(String::new, |keeper| {
+                    format!("; its memory limit is {}", family::kept(keeper))
+                });
+                format!("run {run}: host pid {pid} waits to start, held by {layers}{memory}")
             }
             Record::RunStarted {
                 generation: run, ..
@@ -201,12 +203,15 @@ impl Past<'_> {
                 generation: run,
                 exit,
                 cleared,
+                footprint,
                 ..
             } => {
-                format!(
-                    "run {run}: its host is gone ({}); {cleared}",
-                    exit_words(*exit)
-                )
+                let exit = exit_words(*exit);
+                let used = match *footprint == Footprint::default() {
+                    true => String::new(),
+                    false => format!("; its family used {}", family::used(*footprint)),
+                };
+                format!("run {run}: its host is gone ({exit}); {cleared}{used}")
             }
             Record::RunReconciled {
                 generation: run,
