@@ -147,6 +147,16 @@ fn a_host_that_stays_stopped_hangs_and_is_not_its_agents_fault() {
     let run = world.start("run", &["run", "--no-guardian"]);
     let host = host_at_work(&world);
     kill_process(host, Signal::STOP).expect("the host is stopped");
+    world.eventually("it is said before anything is done", |world| {
+        let row = row(world, "a");
+        reason(&row)
+            .contains("its host has not answered for")
+            .then_some(())
+    });
+    world.eventually("its lease is over", |world| {
+        let stops = records(world, "stop_decided");
+        (!stops.is_empty()).then_some(())
+    });
     assert_eq!(run.end(&world), Some(0), "{}", world.printed("run"));
     let stops = records(&world, "stop_decided");
     assert_eq!(stops.len(), 1, "{stops:?}");

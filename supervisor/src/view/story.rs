@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use protocol::ids::Generation;
 use protocol::report::RunResult;
-use supervisor_core::containment::Cleared;
+use supervisor_core::containment::{Cleared, Containment};
 use supervisor_core::facts::{Facts, Footprint};
 use supervisor_core::identity::Exit;
 use supervisor_core::machine::AccountState;
@@ -181,13 +181,7 @@ impl Past<'_> {
                 generation: run,
                 identity,
                 containment,
-            } => {
-                let (pid, layers) = (identity.pid, containment.layers);
-                let memory = containment.memory.map_or_else(String::new, |keeper| {
-                    format!("; its memory limit is {}", family::kept(keeper))
-                });
-                format!("run {run}: host pid {pid} waits to start, held by {layers}{memory}")
-            }
+            } => run_spawned(*run, identity.pid, containment),
             Record::RunStarted {
                 generation: run, ..
             } => {
@@ -205,14 +199,7 @@ impl Past<'_> {
                 cleared,
                 footprint,
                 ..
-            } => {
-                let exit = exit_words(*exit);
-                let used = match *footprint == Footprint::default() {
-                    true => String::new(),
-                    false => format!("; its family used {}", family::used(*footprint)),
-                };
-                format!("run {run}: its host is gone ({exit}); {cleared}{used}")
-            }
+            } => run_ended(*run, *exit, cleared, *footprint),
             Record::RunReconciled {
                 generation: run,
                 letter,
@@ -355,6 +342,23 @@ fn reconciled(run: Generation, letter: Letter, cleared: &Cleared) -> String {
 fn run_finished(run: Generation, result: &RunResult) -> String {
     let class = result.class.map_or("ok", |class| class.word());
     sentence(&format!("run {run}: result {class}"), &result.summary)
+}
+
+fn run_spawned(run: Generation, pid: u32, containment: &Containment) -> String {
+    let memory = containment.memory.map_or_else(String::new, |keeper| {
+        format!("; its memory limit is {}", family::kept(keeper))
+    });
+    let layers = containment.layers;
+    format!("run {run}: host pid {pid} waits to start, held by {layers}{memory}")
+}
+
+fn run_ended(run: Generation, exit: Exit, cleared: &Cleared, footprint: Footprint) -> String {
+    let exit = exit_words(exit);
+    let used = match footprint == Footprint::default() {
+        true => String::new(),
+        false => format!("; its family used {}", family::used(footprint)),
+    };
+    format!("run {run}: its host is gone ({exit}); {cleared}{used}")
 }
 
 fn exit_words(exit: Exit) -> String {
