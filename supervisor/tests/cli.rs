@@ -532,6 +532,17 @@ fn logs_are_told_to_the_byte_and_events_one_a_line() {
 }
 
 #[test]
+fn doctor_tells_what_the_machine_has() {
+    let world = World::new();
+    let said = world.run(&["doctor", "--json"]);
+    let checks: Vec<Value> = serde_json::from_str(&said.out).unwrap();
+    let of = |name: &str| checks.iter().find(|check| check["check"] == name).unwrap();
+    let memory = of("memory")["found"].as_str().unwrap();
+    assert!(memory.contains("MiB free of"), "{memory}");
+    assert_eq!(of("node")["state"], "ok", "{}", said.out);
+}
+
+#[test]
 fn a_reader_that_goes_away_is_a_quiet_end() {
     let world = World::new();
     world.batch();

@@ -3,9 +3,13 @@
 use supervisor_tests::crash::{Script, Victims, play};
 
 fn play_small(victims: Victims) {
+    play_kills(victims, 24);
+}
+
+fn play_kills(victims: Victims, kills: usize) {
     let script = Script {
         victims,
-        kills: 24,
+        kills,
         tasks: 32,
         concurrency: 4,
         seed: 1,
@@ -23,4 +27,20 @@ fn a_batch_survives_that_its_supervisor_is_killed_again_and_again() {
 #[test]
 fn a_batch_survives_that_guardian_and_supervisor_are_killed_together_again_and_again() {
     play_small(Victims::Both);
+}
+
+#[test]
+fn a_batch_survives_that_the_process_of_run_is_killed_again_and_again() {
+    play_small(Victims::Guardian);
+}
+
+#[test]
+fn a_batch_survives_that_its_supervisor_is_killed_under_its_guardian_again_and_again() {
+    // The guardian gives up at the sixth in ten minutes; the seventh is of the `run` that follows.
+    play_kills(Victims::Guarded, 7);
+}
+
+#[test]
+fn a_batch_survives_that_any_of_the_two_or_both_are_killed_again_and_again() {
+    play_small(Victims::Any);
 }

@@ -1,5 +1,6 @@
 //! Stories of the guardian with the real programs: it and its supervisor are killed, stopped,
 //! signalled and left alone, in every combination an operator or a machine can bring about.
+#![expect(clippy::unwrap_used, reason = "a test: a panic is its failure")]
 
 use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -240,8 +241,6 @@ fn a_supervisor_goes_on_without_its_guardian_and_says_so() {
         rows.iter()
             .any(|row| row["role"] == "guardian" && row["state"] == "stale")
     );
-    let refused = world.supervisor(&["run"]).exits(8);
-    assert!(refused.stderr.contains(&format!("(pid {supervisor})")));
     go(&world);
     world.eventually("the supervisor ends", |world| {
         (status(world)?["batch"]["supervisor"]["alive"] == false).then_some(())

@@ -1,5 +1,6 @@
 //! `ps` and `kill` with the real programs: what is ours is found and ended whatever died before, and
 //! nothing else is touched.
+#![expect(clippy::expect_used, reason = "a test: a panic is its failure")]
 
 use std::process::{Child, Stdio};
 
@@ -163,6 +164,15 @@ fn orphans_of_a_double_kill_are_found_with_their_proof_and_ended_and_the_task_is
         .ok()
         .stdout;
     assert!(said.contains("SIGKILL, ended within"), "{said}");
+    let layers = of_role(&before, "host")[0]["containment"]
+        .as_str()
+        .unwrap_or_default();
+    let held = layers.contains("cgroup") || layers.contains("pidns");
+    assert_eq!(
+        said.contains("residual cannot be excluded"),
+        !held,
+        "without either nobody knows: {said}"
+    );
     assert!(rows_of_orphans(&world).is_empty());
     world.assert_nothing_left();
 
@@ -250,4 +260,45 @@ tasks:
     world.supervisor(&["run"]).ok();
     assert_eq!(world.read("codes"), "8\n8\n8\n8\n0\n");
     assert!(world.read("seen").contains("lexer"), "looking is allowed");
+}
+
+/// Runs a `supervisor` command while nothing of the state can be written: behind a read-only mount for
+/// root, whom no file mode binds, and by file modes for anybody else.
+fn without_writing(world: &World, args: &str) -> Ran {
+    let program = supervisor_tests::world::programs().join("supervisor");
+    let command = format!("'{}' {args}", program.display());
+    let state = world.path("state");
+    let state = state.display();
+    let line = match nix::unistd::geteuid().is_root() {
+        true => format!(
+            "unshare --mount sh -c \"mount --bind '{state}' '{state}' && \
+             mount -o remount,ro,bind '{state}' && ! touch '{state}/x' 2>&- && {command}\""
+        ),
+        false => format!(
+            "chmod -R a-w '{state}'; {command}; code=$?; chmod -R u+w '{state}'; exit $code"
+        ),
+    };
+    world.shell(&line)
+}
+
+#[test]
+fn kill_needs_no_writable_disk_and_says_what_could_not_be_recorded() {
+    for roles in [&[][..], &["guardian", "supervisor", "host"]] {
+        let (world, started) = begun(BATCH);
+        let before = world.eventually("everything has begun", |world| {
+            let rows = rows(world.supervisor(&["ps", "--json"]));
+            (of_role(&rows, "tool").len() >= 2).then_some(rows)
+        });
+        signal_all(&before, roles, Signal::SIGKILL);
+        if !roles.is_empty() {
+            assert_eq!(started.end(&world), None);
+        } else {
+            // It can not be asked: then everything is ended directly.
+            signal_all(&before, &["supervisor"], Signal::SIGSTOP);
+        }
+        let ran = without_writing(&world, "kill nightly --grace 0s");
+        let said = ran.ok().stdout;
+        assert!(said.contains("not noted"), "{said}");
+        world.assert_nothing_left();
+    }
 }

@@ -1,5 +1,6 @@
 //! A live supervisor becomes another program, with real hosts at work: nothing may be lost, ended or
 //! doubled by it, whatever the other program does.
+#![expect(clippy::unwrap_used, reason = "a test: a panic is its failure")]
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

@@ -228,7 +228,7 @@ fn queue(batch: &Found, want: Want, io: &mut Io<'_>) -> Result<Code, CliError> {
             .hint("without `--wait` the message is queued for the next one"));
     }
     // An order for a batch that no supervisor can read would wait for ever.
-    if let Some(known) = Known::read(batch)? {
+    if let Some(known) = Known::fold(batch, batch.lock()?)? {
         refuse_inside(&known)?;
     }
     keep(batch, want)?;

@@ -7,7 +7,7 @@ use crate::cli::open::Found;
 use crate::cli::{Io, act, pace, wait};
 use crate::control::client::ClientError;
 use crate::control::wire::{Reply, Want};
-use crate::store::LockState;
+use crate::store::{LockState, untold};
 use crate::view::status::BatchRow;
 use crate::view::status_text::write_ending;
 
@@ -39,7 +39,7 @@ pub(super) fn follow(
             watch(batch, json, io)?;
         } else if batch.guard()?.is_none_or(|guard| !guard.alive) {
             return match met || term(batch)? > before {
-                true => over(batch, json, io),
+                true => over(batch, json, io).map(Some),
                 false => Ok(None),
             };
         }
@@ -60,16 +60,26 @@ fn watch(batch: &Found, json: bool, io: &mut Io<'_>) -> Result<(), CliError> {
     };
     loop {
         match replies.next(None) {
-            Ok(Some(Reply::Changed {
-                machine,
-                of,
-                from,
-                to,
-            })) => step(json, &machine, &of, &from, &to, io)?,
-            Ok(Some(_)) => {}
+            Ok(Some(reply)) => show(&reply, json, io)?,
             Ok(None) | Err(ClientError::Closed | ClientError::Io { .. }) => return Ok(()),
             Err(error) => return Err(error.into()),
         }
+    }
+}
+
+/// Shows a step of the batch.
+///
+/// # Errors
+/// When stdout can not be written.
+pub(super) fn show(reply: &Reply, json: bool, io: &mut Io<'_>) -> Result<(), CliError> {
+    match reply {
+        Reply::Changed {
+            machine,
+            of,
+            from,
+            to,
+        } => step(json, machine, of, from, to, io),
+        _other => Ok(()),
     }
 }
 
@@ -90,7 +100,11 @@ fn step(
     io.out.flush().map_err(CliError::output)
 }
 
-fn tell(json: bool, kind: &str, text: &str, io: &mut Io<'_>) -> Result<(), CliError> {
+/// Says something beside the steps.
+///
+/// # Errors
+/// When stdout can not be written.
+pub(super) fn tell(json: bool, kind: &str, text: &str, io: &mut Io<'_>) -> Result<(), CliError> {
     if json {
         io.line(serde_json::json!({"v": 1, "type": kind, "text": text}))?;
     } else {
@@ -99,7 +113,12 @@ fn tell(json: bool, kind: &str, text: &str, io: &mut Io<'_>) -> Result<(), CliEr
     io.out.flush().map_err(CliError::output)
 }
 
-fn over(batch: &Found, json: bool, io: &mut Io<'_>) -> Result<Option<Code>, CliError> {
+/// Tells what came of a batch on which nobody works any more, as its exit code.
+///
+/// # Errors
+/// When the batch can not be read (9).
+pub(super) fn over(batch: &Found, json: bool, io: &mut Io<'_>) -> Result<Code, CliError> {
+    untold::take(&batch.dir);
     let opened = batch.read()?;
     let view = opened.view(BTreeMap::new());
     let code = wait::outcome(&opened).unwrap_or(Code::Interrupted);
@@ -110,5 +129,5 @@ fn over(batch: &Found, json: bool, io: &mut Io<'_>) -> Result<Option<Code>, CliE
     } else {
         write_ending(&view, io.out).map_err(CliError::output)?;
     }
-    Ok(Some(code))
+    Ok(code)
 }

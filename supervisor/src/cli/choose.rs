@@ -11,9 +11,11 @@ use supervisor_core::revision;
 use crate::batch_file::BatchFile;
 use crate::batch_file::work::BatchWork;
 use crate::cli::error::{CliError, Code};
+use crate::cli::killer::refuse_inside;
 use crate::cli::open::{Found, Opened};
+use crate::cli::processes::Known;
 use crate::cli::{run::Args, stored};
-use crate::store::{LockState, RealDisk, StateRoot, inbox, index};
+use crate::store::{Holder, LockState, RealDisk, StateRoot, inbox, index, untold};
 use crate::view::revision::{Change, changes};
 
 /// What will be done.
@@ -34,6 +36,10 @@ pub(super) enum Chosen {
     Do(Choice),
     /// Follow a batch whose guardian, with this pid, is starting its supervisor again.
     Attach(Found, u32),
+    /// Take the place of the guardian of this live supervisor, which has died.
+    Watch(Found, Holder),
+    /// Tell what came of a batch whose supervisor ended while nobody waited for it.
+    Tell(Found),
 }
 
 /// A batch to go on with.
@@ -77,11 +83,20 @@ pub(super) fn choose(
     };
     let batch = Found::from(newest);
     if let LockState::Held(holder) = batch.lock()? {
-        return Err(live(&batch, holder.map(|holder| holder.pid)));
+        let pid = holder.as_ref().map(|holder| holder.pid);
+        return match holder.filter(|_| asks_for_no_more(args)) {
+            Some(holder) if has_lost_its_guardian(&batch, &holder, file)? => {
+                Ok(Chosen::Watch(batch, holder))
+            }
+            Some(_) | None => Err(live(&batch, pid)),
+        };
     }
     if let Some(guardian) = other_guardian(&batch, own)? {
         refuse_beside(args, &batch, guardian)?;
         return Ok(Chosen::Attach(batch, guardian));
+    }
+    if asks_for_no_more(args) && untold::is_left(&batch.dir) && is_over(&batch, file) {
+        return Ok(Chosen::Tell(batch));
     }
     unattended(args, batch, file).map(Chosen::Do)
 }
@@ -92,9 +107,48 @@ fn other_guardian(batch: &Found, own: Option<u32>) -> Result<Option<u32>, CliErr
     Ok(guard.map(|guard| guard.pid).filter(|&pid| Some(pid) != own))
 }
 
+/// Whether the command is about the batch as it goes on, and nothing more.
+fn asks_for_no_more(args: &Args) -> bool {
+    !(args.new || args.retry_failed || !args.only.is_empty() || args.until.is_some())
+}
+
+/// Whether the batch has an outcome, and there is nothing more to do for it. What can not be read is
+/// told by whoever reads it next.
+fn is_over(batch: &Found, file: &BatchFile) -> bool {
+    let Ok(Some(opened)) = batch.read_any() else {
+        return false;
+    };
+    let facts = &opened.facts().batch;
+    let waits = inbox::waiting(&RealDisk, &batch.dir).map_or(true, |it| !it.is_empty());
+    matches!(facts.state, BatchState::Done | BatchState::Failed)
+        && !waits
+        && !stored::is_edited(batch, facts.revision, &file.inputs)
+}
+
+/// Whether the live supervisor was started by a guardian that has died, and works on what the batch
+/// file still says: then somebody may take the guardian's place, but no run of the batch itself.
+fn has_lost_its_guardian(
+    batch: &Found,
+    holder: &Holder,
+    file: &BatchFile,
+) -> Result<bool, CliError> {
+    let has_lost = batch.first_guard()?.is_some_and(|guard| !guard.alive);
+    if !has_lost || holder.start_ticks == 0 {
+        return Ok(false);
+    }
+    let Some(opened) = batch.read_any()? else {
+        return Ok(true); // it has just begun
+    };
+    if let Some(known) = Known::read(batch)? {
+        refuse_inside(&known)?;
+    }
+    let revision = opened.facts().batch.revision;
+    Ok(!stored::is_edited(batch, revision, &file.inputs))
+}
+
 /// What asks for more than the batch as it goes on is not silently passed over.
 fn refuse_beside(args: &Args, batch: &Found, guardian: u32) -> Result<(), CliError> {
-    if !(args.new || args.retry_failed || !args.only.is_empty() || args.until.is_some()) {
+    if asks_for_no_more(args) {
         return Ok(());
     }
     let id = &batch.id;

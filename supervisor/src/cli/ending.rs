@@ -23,6 +23,8 @@ pub const DYING_MAX: Duration = Duration::from_secs(10);
 pub enum Verdict {
     /// Nothing of it lives.
     Ended,
+    /// Nothing of it is found, and what can not be excluded was told.
+    Open,
     /// Something recorded was not touched, because it is not what was recorded.
     Refused,
     /// Something lives, or may live.
@@ -33,7 +35,7 @@ impl Verdict {
     /// The exit code that says it.
     pub const fn code(self) -> Code {
         match self {
-            Self::Ended => Code::Ok,
+            Self::Ended | Self::Open => Code::Ok,
             Self::Refused => Code::Refused,
             Self::Lives => Code::Failed,
         }
@@ -154,7 +156,7 @@ impl Victims {
         io: &mut Io<'_>,
     ) -> Result<Verdict, CliError> {
         for (member, run) in &self.members {
-            if let Err(error) = member.kill() {
+            if let Err(error) = member.force() {
                 let label = label(member, run);
                 io.line(format_args!("{label}: SIGKILL refused: {error}"))?;
             }
@@ -180,9 +182,11 @@ impl Victims {
             if !cleared.is_clean() {
                 io.line(format_args!("{name}: {cleared}"))?;
             }
-            if matches!(cleared, Cleared::Residual { .. }) {
-                verdict = Verdict::Lives;
-            }
+            verdict = verdict.max(match cleared {
+                Cleared::Clean { .. } => Verdict::Ended,
+                Cleared::NotExcluded { .. } => Verdict::Open,
+                Cleared::Residual { .. } => Verdict::Lives,
+            });
         }
         Ok(verdict)
     }

@@ -104,7 +104,9 @@ impl Ends {
         let worst = self.worst.unwrap_or(Verdict::Ended);
         match (worst, self.failed) {
             (Verdict::Lives, _) | (_, None) => Ok(worst.code()),
-            (Verdict::Ended | Verdict::Refused, Some(code)) => Err(CliError::told(code)),
+            (Verdict::Ended | Verdict::Open | Verdict::Refused, Some(code)) => {
+                Err(CliError::told(code))
+            }
         }
     }
 }
@@ -174,7 +176,7 @@ fn end_process(
         .find(|one| one.pid == pid && one.start_ticks == ticks);
     if let Some(run) = run.map(|one| one.run) {
         orphans.members.retain(|one| one.run == run);
-        return end_orphans(&search, orphans.members, killer, io);
+        return end_orphans(&search, orphans.members, Vec::new(), killer, io);
     }
     Err(not_ours(pid, ticks))
 }
@@ -206,44 +208,69 @@ fn orphans(shelf: &Shelf, killer: &Killer, io: &mut Io<'_>) -> Result<Code, CliE
             ))?;
         }
     }
-    ends.add(end_orphans(&search, found.members, killer, io), io)?;
+    let open = search
+        .lost()
+        .filter(|(_, batch, run)| killer.question(batch, run).is_some());
+    let open = open.map(|(at, ..)| at).collect();
+    ends.add(end_orphans(&search, found.members, open, killer, io), io)?;
     for error in search.unread {
         ends.add(Err(error), io)?;
     }
     ends.code()
 }
 
+/// Runs that are to be ended, and of which batch.
+#[derive(Default)]
+struct Lost {
+    runs: Runs,
+    /// Where a run of the search is among them.
+    places: BTreeMap<usize, usize>,
+    /// Those that are recorded as live, by batch.
+    killed: BTreeMap<usize, Vec<u64>>,
+}
+
+impl Lost {
+    /// The place of a run of the search.
+    fn place(&mut self, search: &Search, at: usize, killer: &Killer) -> usize {
+        let next = self.places.len();
+        let place = *self.places.entry(at).or_insert(next);
+        if place == next {
+            let ((batch, _), sought, mut recorded) = search.run_at(at);
+            let name = match &sought.live {
+                None => format!("an ended run of {}", batch.id),
+                Some(run) => {
+                    recorded.open = killer.question(batch, run);
+                    self.killed.entry(sought.batch).or_default().push(run.run.0);
+                    format!("{}/{}@{}", batch.id, run.task, run.attempt)
+                }
+            };
+            self.runs.recorded.push(recorded);
+            self.runs.names.push(name);
+        }
+        place
+    }
+}
+
+/// Ends these processes; `open` are runs of which something may live that is not found.
 fn end_orphans(
     search: &Search,
-    members: Vec<crate::process::family::Member>,
+    mut members: Vec<crate::process::family::Member>,
+    open: Vec<usize>,
     killer: &Killer,
     io: &mut Io<'_>,
 ) -> Result<Verdict, CliError> {
-    if members.is_empty() {
+    if members.is_empty() && open.is_empty() {
         io.line("no process of ours is without a living owner")?;
         return Ok(Verdict::Ended);
     }
-    let mut runs = Runs::default();
-    let mut places: BTreeMap<usize, usize> = BTreeMap::new();
-    let mut killed: BTreeMap<usize, Vec<u64>> = BTreeMap::new();
-    let mut members = members;
+    let mut lost = Lost::default();
     for member in &mut members {
-        let ((batch, _), sought) = search.of(member);
-        let next = places.len();
-        let place = *places.entry(member.run).or_insert(next);
-        if place == next {
-            runs.recorded.push(search.run_of(member).clone());
-            let name = sought.live.as_ref().map_or_else(
-                || format!("an ended run of {}", batch.id),
-                |run| format!("{}/{}@{}", batch.id, run.task, run.attempt),
-            );
-            runs.names.push(name);
-            if let Some(run) = &sought.live {
-                killed.entry(sought.batch).or_default().push(run.run.0);
-            }
-        }
-        member.run = place;
+        member.run = lost.place(search, member.run, killer);
     }
+    for run in open {
+        lost.place(search, run, killer);
+    }
+    let Lost { runs, killed, .. } = lost;
     let owned_by_nobody: BTreeSet<usize> = killed.keys().copied().collect();
     let batches = owned_by_nobody.into_iter().map(|at| &search.batches[at]);
     let batches: Vec<_> = batches.collect();

@@ -1,6 +1,7 @@
 //! Ends a batch or a part of it: through its supervisor, or directly where that is gone or does not
 //! answer.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use protocol::ids::TaskId;
@@ -10,13 +11,14 @@ use crate::cli::ending::{DYING_MAX, Runs, Verdict, Victims};
 use crate::cli::error::{CliError, Code};
 use crate::cli::open::Found;
 use crate::cli::orphans::recorded_run;
-use crate::cli::processes::{Census, Known, Part, Source, living_guard};
+use crate::cli::processes::{Census, Known, Part, Source, identity_of, living_guard};
 use crate::cli::{Io, act};
 use crate::control::client::{self, ClientError};
 use crate::control::peer::Insiders;
 use crate::control::server::is_agent_refusal;
 use crate::control::wire::{CONTROL_VERSION, Reply, Request, Want};
 use crate::driver::error::chain;
+use crate::driver::recover;
 use crate::process::recorded::{self, Field, Proven, Refused, difference};
 use crate::process::{pidfd, stat};
 use crate::store::registry::{self, LiveRun, Process};
@@ -54,7 +56,7 @@ impl Killer {
         let known = self.known(batch, io)?;
         refuse_inside(&known)?;
         let refused = self.refused(batch, &known, part, io)?;
-        let (runs, meant) = self.runs(&known, part);
+        let (runs, meant) = self.runs(batch, &known, part);
         let name = name_of(batch, part);
         let mut victims = Victims::find(&self.census.machine, &runs)?;
         let supervisor = self.supervisor(&known, part);
@@ -104,6 +106,7 @@ impl Killer {
         io.line(match verdict {
             Verdict::Lives => format!("{name}: something of it still lives"),
             Verdict::Refused => format!("{name}: nothing that is proven to be of it is alive"),
+            Verdict::Open => format!("{name}: nothing more of it is found"),
             Verdict::Ended => format!("{name}: nothing of it is alive"),
         })?;
         Ok(verdict)
@@ -191,7 +194,12 @@ impl Killer {
 
     /// The runs that are meant, and those of them that may be acted upon. Without a journal a host
     /// must carry the token of its run as well as the identity.
-    fn runs<'a>(&self, known: &'a Known, part: Part<'_>) -> (Runs, Vec<&'a LiveRun>) {
+    fn runs<'a>(
+        &self,
+        batch: &Found,
+        known: &'a Known,
+        part: Part<'_>,
+    ) -> (Runs, Vec<&'a LiveRun>) {
         let meant: Vec<&LiveRun> = known
             .registry
             .runs
@@ -210,17 +218,29 @@ impl Killer {
             if doubtful {
                 recorded.trace.host = None;
             }
-            let lives = run
-                .host
-                .as_ref()
-                .is_some_and(|host| Proven::find(&self.census.machine, &host.identity()).is_ok());
-            if !lives && recorded.containment.leaf.is_none() {
-                recorded.open = Some("no cgroup, and its host was gone before".into());
-            }
+            recorded.open = self.question(batch, run);
             runs.recorded.push(recorded);
             runs.names.push(format!("{}@{}", run.task, run.attempt));
         }
         (runs, meant)
+    }
+
+    /// What stands against a proof that nothing of a run lives, before it is looked for: the same that
+    /// recovery would say.
+    pub(super) fn question(&self, batch: &Found, run: &LiveRun) -> Option<Arc<str>> {
+        let host = run.host.as_ref()?; // one that waits behind its gate has started nothing
+        match Proven::find(&self.census.machine, &host.identity()) {
+            // It lives, and what it lost has come home to it; or the machine was started anew.
+            Ok(_)
+            | Err(Refused::Differs {
+                field: Field::BootId,
+                ..
+            }) => None,
+            Err(_) => {
+                let folder = batch.dir.run(&run.task, run.attempt, run.run);
+                recover::question(run.containment().layers, &folder)
+            }
+        }
     }
 
     /// The live supervisor, where the whole batch is meant: its name in messages and its identity.
@@ -238,15 +258,7 @@ impl Killer {
             .filter(|it| it.pid == holder.pid && it.start_ticks == holder.start_ticks);
         let machine = &self.census.machine;
         let identity = recorded.map_or_else(
-            || Identity {
-                node: machine.node.clone(),
-                pid_namespace: machine.pid_namespace,
-                boot_id: machine.boot_id,
-                pid: holder.pid,
-                start_ticks: holder.start_ticks,
-                pidfs_inode: None,
-                session: None,
-            },
+            || identity_of(machine, holder.pid, holder.start_ticks),
             Process::identity,
         );
         Some((holder.clone(), identity))
@@ -336,8 +348,8 @@ impl Killer {
         self.hold(batch)
     }
 
-    /// Ends the guardian first, so that nobody starts a supervisor again, and then the supervisor that
-    /// there is.
+    /// Ends the supervisor that there is, after its guardian was asked to end: it starts none again
+    /// then, sweeps and ends by itself. One that does not is killed.
     fn force_above(
         &self,
         batch: &Found,
@@ -345,10 +357,13 @@ impl Killer {
         part: Part<'_>,
         io: &mut Io<'_>,
     ) -> Result<Verdict, CliError> {
+        let machine = &self.census.machine;
+        let guardians = self.guardians(batch, known)?;
+        let ask = |identity: &Identity| {
+            recorded::signal(machine, identity, rustix::process::Signal::TERM).ok()
+        };
+        let asked: Vec<Option<Proven>> = guardians.iter().map(ask).collect();
         let mut verdict = Verdict::Ended;
-        if let Some(guardian) = &known.registry.guardian {
-            verdict = verdict.max(self.force_one("guardian", &guardian.identity(), io)?);
-        }
         let now = Known {
             registry: known.registry.clone(),
             lock: batch.lock()?,
@@ -361,7 +376,32 @@ impl Killer {
             io.line("the supervisor has not written itself down yet: not touched")?;
             verdict = Verdict::Lives;
         }
+        for (identity, asked) in guardians.iter().zip(asked) {
+            let ended = asked.map(|it| pidfd::wait_ended(&it, ANSWER_MAX).unwrap_or(false));
+            if ended == Some(true) {
+                let pid = identity.pid;
+                io.line(format_args!("guardian (pid {pid}): SIGTERM, ended"))?;
+            } else {
+                verdict = verdict.max(self.force_one("guardian", identity, io)?);
+            }
+        }
         Ok(verdict)
+    }
+
+    /// Everybody who would start a supervisor of the batch again: its guardian, and whoever has taken
+    /// the place of one that died, with the guardian of that one before it.
+    fn guardians(&self, batch: &Found, known: &Known) -> Result<Vec<Identity>, CliError> {
+        let recorded = known.registry.guardian.as_ref().map(Process::identity);
+        let mut all: Vec<Identity> = recorded.into_iter().collect();
+        if let Some(watcher) = batch.watcher()? {
+            let machine = &self.census.machine;
+            let above = watcher.guardian.map(|it| (it.pid, it.start_ticks));
+            let both = above
+                .into_iter()
+                .chain([(watcher.pid, watcher.start_ticks)]);
+            all.extend(both.map(|(pid, ticks)| identity_of(machine, pid, ticks)));
+        }
+        Ok(all)
     }
 
     fn force_one(

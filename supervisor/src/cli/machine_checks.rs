@@ -6,6 +6,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use rustix::process::{Resource, getrlimit};
+use sysinfo::System;
 
 use crate::cli::doctor::{Check, Health};
 use crate::driver::error::chain;
@@ -20,6 +21,8 @@ const OPEN_FILES_WANTED: u64 = 4096;
 const FREE_WANTED: u64 = 1 << 30;
 /// Free space below which not even a journal can be begun.
 const FREE_NEEDED: u64 = 16 << 20;
+/// Free memory below which a few agents may be too many.
+const MEMORY_WANTED: u64 = 1 << 30;
 const KERNEL: &str = "use a kernel of Linux 5.14 or later with procfs mounted";
 
 /// Every check that needs no folder.
@@ -51,6 +54,7 @@ pub fn all() -> Vec<Check> {
         user_namespaces(),
         hidepid(),
         open_files(),
+        memory(),
     ]);
     checks
 }
@@ -198,6 +202,55 @@ fn open_files() -> Check {
     }
 }
 
+/// The memory that the control group of this process allows, if it is bounded, else the machine's.
+fn memory() -> Check {
+    let mut system = match System::new() {
+        Ok(system) => system,
+        Err(error) => return memory_unknown(error.to_string()),
+    };
+    system.refresh_memory();
+    let whole = (system.available_memory(), system.total_memory());
+    let (free, of) = match system.cgroup_limits() {
+        Some(limits) if limits.total_memory < whole.1 => (limits.free_memory, limits.total_memory),
+        Some(_) | None => whole,
+    };
+    if of == 0 {
+        return memory_unknown("the kernel tells none".to_owned());
+    }
+    let shown = format!("{} MiB free of {} MiB{}", free >> 20, of >> 20, load());
+    if free >= MEMORY_WANTED {
+        return Check::ok("memory", shown);
+    }
+    Check::bad(
+        "memory",
+        Health::Weak,
+        shown,
+        "the kernel may kill agents, which costs them an attempt of class `oom`",
+        "lower `concurrency`, or end what else needs memory",
+    )
+}
+
+fn memory_unknown(why: String) -> Check {
+    Check::bad(
+        "memory",
+        Health::Weak,
+        why,
+        "nobody knows how many agents fit",
+        "mount procfs",
+    )
+}
+
+/// How busy the processors are, where that is told.
+fn load() -> String {
+    match System::load_average() {
+        Ok(load) => format!(
+            "; load {:.2} {:.2} {:.2}",
+            load.one, load.five, load.fifteen
+        ),
+        Err(_unknown) => String::new(),
+    }
+}
+
 /// The checks of the state dir.
 pub fn state(root: &StateRoot) -> Vec<Check> {
     let path = root.path();
@@ -263,7 +316,7 @@ fn free_space(path: &Path) -> Check {
         state,
         shown,
         "batches pause when the disk is full, and go on when there is room",
-        "make room: `supervisor clean`",
+        "make room on the disk that holds the state",
     )
 }
 

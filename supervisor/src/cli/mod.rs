@@ -13,6 +13,7 @@ pub mod ending;
 pub mod error;
 pub mod explain;
 pub mod guard;
+pub mod guards;
 pub mod handover;
 pub mod kill;
 pub mod killer;
@@ -42,6 +43,7 @@ pub mod target;
 pub mod validate;
 pub mod verify;
 pub mod wait;
+pub mod watch;
 
 #[cfg(test)]
 mod tests;

@@ -17,7 +17,6 @@ use crate::cli::target::{self, Candidate, Target};
 use crate::control::wire::RunActivity;
 use crate::driver::clock::Clock;
 use crate::process::identity::{Machine, is_dying, start_ticks};
-use crate::process::pidfd;
 use crate::process::recorded::{Field, Proven, Refused};
 use crate::store::index::{self, IndexEntry};
 use crate::store::lock::{self, Holder, LockState};
@@ -274,22 +273,6 @@ impl Found {
         })
     }
 
-    /// The guardian of whoever held the batch last, and whether it lives: then it is that one's to
-    /// start the next supervisor, or it is just ending.
-    ///
-    /// # Errors
-    /// When the lock can not be looked at (10).
-    pub fn guard(&self) -> Result<Option<Guard>, CliError> {
-        let holder = lock::last_holder(&self.dir)?;
-        Ok(holder.and_then(|holder| holder.guardian).map(|guardian| {
-            let ticks = start_ticks(guardian.pid).ok();
-            Guard {
-                pid: guardian.pid,
-                alive: ticks == Some(guardian.start_ticks) && !is_over(guardian.pid),
-            }
-        }))
-    }
-
     /// Whether the batch has an outcome and nobody works on it.
     fn is_settled(&self) -> Result<bool, CliError> {
         if self.lock()? != LockState::Free {
@@ -505,12 +488,6 @@ fn is_leaving(lock: &LockState) -> bool {
         }
         LockState::Held(None) | LockState::Free => false,
     }
-}
-
-/// Whether the process has ended and only waits for its exit to be collected.
-fn is_over(pid: u32) -> bool {
-    // One that can not be pinned is gone meanwhile.
-    pidfd::open(pid).and_then(pidfd::has_ended).unwrap_or(true)
 }
 
 fn presence(lock: &LockState, facts: &Facts) -> Presence {

@@ -165,6 +165,21 @@ impl Search {
         (&self.batches[sought.batch], sought)
     }
 
+    /// The runs that are recorded as live and have no living owner: place, batch and run.
+    pub fn lost(&self) -> impl Iterator<Item = (usize, &Found, &LiveRun)> {
+        let numbered = self.sought.iter().enumerate();
+        numbered.filter_map(|(at, sought)| {
+            let (batch, _) = &self.batches[sought.batch];
+            Some((at, batch, sought.live.as_ref()?))
+        })
+    }
+
+    /// The run at a place: its batch, what is known of it, and as the process layer looks for it.
+    pub fn run_at(&self, at: usize) -> (&(Found, Known), &Sought, RecordedRun) {
+        let sought = &self.sought[at];
+        (&self.batches[sought.batch], sought, self.runs[at].clone())
+    }
+
     /// The run that a member is of, as the process layer looks for it.
     pub fn run_of(&self, member: &Member) -> &RecordedRun {
         &self.runs[member.run]

@@ -150,6 +150,19 @@ pub(super) fn living_guard(batch: &Found) -> Result<Option<u32>, CliError> {
     Ok(guard.map(|guard| guard.pid))
 }
 
+/// The identity of whoever wrote itself into a lock of this machine.
+pub(super) fn identity_of(machine: &Machine, pid: u32, start_ticks: u64) -> Identity {
+    Identity {
+        node: machine.node.clone(),
+        pid_namespace: machine.pid_namespace,
+        boot_id: machine.boot_id,
+        pid,
+        start_ticks,
+        pidfs_inode: None,
+        session: None,
+    }
+}
+
 /// Whose a process is: what its row has in common with the others of the run.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Owner<'a> {
@@ -197,6 +210,7 @@ impl Census {
         let mut rows = Vec::new();
         if part.task.is_none() {
             rows.extend(self.guardian(known));
+            rows.extend(self.watcher(known));
             rows.extend(self.supervisor(known));
         }
         let mut seen = BTreeSet::new();
@@ -229,6 +243,19 @@ impl Census {
         let (row, _) = self.recorded(known, None, Role::Guardian, process, lives);
         let is_missed = known.is_owned() || !known.registry.runs.is_empty();
         (row.state == lives || is_missed).then_some(row)
+    }
+
+    /// The guardian that has taken the place of the recorded one.
+    fn watcher(&self, known: &Known) -> Option<ProcessRow> {
+        let recorded = known.registry.guardian.as_ref().map(|it| it.pid);
+        let pid = known.guard.filter(|pid| Some(*pid) != recorded)?;
+        let owner = Owner {
+            batch: known.registry.batch.as_str(),
+            run: None,
+        };
+        let why = "it holds the lock of the guardian's place and wrote itself down in it";
+        let stat = stat::of(pid)?;
+        Some(self.living(owner, Role::Guardian, &stat, ProcessState::Live, why))
     }
 
     /// The supervisor: the kernel says that somebody holds the lock, the lock file says who.

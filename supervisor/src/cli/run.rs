@@ -17,9 +17,9 @@ use crate::cli::error::{CliError, Code};
 use crate::cli::live::{Show, Style};
 use crate::cli::open::{Found, Shelf, local_time, shown};
 use crate::cli::screen::Screen;
-use crate::cli::{Io, act, attach, detach, guard, stored};
+use crate::cli::{Io, act, attach, detach, guard, stored, watch};
 use crate::driver::{self, DriverError, Mode, Options};
-use crate::guardian::Guarded;
+use crate::guardian::{Above, Guarded};
 use crate::process::identity::start_ticks;
 use crate::store::lock::{self, Guardian, Holder};
 use crate::store::{Lock, LockState, StateDir, StateRoot, StoreError};
@@ -114,10 +114,15 @@ impl From<DriverError> for CliError {
 }
 
 pub(super) fn run(args: Args, io: &mut Io<'_>) -> Result<Code, CliError> {
-    let guarded = Guarded::of_this_process().map_err(|error| {
+    let above = Guarded::of_this_process().map_err(|error| {
         let message = format!("can not let signals through: {error}");
         CliError::new(Code::Environment, message)
     })?;
+    let guarded = match above {
+        Above::Nobody => None,
+        Above::Guardian(guarded) => Some(guarded),
+        Above::Dead => return Ok(Code::Interrupted),
+    };
     if guarded.is_none() && detach::is_background() {
         detach::leave_session()?;
     }
@@ -135,13 +140,37 @@ pub(super) fn run(args: Args, io: &mut Io<'_>) -> Result<Code, CliError> {
     let host = driver::host_program()?;
     let root = StateRoot::from_env()?;
     root.create()?;
+    // While the place of a dead guardian is taken; given back once the batch is ours.
+    let mut place = None;
     let (choice, door) = loop {
         let door = door(&root)?;
+        if guarded.as_ref().is_some_and(Guarded::is_over) {
+            return Ok(Code::Interrupted); // nobody waits for us any more
+        }
         match choose(&args, &root, &file, guarded.as_ref().map(Guarded::pid))? {
             Chosen::Do(choice) => break (choice, door),
+            Chosen::Tell(batch) => {
+                drop(door);
+                return attach::over(&batch, args.json, io);
+            }
             Chosen::Attach(batch, guardian) => {
                 drop(door);
                 if let Some(code) = attach::follow(&batch, guardian, args.detach, args.json, io)? {
+                    return Ok(code);
+                }
+            }
+            Chosen::Watch(batch, holder) => {
+                drop(door);
+                let Some(guarded) = &guarded else {
+                    return match args.detach && !args.no_guardian {
+                        true => detach::start(&batch, &again(&args), io),
+                        false => Err(choose::live(&batch, Some(holder.pid))),
+                    };
+                };
+                if place.is_none() {
+                    place = Some(watch::take_place(&batch, &holder, guarded)?);
+                }
+                if let Some(code) = watch::watch(&batch, &holder, guarded, args.json, io)? {
                     return Ok(code);
                 }
             }
@@ -156,6 +185,7 @@ pub(super) fn run(args: Args, io: &mut Io<'_>) -> Result<Code, CliError> {
     let socket = root.socket(&batch.id);
     let lock = take(&batch.dir, socket.clone(), guarded.as_ref())?;
     drop(door);
+    drop(place);
     let mode = match start.is_new {
         true => Mode::Create(Box::new(created(&args, &batch, file.plan, only)?)),
         false => Mode::Resume,
@@ -383,6 +413,14 @@ fn dry_run(args: &Args, file: &BatchFile, io: &mut Io<'_>) -> Result<Code, CliEr
         Ok(Chosen::Do(Choice::New)) => "a new batch would begin".to_owned(),
         Ok(Chosen::Do(Choice::Begin(batch))) => format!("{} would begin", batch.id),
         Ok(Chosen::Do(Choice::GoOn(goes_on))) => format!("would go on: {}", goes_on.told),
+        Ok(Chosen::Watch(batch, holder)) => {
+            let pid = holder.pid;
+            format!(
+                "would take the place of the guardian of {} (pid {pid})",
+                batch.id
+            )
+        }
+        Ok(Chosen::Tell(batch)) => format!("would tell what came of {}", batch.id),
         Ok(Chosen::Attach(batch, guardian)) => {
             format!(
                 "would attach to {}: guardian pid {guardian} starts it again",
@@ -403,7 +441,7 @@ fn dry_run(args: &Args, file: &BatchFile, io: &mut Io<'_>) -> Result<Code, CliEr
 fn door(root: &StateRoot) -> Result<Lock, CliError> {
     let dir = StateDir::at(root.index());
     for _ in 0..DOOR_LOOKS_MAX {
-        match lock_as_us(&dir, PathBuf::new(), None) {
+        match lock::lock(&dir, &ourselves(PathBuf::new(), None)) {
             Err(StoreError::Held { .. }) => crate::cli::pace::before_next_look(),
             other => return Ok(other?),
         }
@@ -416,27 +454,22 @@ fn door(root: &StateRoot) -> Result<Lock, CliError> {
 }
 
 fn take(dir: &StateDir, socket: PathBuf, guarded: Option<&Guarded>) -> Result<Lock, CliError> {
-    let guardian = guarded.map(|guarded| Guardian {
-        pid: guarded.pid(),
-        start_ticks: start_ticks(guarded.pid()).unwrap_or(0),
-    });
-    Ok(lock_as_us(dir, socket, guardian)?)
+    Ok(lock::lock(dir, &ourselves(socket, guarded))?)
 }
 
-fn lock_as_us(
-    dir: &StateDir,
-    socket: PathBuf,
-    guardian: Option<Guardian>,
-) -> Result<Lock, StoreError> {
+/// This process as it writes itself into a lock.
+pub(super) fn ourselves(socket: PathBuf, guarded: Option<&Guarded>) -> Holder {
     let pid = std::process::id();
-    let holder = Holder {
+    Holder {
         pid,
         // Without procfs no identity; the kernel's lock holds all the same.
         start_ticks: start_ticks(pid).unwrap_or(0),
         socket,
-        guardian,
-    };
-    lock::lock(dir, &holder)
+        guardian: guarded.map(|guarded| Guardian {
+            pid: guarded.pid(),
+            start_ticks: start_ticks(guarded.pid()).unwrap_or(0),
+        }),
+    }
 }
 
 /// The arguments of the supervisor in the background. Its batch exists by then, so it finds that.

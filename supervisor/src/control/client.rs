@@ -1,6 +1,7 @@
 //! The command line's end of the control socket: one request, then replies one by one.
 
 use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -93,6 +94,12 @@ fn io_error(path: &Path, source: io::Error) -> ClientError {
 }
 
 impl Replies {
+    /// What is readable once there is more to read, and what was read of the next reply already.
+    pub fn as_fd(&self) -> BorrowedFd<'_> {
+        let Stream::UdSocket(stream) = &self.stream;
+        stream.as_fd()
+    }
+
     /// The next reply; `None` after the last one. Waits at most `at_most` for bytes to come, for
     /// ever when there is no such limit.
     ///

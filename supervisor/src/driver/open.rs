@@ -35,8 +35,8 @@ use crate::process::spawn::Launcher;
 use crate::process::{limits, orphans, pidfd};
 use crate::store::registry::{self, Registry};
 use crate::store::{
-    Check, Disk, Loaded, Lock, Position, RealDisk, StateDir, checkpoint, inbox, load,
-    open_for_append,
+    Check, Disk, Loaded, Lock, Position, RealDisk, StateDir, checkpoint, inbox, load, lock,
+    open_for_append, untold,
 };
 
 /// What a supervisor is started with.
@@ -410,6 +410,20 @@ impl Driver<'_> {
         }
     }
 
+    /// Where the guardian that started us is gone, nobody waits for the outcome: the next `run` is
+    /// told it.
+    fn leave_untold(&self) {
+        let holder = lock::last_holder(&self.dir).ok().flatten();
+        let had_one = holder.is_some_and(|holder| holder.guardian.is_some());
+        let has_one = self.place.guarded.as_ref().is_some_and(|it| !it.is_over());
+        if had_one
+            && !has_one
+            && let Err(error) = untold::leave(&self.dir)
+        {
+            tracing::warn!(%error, "the next run will not be told what came of the batch");
+        }
+    }
+
     /// After the loop: what waits is told, what is durable is summed up, and the disk's thread ends.
     async fn close(mut self, server: Server, well: bool) {
         self.stay("the supervisor ends");
@@ -420,6 +434,7 @@ impl Driver<'_> {
             self.sum_up();
             self.close_registry();
         }
+        self.leave_untold();
         drop(self.desk);
         server::unbind(&self.place.socket, &self.place.lock);
         server.close().await;

@@ -7,11 +7,12 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use protocol::ids::{Generation, MessageId};
-use supervisor_core::containment::{Cleared, Layer};
+use supervisor_core::containment::{Cleared, Layer, Layers};
 use supervisor_core::facts::{Facts, Run, Task};
 use supervisor_core::identity::Identity;
 use supervisor_core::reconcile::{ProcessFact, ResultFact, RunFacts, rule};
@@ -227,13 +228,17 @@ fn wait_for_hosts(
 /// supervisor *and* host were killed has such a question: all others were seen to end.
 fn open_question(scene: Scene<'_>, generation: Generation, run: &Run) -> Option<Arc<str>> {
     run.identity.as_ref()?; // a host that waits behind its gate has started nothing
-    let layers = run.containment.layers;
+    let task = task_of(scene.facts, run)?;
+    let folder = scene.dir.run(&task.id, run.attempt, generation);
+    question(run.containment.layers, &folder)
+}
+
+/// What stands against a proof that nothing lives of a run with these layers whose host is gone.
+pub fn question(layers: Layers, run_dir: &Path) -> Option<Arc<str>> {
     if layers.has(Layer::Cgroup) || layers.has(Layer::Pidns) {
         return None; // it was empty, or is gone with its first process
     }
-    let task = task_of(scene.facts, run)?;
-    let folder = scene.dir.run(&task.id, run.attempt, generation);
-    if run_files::host_saw_the_end(&folder) {
+    if run_files::host_saw_the_end(run_dir) {
         return None;
     }
     Some("it had no cgroup, and its host was killed before its tree was gone".into())

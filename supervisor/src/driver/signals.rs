@@ -21,7 +21,7 @@ use std::io;
 use std::time::Duration;
 
 use supervisor_core::input::StopStage;
-use supervisor_core::time::{Boot, BootId};
+use supervisor_core::time::BootId;
 use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -29,6 +29,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::driver::clock::Clock;
 use crate::guardian::Guarded;
 use crate::guardian::channel::{self, Word};
+use crate::guardian::twins::{Twins, Way};
 
 /// One look of the event loop at its sources; the shortest time that it can wait.
 const LOOK: Duration = Duration::from_millis(1);
@@ -39,13 +40,6 @@ enum Came {
     Interrupt,
     Terminate,
     Hangup,
-}
-
-/// Which way it came.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Way {
-    Direct,
-    HandedOn,
 }
 
 /// What was heard.
@@ -65,7 +59,7 @@ pub struct Signals {
     hangup: Signal,
     /// Where a guardian hands signals on, while it lives.
     guardian: Option<UnixStream>,
-    twins: Twins,
+    twins: Twins<Came>,
     stage: Option<StopStage>,
 }
 
@@ -167,36 +161,6 @@ async fn handed_on(guardian: &mut Option<UnixStream>) -> Option<Came> {
     }
 }
 
-/// Longest time between the two arrivals of one signal: a guardian on a busy machine may get its
-/// turn late.
-const TWIN_MAX_MS: u64 = 2_000;
-/// Signals kept to find the second arrival of; beyond it the oldest is taken for a single one.
-const TWINS_MAX: usize = 16;
-
-/// Signals that have come one way and may come the other way too.
-#[derive(Debug, Default)]
-struct Twins {
-    first: Vec<(Came, Way, Boot)>,
-}
-
-impl Twins {
-    /// Whether this is the second arrival of one that has counted.
-    fn is_second(&mut self, came: Came, way: Way, now: Boot) -> bool {
-        self.first
-            .retain(|(_, _, then)| now.0.saturating_sub(then.0) <= TWIN_MAX_MS);
-        let twin = |first: &(Came, Way, Boot)| first.0 == came && first.1 != way;
-        if let Some(at) = self.first.iter().position(twin) {
-            self.first.remove(at);
-            return true;
-        }
-        if self.first.len() == TWINS_MAX {
-            self.first.remove(0);
-        }
-        self.first.push((came, way, now));
-        false
-    }
-}
-
 fn after(stage: Option<StopStage>, came: Came) -> StopStage {
     match (stage, came) {
         (None, Came::Interrupt) => StopStage::Drain,
@@ -238,34 +202,6 @@ mod tests {
         assert_eq!(stages(&[Came::Hangup; 3]), [Stop, Stop, Stop]);
         let then_asked = [Came::Hangup, Came::Terminate, Came::Hangup];
         assert_eq!(stages(&then_asked), [Stop, Kill, Kill]);
-    }
-
-    #[test]
-    fn a_signal_to_the_whole_group_counts_once_whichever_way_is_quicker() {
-        for (quick, slow) in [(Way::Direct, Way::HandedOn), (Way::HandedOn, Way::Direct)] {
-            let mut twins = Twins::default();
-            for round in 0..3 {
-                let sent = Boot(round * 10_000);
-                let late = Boot(sent.0 + 1_500);
-                assert!(!twins.is_second(Came::Terminate, quick, sent));
-                assert!(
-                    !twins.is_second(Came::Interrupt, slow, sent),
-                    "another signal"
-                );
-                assert!(twins.is_second(Came::Terminate, slow, late));
-            }
-        }
-    }
-
-    #[test]
-    fn signals_that_come_one_way_all_count() {
-        let mut twins = Twins::default();
-        for press in 0..100 {
-            assert!(!twins.is_second(Came::Interrupt, Way::Direct, Boot(press)));
-        }
-        assert_eq!(twins.first.len(), TWINS_MAX);
-        let much_later = Boot(1_000_000);
-        assert!(!twins.is_second(Came::Interrupt, Way::HandedOn, much_later));
     }
 
     #[test]

@@ -4,6 +4,8 @@ use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
+use rustix::io::Errno;
+use rustix::net::RecvFlags;
 use rustix::net::sockopt::socket_peercred;
 use rustix::process::getppid;
 use supervisor_core::identity::Identity;
@@ -12,6 +14,17 @@ use crate::guardian::channel::{VARIABLE, Word};
 use crate::guardian::signals::HEARD;
 use crate::process::identity::Machine;
 use crate::process::{inherited, pidfd, replace};
+
+/// What is above this process.
+#[derive(Debug)]
+pub enum Above {
+    /// No guardian: whoever started us did so as an operator does.
+    Nobody,
+    /// A guardian.
+    Guardian(Guarded),
+    /// A guardian started us and died before we looked: what it was to do is nobody's wish any more.
+    Dead,
+}
 
 /// The guardian of this process.
 #[derive(Debug)]
@@ -27,15 +40,23 @@ impl Guarded {
     ///
     /// # Errors
     /// When signals can not be let through again.
-    pub fn of_this_process() -> io::Result<Option<Guarded>> {
+    pub fn of_this_process() -> io::Result<Above> {
         let number = std::env::var(VARIABLE).ok();
         let number = number.and_then(|number| number.parse().ok());
-        let fd = number.and_then(|number| replace::take(number).ok());
-        let Some(found) = fd.and_then(Self::handed_over) else {
-            return Ok(None);
+        let Some(fd) = number.and_then(|number| replace::take(number).ok()) else {
+            return Ok(Above::Nobody);
+        };
+        let is_over = is_over(&fd);
+        let Some(found) = Self::handed_over(fd) else {
+            return Ok(if is_over { Above::Dead } else { Above::Nobody });
         };
         inherited::unblock(&HEARD)?;
-        Ok(Some(found))
+        Ok(Above::Guardian(found))
+    }
+
+    /// Whether the guardian has died.
+    pub fn is_over(&self) -> bool {
+        is_over(&self.stream)
     }
 
     /// The guardian at the other end of a socket that this process got; `None` when it has died, or
@@ -82,6 +103,13 @@ impl Guarded {
     }
 }
 
+/// Whether the other end of a socket is closed; nothing is taken from it.
+fn is_over(fd: impl AsFd) -> bool {
+    let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+    let peeked = rustix::net::recv(fd, &mut [0_u8; 1][..], flags);
+    matches!(peeked, Ok((_, 0)) | Err(Errno::CONNRESET))
+}
+
 impl AsFd for Guarded {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.stream.as_fd()
@@ -91,6 +119,19 @@ impl AsFd for Guarded {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_end_of_a_guardian_is_seen_and_its_words_are_left_to_be_read() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        assert!(!is_over(&ours));
+        theirs.write_all(b"I").unwrap();
+        assert!(!is_over(&ours), "it has said something");
+        let mut byte = [0];
+        std::io::Read::read_exact(&mut &ours, &mut byte).unwrap();
+        drop(theirs);
+        assert!(is_over(&ours));
+        assert!(!is_over(std::fs::File::open("/dev/null").unwrap()));
+    }
 
     #[test]
     fn a_socket_that_our_parent_did_not_make_is_no_guardian() {

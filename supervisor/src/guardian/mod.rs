@@ -16,7 +16,8 @@ pub mod leftovers;
 pub mod ruling;
 pub mod signals;
 pub mod start;
+pub mod twins;
 pub mod watch;
 
-pub use guarded::Guarded;
+pub use guarded::{Above, Guarded};
 pub use watch::{Guard, GuardianError, watch};

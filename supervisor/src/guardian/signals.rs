@@ -21,6 +21,8 @@ pub struct Came {
     pub signal: Signal,
     /// Whether it is ours to hand on.
     pub hand_on: bool,
+    /// The process that sent it; `None` for one that the kernel made (a terminal).
+    pub sender: Option<u32>,
 }
 
 /// The signals of this process from now on.
@@ -63,6 +65,7 @@ fn came(info: &siginfo) -> Option<Came> {
     Some(Came {
         signal,
         hand_on: is_ours_alone(signal, info.ssi_code),
+        sender: (info.ssi_code <= 0).then_some(info.ssi_pid),
     })
 }
 

@@ -69,11 +69,11 @@ impl Member {
         pidfd::signal(&self.pidfd, Signal::CONT)
     }
 
-    /// Kills it.
+    /// Ends it by force.
     ///
     /// # Errors
     /// When we may not.
-    pub fn kill(&self) -> io::Result<()> {
+    pub fn force(&self) -> io::Result<()> {
         pidfd::kill(&self.pidfd)
     }
 }

@@ -61,7 +61,18 @@ pub struct Lock {
 /// # Errors
 /// [`StoreError::Held`] when another process has it; [`StoreError::Io`].
 pub fn lock(dir: &StateDir, holder: &Holder) -> Result<Lock, StoreError> {
-    let path = dir.lock();
+    lock_file(dir.lock(), holder)
+}
+
+/// Takes the place of the guardian of a live supervisor that has lost its own.
+///
+/// # Errors
+/// [`StoreError::Held`] when another process has taken it; [`StoreError::Io`].
+pub fn watch(dir: &StateDir, holder: &Holder) -> Result<Lock, StoreError> {
+    lock_file(dir.guardian_lock(), holder)
+}
+
+fn lock_file(path: PathBuf, holder: &Holder) -> Result<Lock, StoreError> {
     let file = open_no_link(&path, OpenAs::Write).map_err(StoreError::io("open", &path))?;
     if !kernel::take(&file).map_err(StoreError::io("lock", &path))? {
         let pid = read_holder(&file).map(|found| found.pid);
@@ -103,7 +114,18 @@ pub fn hold(dir: &StateDir) -> Result<Option<Lock>, StoreError> {
 /// # Errors
 /// [`StoreError::Io`].
 pub fn state(dir: &StateDir) -> Result<LockState, StoreError> {
-    let path = dir.lock();
+    state_of(dir.lock())
+}
+
+/// Who has taken the place of the guardian.
+///
+/// # Errors
+/// [`StoreError::Io`].
+pub fn watcher(dir: &StateDir) -> Result<LockState, StoreError> {
+    state_of(dir.guardian_lock())
+}
+
+fn state_of(path: PathBuf) -> Result<LockState, StoreError> {
     let file = match open_no_link(&path, OpenAs::Read) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(LockState::Free),

@@ -5,7 +5,8 @@
 //! - [`mod@format`] is what is written; [`seal`] is how one line proves that it is whole.
 //! - [`journal`] is the truth and is only ever appended to; [`mod@load`] reads it back and cuts a torn
 //!   tail; [`checkpoint`] is a shortcut for reading; [`registry`] lists what lives, for
-//!   whoever looks; [`inbox`] keeps requests for later.
+//!   whoever looks; [`inbox`] keeps requests for later, [`untold`] that an
+//!   outcome waits to be told.
 //!
 //! The rule of the whole room: what can not be read, or is of a newer release, stops whoever reads
 //! it. It is never overwritten, skipped or taken for missing.
@@ -25,6 +26,7 @@ mod scan;
 pub mod seal;
 pub mod state_dir;
 pub mod state_root;
+pub mod untold;
 
 #[cfg(test)]
 mod tests;

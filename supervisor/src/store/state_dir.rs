@@ -109,6 +109,14 @@ impl StateDir {
     pub fn lock(&self) -> PathBuf {
         self.0.join("lock")
     }
+    /// The file that is held locked in the place of a guardian that has died.
+    pub fn guardian_lock(&self) -> PathBuf {
+        self.0.join("guardian.lock")
+    }
+    /// There while nobody was told what came of the batch.
+    pub fn untold(&self) -> PathBuf {
+        self.0.join("untold")
+    }
     /// Requests that wait for the next supervisor.
     pub fn inbox(&self) -> PathBuf {
         self.0.join("inbox")

@@ -1,4 +1,4 @@
-//! Kills the supervisor again and again and judges what it left: `crash_story [KILLS]`. As
+//! Kills the supervisor, its guardian or both again and again and judges what was left: `crash_story [KILLS]`. As
 //! `crash_story task RECORD LOCKS PERMITS ID` it is one task of that batch.
 
 use std::io::Write as _;
@@ -40,11 +40,14 @@ fn main() -> ExitCode {
 }
 
 fn story(kills: usize) -> ExitCode {
+    let named = std::env::var("CRASH_VICTIMS");
+    let named = named.as_deref().unwrap_or("any");
+    let Some(victims) = Victims::named(named) else {
+        let text = "CRASH_VICTIMS is supervisor, both, guardian, guarded or any";
+        return say(&format!("{text}, not `{named}`\n"), 2.into());
+    };
     let script = Script {
-        victims: match std::env::var("CRASH_GUARDED").as_deref() {
-            Ok("1") => Victims::Both,
-            _without => Victims::Supervisor,
-        },
+        victims,
         kills,
         tasks: number("CRASH_TASKS", 200),
         concurrency: number("CRASH_CONCURRENCY", 8),
@@ -56,7 +59,8 @@ fn story(kills: usize) -> ExitCode {
     };
     let (tasks, concurrency, seed) = (script.tasks, script.concurrency, script.seed);
     let head = format!(
-        "{kills} kills, {tasks} tasks, concurrency {concurrency}; again with CRASH_SEED={seed}\n"
+        "{kills} kills ({named}), {tasks} tasks, concurrency {concurrency}; again with CRASH_SEED={seed} \
+         CRASH_VICTIMS={named}\n"
     );
     let evidence = say(&head, play(&script));
     if evidence.is_clean() {

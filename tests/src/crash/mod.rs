@@ -5,6 +5,7 @@
 
 #![expect(clippy::expect_used, reason = "a test: a panic is its failure")]
 
+mod guarded;
 pub mod judge;
 pub mod observe;
 pub mod record;
@@ -34,6 +35,26 @@ pub enum Victims {
     Supervisor,
     /// Guardian and supervisor, and what else is in their group, at once.
     Both,
+    /// The guardian alone, which is the process that `run` is; the next `run` takes its place.
+    Guardian,
+    /// The supervisor below its guardian, which starts it again.
+    Guarded,
+    /// The guardian, the supervisor below it, or one after the other: drawn for each kill.
+    Any,
+}
+
+impl Victims {
+    /// Those of this name.
+    pub fn named(name: &str) -> Option<Victims> {
+        Some(match name {
+            "supervisor" => Victims::Supervisor,
+            "both" => Victims::Both,
+            "guardian" => Victims::Guardian,
+            "guarded" => Victims::Guarded,
+            "any" => Victims::Any,
+            _unknown => return None,
+        })
+    }
 }
 
 /// What is to be played.
@@ -88,7 +109,12 @@ pub fn play(script: &Script) -> Evidence {
     world.write("crash.yml", &batch_file(&world, script));
     let observer = Observer::start(&world);
     permit(&world, 0);
-    let (lives, trouble) = live_and_die(&world, script, &record);
+    let (lives, trouble) = match script.victims {
+        Victims::Supervisor | Victims::Both => live_and_die(&world, script, &record),
+        Victims::Guardian | Victims::Guarded | Victims::Any => {
+            guarded::live_and_die(&world, script, &record)
+        }
+    };
     let observations = observer.stop();
     judge::judge(&world, script, &lives, trouble, observations)
 }
@@ -103,21 +129,21 @@ fn live_and_die(world: &World, script: &Script, record: &Record) -> (Vec<Life>, 
         let moment = Moment::draw(&mut random, kill, script);
         permit(world, moment.permits);
         let started = wall_ns();
-        let mut supervisor = match script.victims {
-            Victims::Supervisor => world.start("run", &["run", "--no-guardian", "crash.yml"]),
-            Victims::Both => world.start_apart("run", &["run", "crash.yml"]),
+        let guarded = script.victims == Victims::Both;
+        let mut supervisor = match guarded {
+            false => world.start("run", &["run", "--no-guardian", "crash.yml"]),
+            true => world.start_apart("run", &["run", "crash.yml"]),
         };
         let mut pid = supervisor.pid();
         let mut alive_until = started;
         if moment.wait(record, &mut supervisor) {
             alive_until = wall_ns();
-            match script.victims {
-                Victims::Supervisor => supervisor.kill(),
-                Victims::Both => {
-                    supervisor.kill_group();
-                    pid = supervisor_of(world, pid, &lives);
-                    world.eventually("the supervisor is gone", |_| is_gone(pid).then_some(()));
-                }
+            if guarded {
+                supervisor.kill_group();
+                pid = supervisor_of(world, pid, &lives);
+                world.eventually("the supervisor is gone", |_| is_gone(pid).then_some(()));
+            } else {
+                supervisor.kill();
             }
             if kill == script.kills {
                 trouble.push(format!("the last run was not over after {HANG:?}"));
@@ -125,7 +151,7 @@ fn live_and_die(world: &World, script: &Script, record: &Record) -> (Vec<Life>, 
         } else {
             // It ended by itself, who knows when.
             let code = supervisor.end(world);
-            if script.victims == Victims::Both {
+            if guarded {
                 pid = supervisor_of(world, pid, &lives);
             }
             if kill < script.kills || code != Some(0) {

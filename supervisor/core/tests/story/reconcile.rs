@@ -413,7 +413,7 @@ fn an_unresolved_proof_goes_back_to_proving() {
 fn a_kill_that_nobody_could_record_is_recorded_by_the_next_supervisor() {
     for result in [ResultFact::Absent, durable()] {
         let mut world = working(batch().task("a"));
-        world.crash_and_recover(ProcessFact::Killed, result);
+        world.crash_and_find(ProcessFact::Killed, result);
         assert_eq!(world.state("a"), TaskState::Paused);
         assert_eq!(world.reason("a"), TaskReason::Killed);
         assert_eq!(world.outcome("a").0, Some(Class::Cancelled));

@@ -303,6 +303,12 @@ impl World {
 
     /// The supervisor dies, and the next one finds this of every live run.
     pub(crate) fn crash_and_recover(&mut self, process: ProcessFact, result: ResultFact) {
+        self.crash_and_find(process, result);
+        self.tick();
+    }
+
+    /// As far as the first tick, before which what waited for the supervisor is taken in.
+    pub(crate) fn crash_and_find(&mut self, process: ProcessFact, result: ResultFact) {
         self.crash();
         let facts = RunFacts {
             process,
@@ -313,7 +319,6 @@ impl World {
         let runs = self.facts().runs.keys().map(|run| (*run, facts.clone()));
         let runs = runs.collect();
         self.recover(runs);
-        self.tick();
     }
 
     /// The supervisor dies, and with it every host, without a trace.
