@@ -1,20 +1,31 @@
-//! Messages of the operator on their way into the agent, and the durable list of those that went.
+//! Messages of the operator on their way into the agent, and the list of those that went.
+//!
+//! The list is written before a message goes in, so that it outlives the host, the supervisor and
+//! every crash of either; it is made durable shortly after. Only a crash of the whole machine can
+//! come between, and after one a message that was sent and is not on the list is `uncertain`: no
+//! message waits for a disk on its way into an agent.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use protocol::command::{Message, Start, SteerMode};
 use protocol::exit_file::{CUT_LINE_END, INJECTED_FILE_NAME};
 use protocol::ids::MessageId;
 
+use crate::plain::Folder;
 use crate::run_dir::{FileError, make_in_task, sync};
 
 /// Most messages that wait in a host; the supervisor holds a task's mailbox and sends what fits.
 pub(crate) const WAITING_MAX: usize = 1000;
 /// Largest list of injected messages that is read (64 KiB: some 8,000 messages to one task).
 const LIST_MAX: u64 = 64 * 1024;
+
+/// How long a line of the list may wait for its sync: several messages share one, and what is at
+/// stake (a machine that crashes just then) has an honest answer.
+const SYNC_AFTER: Duration = Duration::from_millis(100);
 
 /// What became of a delivered message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,6 +72,10 @@ pub(crate) struct Mailbox {
     list: Option<List>,
     /// The list open for appending, once something went in.
     file: Option<File>,
+    /// When the first line that is not durable yet was written.
+    unsynced: Option<Instant>,
+    /// Folders with an entry that is not durable yet.
+    new_entries: Vec<Folder>,
 }
 
 /// How the durable list ends.
@@ -82,6 +97,8 @@ impl Mailbox {
             by_this_run: Vec::new(),
             list: None,
             file: None,
+            unsynced: None,
+            new_entries: Vec::new(),
         }
     }
 
@@ -118,12 +135,16 @@ impl Mailbox {
             .any(|message| message.mode == SteerMode::Interrupt)
     }
 
-    /// Takes the next message that suits the moment, durably marked as injected before it is
+    /// Takes the next message that suits the moment, on the list of the injected before it is
     /// handed out.
     ///
     /// # Errors
-    /// When that can not be made durable; the message waits on.
-    pub(crate) fn inject_next(&mut self, moment: Moment) -> Result<Option<Message>, FileError> {
+    /// When the list can not be written; the message waits on.
+    pub(crate) fn inject_next(
+        &mut self,
+        moment: Moment,
+        now: Instant,
+    ) -> Result<Option<Message>, FileError> {
         if self.waiting.is_empty() {
             return Ok(None);
         }
@@ -139,6 +160,7 @@ impl Mailbox {
             return Ok(None);
         };
         self.append(id)?;
+        self.unsynced.get_or_insert(now);
         self.went_in.insert(id);
         self.by_this_run.push(id);
         Ok(self.waiting.remove(index))
@@ -147,6 +169,32 @@ impl Mailbox {
     /// What this run injected, in order.
     pub(crate) fn injected(&self) -> &[MessageId] {
         &self.by_this_run
+    }
+
+    /// When what went in is to be made durable.
+    pub(crate) fn sync_at(&self) -> Option<Instant> {
+        self.unsynced.map(|since| since + SYNC_AFTER)
+    }
+
+    /// Makes the list durable, and its name.
+    ///
+    /// # Errors
+    /// When that fails; it is not tried again on what was written (a second sync may succeed though
+    /// the bytes are lost), and the next message opens the list anew.
+    pub(crate) fn sync(&mut self) -> Result<(), FileError> {
+        if self.unsynced.take().is_none() {
+            return Ok(());
+        }
+        let path = self.list_path();
+        if let Some(file) = self.file.take() {
+            file.sync_data()
+                .map_err(|source| FileError::new("can not sync", &path, source))?;
+            self.file = Some(file);
+        }
+        for folder in std::mem::take(&mut self.new_entries) {
+            sync(&folder)?;
+        }
+        Ok(())
     }
 
     fn append(&mut self, id: MessageId) -> Result<(), FileError> {
@@ -163,9 +211,7 @@ impl Mailbox {
         };
         // A file that failed is not kept, and what it took of the line is no line.
         self.list = Some(List::Cut);
-        file.write_all(line.as_bytes())
-            .and_then(|()| file.sync_data())
-            .map_err(failed)?;
+        file.write_all(line.as_bytes()).map_err(failed)?;
         self.list = Some(List::Whole);
         self.file = Some(file);
         Ok(())
@@ -179,16 +225,14 @@ impl Mailbox {
         self.folder().join(INJECTED_FILE_NAME)
     }
 
-    /// The list open for appending; a new one is durable as a name in its folder.
-    fn open_list(&self, path: &Path) -> Result<File, FileError> {
+    /// The list open for appending.
+    fn open_list(&mut self, path: &Path) -> Result<File, FileError> {
         let failed = |source| FileError::new("can not write", path, source);
         let made = make_in_task(&self.task, &self.folder())?;
         let file = made.folder.open_append(INJECTED_FILE_NAME);
         let file = file.map_err(failed)?;
         if file.metadata().map_err(failed)?.len() == 0 {
-            for folder in std::iter::once(&made.folder).chain(&made.changed) {
-                sync(folder)?;
-            }
+            self.new_entries = std::iter::once(made.folder).chain(made.changed).collect();
         }
         Ok(file)
     }
@@ -234,6 +278,7 @@ fn read_list(path: &Path) -> io::Result<(Vec<MessageId>, List)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock;
 
     fn message(id: u64, mode: SteerMode) -> Message {
         Message {
@@ -251,6 +296,8 @@ mod tests {
             by_this_run: Vec::new(),
             list: None,
             file: None,
+            unsynced: None,
+            new_entries: Vec::new(),
         }
     }
 
@@ -267,7 +314,11 @@ mod tests {
             Delivered::Known
         );
         assert_eq!(
-            first.inject_next(Moment::Prompt).unwrap().unwrap().id,
+            first
+                .inject_next(Moment::Prompt, clock::now())
+                .unwrap()
+                .unwrap()
+                .id,
             MessageId(1)
         );
         assert_eq!(
@@ -284,10 +335,17 @@ mod tests {
             Delivered::Waits
         );
         assert_eq!(
-            second.inject_next(Moment::Prompt).unwrap().unwrap().id,
+            second
+                .inject_next(Moment::Prompt, clock::now())
+                .unwrap()
+                .unwrap()
+                .id,
             MessageId(2)
         );
-        assert_eq!(second.inject_next(Moment::Prompt).unwrap(), None);
+        assert_eq!(
+            second.inject_next(Moment::Prompt, clock::now()).unwrap(),
+            None
+        );
         assert_eq!(second.injected(), [MessageId(2)]);
     }
 
@@ -298,7 +356,7 @@ mod tests {
         fs::write(task.path().join("mailbox/injected"), "1\n7").unwrap();
         let mut one = mailbox(task.path());
         one.deliver(message(2, SteerMode::After)).unwrap();
-        one.inject_next(Moment::Prompt).unwrap();
+        one.inject_next(Moment::Prompt, clock::now()).unwrap();
         let path = task.path().join("mailbox/injected");
         assert_eq!(
             read_list(&path).unwrap(),
@@ -315,7 +373,7 @@ mod tests {
         assert!(one.deliver(message(1, SteerMode::After)).is_err());
         one.list = Some(List::Whole);
         one.deliver(message(1, SteerMode::Boundary)).unwrap();
-        assert!(one.inject_next(Moment::Prompt).is_err());
+        assert!(one.inject_next(Moment::Prompt, clock::now()).is_err());
         assert!(one.waits(Moment::Boundary));
         assert_eq!(one.injected(), []);
     }
@@ -327,11 +385,20 @@ mod tests {
         one.deliver(message(1, SteerMode::After)).unwrap();
         assert!(!one.waits(Moment::Boundary));
         one.deliver(message(2, SteerMode::Boundary)).unwrap();
-        let next = one.inject_next(Moment::Boundary).unwrap().unwrap();
+        let next = one
+            .inject_next(Moment::Boundary, clock::now())
+            .unwrap()
+            .unwrap();
         assert_eq!(next.id, MessageId(2));
-        assert_eq!(one.inject_next(Moment::Boundary).unwrap(), None);
         assert_eq!(
-            one.inject_next(Moment::Prompt).unwrap().unwrap().id,
+            one.inject_next(Moment::Boundary, clock::now()).unwrap(),
+            None
+        );
+        assert_eq!(
+            one.inject_next(Moment::Prompt, clock::now())
+                .unwrap()
+                .unwrap()
+                .id,
             MessageId(1)
         );
     }
@@ -350,5 +417,37 @@ mod tests {
             one.deliver(message(5000, SteerMode::After)).unwrap(),
             Delivered::Full
         );
+    }
+
+    #[test]
+    fn what_went_in_is_made_durable_shortly_after_and_once() {
+        let task = tempfile::tempdir().unwrap();
+        let mut one = mailbox(task.path());
+        let start = clock::now();
+        assert_eq!(one.sync_at(), None);
+        for id in [1, 2] {
+            one.deliver(message(id, SteerMode::After)).unwrap();
+            let now = start + SYNC_AFTER * u32::try_from(id - 1).unwrap();
+            one.inject_next(Moment::Prompt, now).unwrap();
+        }
+        assert_eq!(
+            one.sync_at(),
+            Some(start + SYNC_AFTER),
+            "by the oldest line"
+        );
+        let new_entries = one.new_entries.iter().map(Folder::path);
+        assert_eq!(
+            new_entries.collect::<Vec<_>>(),
+            [task.path().join("mailbox"), task.path().to_owned()],
+            "a new list needs its name, too"
+        );
+        one.sync().unwrap();
+        assert_eq!((one.sync_at(), one.new_entries.len()), (None, 0));
+        one.deliver(message(3, SteerMode::After)).unwrap();
+        one.inject_next(Moment::Prompt, start).unwrap();
+        assert_eq!(one.sync_at(), Some(start + SYNC_AFTER));
+        let path = task.path().join("mailbox/injected");
+        let (listed, end) = read_list(&path).unwrap();
+        assert_eq!((listed.len(), end), (3, List::Whole));
     }
 }

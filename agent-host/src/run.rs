@@ -197,10 +197,10 @@ impl Run {
         }
     }
 
-    /// Takes the next message that suits the moment: durable as injected, reported, and from now on the
-    /// caller's to hand to the agent. `None` also when it can not be made durable, after a notice.
+    /// Takes the next message that suits the moment: on the list of the injected, reported, and from now on
+    /// the caller's to hand to the agent. `None` also when the list can not be written, after a notice.
     pub(crate) fn inject_next(&mut self, moment: Moment) -> Option<Message> {
-        match self.mailbox.inject_next(moment) {
+        match self.mailbox.inject_next(moment, clock::now()) {
             Ok(Some(message)) => {
                 self.report(Event::MessageInjected { id: message.id });
                 Some(message)
@@ -220,8 +220,9 @@ impl Run {
 
     /// When the run itself has something to do.
     pub(crate) fn due(&self) -> Option<Instant> {
-        let flush = self.dir.as_ref().and_then(RunDir::flush_at);
-        flush.into_iter().chain(self.gauge.due()).min()
+        let events = self.dir.as_ref().and_then(RunDir::flush_at);
+        let others = self.mailbox.sync_at().into_iter().chain(self.gauge.due());
+        events.into_iter().chain(others).min()
     }
 
     /// Does what is due.
@@ -230,6 +231,18 @@ impl Run {
             && dir.flush_at().is_some_and(|due| due <= now)
         {
             dir.flush();
+        }
+        if self.mailbox.sync_at().is_some_and(|due| due <= now) {
+            self.sync_mailbox();
+        }
+    }
+
+    fn sync_mailbox(&mut self) {
+        if let Err(error) = self.mailbox.sync() {
+            self.notice(&format!(
+                "which messages went in may not outlive a crash of this machine: {}",
+                error.text()
+            ));
         }
     }
 
@@ -290,6 +303,7 @@ impl Run {
     /// Closes the run's files without a result.
     pub(crate) fn close(&mut self) {
         self.logs.close();
+        self.sync_mailbox();
         if let Some(dir) = &mut self.dir {
             dir.flush();
         }

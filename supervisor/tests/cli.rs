@@ -93,7 +93,8 @@ impl World {
         let found = stored::create(&root, &file, &path, Wall(1_700_000_000_000)).unwrap();
         let created = Created {
             id: found.id.clone(),
-            seed: 1,
+            // Spawn tokens come from it, see the driver's stories.
+            seed: u64::from(std::process::id()),
             plan: file.plan,
             only: Vec::new(),
         };

@@ -277,7 +277,9 @@ fn create(acts: &[&str], folder: &Path) -> Mode {
     };
     Mode::Create(Box::new(Created {
         id: BATCH.parse().unwrap(),
-        seed: 7,
+        // Spawn tokens come from it: those of stories that run side by side must differ, or one
+        // takes the other's processes for its own.
+        seed: u64::from(std::process::id()),
         plan,
         only: Vec::new(),
     }))

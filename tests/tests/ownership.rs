@@ -44,11 +44,26 @@ fn of_role<'a>(rows: &'a [Value], role: &str) -> Vec<&'a Value> {
 }
 
 fn signal_all(rows: &[Value], roles: &[&str], signal: Signal) {
-    for row in rows
+    let meant = rows
         .iter()
-        .filter(|row| roles.iter().any(|role| row["role"] == *role))
-    {
+        .filter(|row| roles.iter().any(|role| row["role"] == *role));
+    for row in meant {
         nix::sys::signal::kill(pid(row), signal).expect("a process of this test");
+    }
+}
+
+/// kill -9 of all in these roles, and their end seen.
+fn kill_all(world: &World, rows: &[Value], roles: &[&str]) {
+    signal_all(rows, roles, Signal::SIGKILL);
+    let meant = rows
+        .iter()
+        .filter(|row| roles.iter().any(|role| row["role"] == *role));
+    for row in meant {
+        world.eventually("a killed process has ended", |_| {
+            let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid(row)));
+            let stat = stat.unwrap_or_default();
+            (stat.is_empty() || stat.contains(") Z ")).then_some(())
+        });
     }
 }
 
@@ -127,18 +142,14 @@ fn rows_of_orphans(world: &World) -> Vec<Value> {
 }
 
 #[test]
-fn orphans_of_a_double_kill_are_found_with_their_proof_and_ended_and_the_task_is_held() {
+fn orphans_of_a_double_kill_are_found_with_their_proof_and_ended_and_the_batch_goes_on() {
     let (world, started) = begun(BATCH);
     let stranger = Stranger::new();
     let before = world.eventually("everything has begun", |world| {
         let rows = rows(world.supervisor(&["ps", "--json"]));
         (of_role(&rows, "tool").len() >= 2).then_some(rows)
     });
-    signal_all(
-        &before,
-        &["guardian", "supervisor", "host"],
-        Signal::SIGKILL,
-    );
+    kill_all(&world, &before, &["guardian", "supervisor", "host"]);
     assert_eq!(started.end(&world), None, "it died of a signal");
     let left = rows_of_orphans(&world);
     let mut found: Vec<Pid> = left.iter().map(pid).collect();
@@ -176,11 +187,13 @@ fn orphans_of_a_double_kill_are_found_with_their_proof_and_ended_and_the_task_is
     assert!(rows_of_orphans(&world).is_empty());
     world.assert_nothing_left();
 
-    // The next supervisor records it: cancelled, and held until `resume`.
+    // Its run was lost, not meant: the next supervisor goes on with it.
+    std::fs::remove_file(world.repo().join("begun")).expect("the mark of the first run");
     let started = world.start("again", &["run"]);
-    world.eventually("the kill is recorded", |world| {
-        (task_state(world) == ("paused".to_owned(), "cancelled".to_owned())).then_some(())
+    world.eventually("the task runs again", |world| {
+        (!world.read("begun").is_empty()).then_some(())
     });
+    assert_eq!(task_state(&world).0, "running");
     world.supervisor(&["kill", "nightly", "--grace", "0s"]).ok();
     started.end(&world);
     world.assert_nothing_left();
@@ -207,11 +220,7 @@ fn a_stopped_supervisor_does_not_protect_its_runs() {
 fn a_list_that_was_edited_is_refused_with_the_field_and_the_stranger_is_untouched() {
     let (world, started) = begun(BATCH);
     let before = rows(world.supervisor(&["ps", "--json"]));
-    signal_all(
-        &before,
-        &["guardian", "supervisor", "host"],
-        Signal::SIGKILL,
-    );
+    kill_all(&world, &before, &["guardian", "supervisor", "host"]);
     started.end(&world);
     let stranger = Stranger::new();
     let path = world.batch_dir().expect("a batch").join("registry.json");
@@ -289,7 +298,7 @@ fn kill_needs_no_writable_disk_and_says_what_could_not_be_recorded() {
             let rows = rows(world.supervisor(&["ps", "--json"]));
             (of_role(&rows, "tool").len() >= 2).then_some(rows)
         });
-        signal_all(&before, roles, Signal::SIGKILL);
+        kill_all(&world, &before, roles);
         if !roles.is_empty() {
             assert_eq!(started.end(&world), None);
         } else {
@@ -301,4 +310,20 @@ fn kill_needs_no_writable_disk_and_says_what_could_not_be_recorded() {
         assert!(said.contains("not noted"), "{said}");
         world.assert_nothing_left();
     }
+}
+
+#[test]
+fn what_is_killed_without_a_supervisor_is_held_by_the_next_one() {
+    let (world, started) = begun(BATCH);
+    let before = rows(world.supervisor(&["ps", "--json"]));
+    kill_all(&world, &before, &["guardian", "supervisor", "host"]);
+    assert_eq!(started.end(&world), None);
+    let said = world.supervisor(&["kill", "nightly", "--grace", "0s"]).ok();
+    assert!(said.stdout.contains("noted for the next supervisor"));
+    world.assert_nothing_left();
+    world.supervisor(&["run"]).exits(4);
+    assert_eq!(
+        task_state(&world),
+        ("paused".to_owned(), "cancelled".to_owned())
+    );
 }

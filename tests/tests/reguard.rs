@@ -32,7 +32,9 @@ fn working(world: &World) -> u32 {
         let ran = world.supervisor(&["status", "--json"]);
         let status = (ran.code == Some(0)).then(|| ran.json())?;
         let batch = &status["batch"];
-        let works = batch["supervisor"]["alive"] == true && batch["counts"]["running"] == 2;
+        let supervisor = &batch["supervisor"];
+        let has_begun = supervisor["alive"] == true && supervisor["recovering"] == false;
+        let works = has_begun && batch["counts"]["running"] == 2;
         works.then(|| u32::try_from(batch["supervisor"]["pid"].as_u64().unwrap()).unwrap())
     })
 }

@@ -11,6 +11,7 @@ use crate::cli::orphans::Search;
 use crate::cli::processes::{Census, Known, Part, parse_process_id};
 use crate::cli::target::Target;
 use crate::cli::{Io, act};
+use crate::process::family::Member;
 use crate::process::stat;
 use crate::store::LockState;
 use crate::view::processes::{ProcessRow, ProcessState};
@@ -31,7 +32,8 @@ process is proven to be of it first (recorded identity, spawn token, limit tag, 
 descent), asked with SIGTERM, and killed after the grace. It prints what it did to each. What can not
 be proven is never touched, and the field that differs is named.
 It needs no writable disk: what could not be recorded is left as a note for the next supervisor, for
-which the attempt is cancelled and its task paused until `resume`.
+which the attempt is cancelled and its task paused until `resume`. With --orphans nothing is held: what
+had no owner was lost already, and `run` goes on with it.
 Exit codes: 0 nothing of it is alive, 1 something still lives, 6 not found, 7 ambiguous, 8 a recorded
 identity was refused, or the command comes out of a run of the batch itself.";
 
@@ -176,7 +178,12 @@ fn end_process(
         .find(|one| one.pid == pid && one.start_ticks == ticks);
     if let Some(run) = run.map(|one| one.run) {
         orphans.members.retain(|one| one.run == run);
-        return end_orphans(&search, orphans.members, Vec::new(), killer, io);
+        let meant = Orphaned {
+            members: orphans.members,
+            open: Vec::new(),
+            is_held: true,
+        };
+        return end_orphans(&search, meant, killer, io);
     }
     Err(not_ours(pid, ticks))
 }
@@ -211,8 +218,12 @@ fn orphans(shelf: &Shelf, killer: &Killer, io: &mut Io<'_>) -> Result<Code, CliE
     let open = search
         .lost()
         .filter(|(_, batch, run)| killer.question(batch, run).is_some());
-    let open = open.map(|(at, ..)| at).collect();
-    ends.add(end_orphans(&search, found.members, open, killer, io), io)?;
+    let meant = Orphaned {
+        members: found.members,
+        open: open.map(|(at, ..)| at).collect(),
+        is_held: false,
+    };
+    ends.add(end_orphans(&search, meant, killer, io), io)?;
     for error in search.unread {
         ends.add(Err(error), io)?;
     }
@@ -251,14 +262,27 @@ impl Lost {
     }
 }
 
-/// Ends these processes; `open` are runs of which something may live that is not found.
+/// What is to be ended without a living owner.
+struct Orphaned {
+    members: Vec<Member>,
+    /// Runs of which something may live that is not found.
+    open: Vec<usize>,
+    /// Their tasks are held until `resume`: the operator meant these runs. Whoever only clears away
+    /// what was lost wants the next supervisor to go on.
+    is_held: bool,
+}
+
 fn end_orphans(
     search: &Search,
-    mut members: Vec<crate::process::family::Member>,
-    open: Vec<usize>,
+    meant: Orphaned,
     killer: &Killer,
     io: &mut Io<'_>,
 ) -> Result<Verdict, CliError> {
+    let Orphaned {
+        mut members,
+        open,
+        is_held,
+    } = meant;
     if members.is_empty() && open.is_empty() {
         io.line("no process of ours is without a living owner")?;
         return Ok(Verdict::Ended);
@@ -288,7 +312,7 @@ fn end_orphans(
         held.push(killer.hold(batch)?);
     }
     let verdict = killer.force(&runs, victims, io)?;
-    for (at, runs) in killed {
+    for (at, runs) in killed.into_iter().filter(|_| is_held) {
         killer.leave_note(&search.batches[at].0, runs, io)?;
     }
     Ok(verdict)

@@ -161,16 +161,14 @@ pub(super) fn run(args: Args, io: &mut Io<'_>) -> Result<Code, CliError> {
             }
             Chosen::Watch(batch, holder) => {
                 drop(door);
-                let Some(guarded) = &guarded else {
-                    return match args.detach && !args.no_guardian {
-                        true => detach::start(&batch, &again(&args), io),
-                        false => Err(choose::live(&batch, Some(holder.pid))),
-                    };
+                let over = match &guarded {
+                    Some(guarded) => watch_over(&args, &batch, &holder, guarded, &mut place, io)?,
+                    None if args.detach && !args.no_guardian => {
+                        return detach::start(&batch, &again(&args), io);
+                    }
+                    None => return Err(choose::live(&batch, Some(holder.pid))),
                 };
-                if place.is_none() {
-                    place = Some(watch::take_place(&batch, &holder, guarded)?);
-                }
-                if let Some(code) = watch::watch(&batch, &holder, guarded, args.json, io)? {
+                if let Some(code) = over {
                     return Ok(code);
                 }
             }
@@ -203,6 +201,21 @@ pub(super) fn run(args: Args, io: &mut Io<'_>) -> Result<Code, CliError> {
         },
         io,
     )
+}
+
+/// Takes the place of a dead guardian, if that is not taken yet, and watches as long as it can.
+fn watch_over(
+    args: &Args,
+    batch: &Found,
+    holder: &Holder,
+    guarded: &Guarded,
+    place: &mut Option<Lock>,
+    io: &mut Io<'_>,
+) -> Result<Option<Code>, CliError> {
+    if place.is_none() {
+        *place = Some(watch::take_place(batch, holder, guarded)?);
+    }
+    watch::watch(batch, holder, guarded, args.json, io)
 }
 
 /// What a supervisor has when it begins.

@@ -113,7 +113,7 @@ impl Screen {
         }
     }
 
-    /// As [`Screen::close`], but waits no longer than [`LEAVE_MAX`]: a terminal that takes nothing
+    /// As [`Screen::close`], but waits no longer than `LEAVE_MAX`: a terminal that takes nothing
     /// must not hold up whoever leaves.
     pub fn leave(&mut self) {
         self.orders = None;

@@ -8,6 +8,7 @@ use protocol::rpc::{self, ERROR_BAD_PARAMS, RpcError};
 use supervisor_core::effect::Answer;
 use supervisor_core::input::{Input, OperatorCommand, StopStage, WireFault};
 use supervisor_core::reconcile::ResultFact;
+use tokio::time::sleep;
 
 use crate::control::peer::Insiders;
 use crate::control::server::{Asked, Caller, refuse_agent, refused};
@@ -22,6 +23,10 @@ use crate::driver::run_files;
 use crate::guardian::channel::Word;
 use crate::store::RealDisk;
 use crate::store::inbox::{self, Waiting};
+
+/// Longest wait of hosts that ended for others that were killed with them: killed processes are gone
+/// within milliseconds, but for those that hang in the kernel.
+const HELD_MAX: Duration = Duration::from_millis(50);
 
 impl Driver<'_> {
     /// A host said something.
@@ -42,7 +47,10 @@ impl Driver<'_> {
             HostWord::Fault(fault) => Input::WireFault { generation, fault },
             HostWord::Unanswerable(id, error) => return self.refuse_host(generation, id, &error),
             HostWord::Parked(inlet) => return self.hosts.parked(generation, *inlet),
-            HostWord::Ended => return self.gone.push(generation),
+            HostWord::Ended => {
+                self.hosts.has_ended(generation);
+                return self.gone.push(generation);
+            }
         };
         self.inputs.push_back(input);
     }
@@ -74,11 +82,19 @@ impl Driver<'_> {
         });
     }
 
-    /// Hosts that ended in this burst: collected, swept after, their files read.
+    /// Hosts that ended are collected, swept after, their files read. While others are dying they wait
+    /// for these, a moment at most: one search through the machine is then enough for all.
     pub(super) fn collect_gone(&mut self) {
         if self.gone.is_empty() {
             return;
         }
+        if self.hosts.are_dying() {
+            let held = self.held.get_or_insert_with(|| Box::pin(sleep(HELD_MAX)));
+            if !held.is_elapsed() {
+                return;
+            }
+        }
+        self.held = None;
         let gone = std::mem::take(&mut self.gone);
         for gone in self.hosts.collect(&gone) {
             let input = self.host_exited(gone);
@@ -194,7 +210,7 @@ impl Driver<'_> {
             guarded.tell(&Word::Ending);
         }
         self.stopping = self.stopping.max(Some(stage));
-        self.observer.noted(Note::Stopping(stage));
+        self.note(Note::Stopping(stage));
     }
 
     /// Somebody found no supervisor, and put a request into the inbox while this one started.
@@ -204,7 +220,7 @@ impl Driver<'_> {
             Err(error) => {
                 let error = chain(&error);
                 tracing::error!(%error, "the inbox can not be read");
-                self.observer.noted(Note::Trouble(&error));
+                self.note(Note::Trouble(&error));
             }
         }
     }
@@ -261,7 +277,7 @@ impl Driver<'_> {
 
     fn forget_inbox(&mut self, waiting: Waiting, text: &str) {
         tracing::info!(file = %waiting.file.display(), result = text, "a request that waited");
-        self.observer.noted(Note::Inbox(text));
+        self.note(Note::Inbox(text));
         let file = waiting.file.clone();
         match inbox::remove(&RealDisk, &self.dir, &[waiting]) {
             Ok(()) => self.desk.forget_file(&file),

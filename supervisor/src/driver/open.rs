@@ -276,7 +276,9 @@ pub(super) fn assemble<'a>(
         proven: None,
         inputs: VecDeque::new(),
         gone: Vec::new(),
+        held: None,
         untold: VecDeque::new(),
+        unshown: Vec::new(),
         observer,
         linger: None,
         disk_error: None,
@@ -406,7 +408,7 @@ impl Driver<'_> {
         if let Some(guarded) = self.place.guarded.take() {
             let pid = guarded.pid();
             tracing::warn!(pid, "the guardian is gone");
-            self.observer.noted(Note::GuardianGone(pid));
+            self.note(Note::GuardianGone(pid));
         }
     }
 

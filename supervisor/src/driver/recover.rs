@@ -15,6 +15,7 @@ use protocol::ids::{Generation, MessageId};
 use supervisor_core::containment::{Cleared, Layer, Layers};
 use supervisor_core::facts::{Facts, Run, Task};
 use supervisor_core::identity::Identity;
+use supervisor_core::machine::MessageState;
 use supervisor_core::reconcile::{ProcessFact, ResultFact, RunFacts, rule};
 use supervisor_core::time::Boot;
 
@@ -92,13 +93,30 @@ pub fn reconcile(
             ProcessFact::Gone if killed.contains(&generation) => ProcessFact::Killed,
             gone_or_not => gone_or_not,
         };
-        runs.push((
-            generation,
-            facts_of(scene, generation, run, process, cleared),
-        ));
+        let mut found = facts_of(scene, generation, run, process, cleared);
+        if place(scene, run) == Place::Over && !matches!(found.result, ResultFact::Durable(_)) {
+            found.injected = with_all_sent(scene.facts, generation, found.injected);
+        }
+        runs.push((generation, found));
     }
     tell_plan(scene.facts, &runs, observer);
     Ok(runs)
+}
+
+/// After a crash of the machine, a host's list of what went in may lack its last lines: whatever was
+/// sent to the run may have gone in. With a durable result there is no doubt: it names all.
+fn with_all_sent(
+    facts: &Facts,
+    generation: Generation,
+    mut injected: Vec<MessageId>,
+) -> Vec<MessageId> {
+    let to_run = facts.messages.iter().filter(|(_, message)| {
+        message.state == MessageState::Sent && message.generation == Some(generation)
+    });
+    injected.extend(to_run.map(|(&id, _)| id));
+    injected.sort_unstable();
+    injected.dedup();
+    injected
 }
 
 fn foreign() -> Cleared {
@@ -339,6 +357,7 @@ mod tests {
     use serde_json::json;
     use std::process::{Child, Command};
     use supervisor_core::core::Core;
+    use supervisor_core::facts::Message;
     use supervisor_core::input::Input;
     use supervisor_core::plan::AgentKind;
     use supervisor_core::time::BootId;
@@ -485,5 +504,62 @@ mod tests {
         let (found, told) = found_on(&same_machine(), &core, &dir);
         assert_eq!(found.result, ResultFact::Unreadable);
         assert!(told[0].contains("letter: F"), "{told:?}");
+    }
+
+    #[test]
+    fn what_was_sent_before_a_crash_of_the_machine_may_have_gone_in() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = StateDir::at(folder.path());
+        let core = core();
+        let mut facts = core.facts().unwrap().clone();
+        let message = |id, state, generation| {
+            let message = Message {
+                task: supervisor_core::plan::TaskIx(0),
+                mode: protocol::command::SteerMode::Boundary,
+                text: "text".into(),
+                expires: None,
+                state,
+                generation,
+                rungs: Vec::new(),
+            };
+            (MessageId(id), message)
+        };
+        facts.messages.extend([
+            message(1, MessageState::Sent, Some(RUN)),
+            message(2, MessageState::Seen, Some(RUN)),
+            message(3, MessageState::Sent, Some(Generation(9))),
+            message(4, MessageState::Queued, None),
+        ]);
+        let injected_on = |machine: &Machine| {
+            let scene = Scene {
+                machine,
+                clock: &Clock::new(machine.boot_id),
+                dir: &dir,
+                facts: &facts,
+                patience: Patience::USUAL,
+            };
+            let runs = reconcile(scene, &mut Tape::default()).unwrap();
+            runs[0].1.injected.clone()
+        };
+        assert_eq!(
+            injected_on(&same_machine()),
+            [],
+            "what a host wrote outlives every crash of a process"
+        );
+        let boot_id = BootId(8);
+        let booted_again = Machine {
+            boot_id,
+            ..same_machine()
+        };
+        assert_eq!(injected_on(&booted_again), [MessageId(1)]);
+        let run = dir.run(&"first".parse().unwrap(), protocol::ids::AttemptNo(1), RUN);
+        std::fs::create_dir_all(&run).unwrap();
+        let whole = r#"{"v":1,"generation":1,"result":{"status":"ok"},"injected":[4]}"#;
+        std::fs::write(run.join(protocol::exit_file::EXIT_FILE_NAME), whole).unwrap();
+        assert_eq!(
+            injected_on(&booted_again),
+            [MessageId(4)],
+            "a durable result names all that went in"
+        );
     }
 }

@@ -76,6 +76,8 @@ pub(super) enum Wake {
     Refresh,
     /// Records have waited long enough for company.
     Lingered,
+    /// Hosts that ended have waited long enough for others.
+    Held,
     /// A step towards another program in our place.
     Stepped(Stepped),
 }
@@ -138,10 +140,14 @@ pub(super) struct Driver<'a> {
     pub(super) proven: Option<Position>,
     /// Facts that the core has not been told yet; at most a burst and what acts led to.
     pub(super) inputs: VecDeque<Input>,
-    /// Hosts whose end was seen in this burst.
+    /// Hosts whose end was seen, and that are not collected.
     pub(super) gone: Vec<Generation>,
+    /// Runs while they wait for others that are dying.
+    pub(super) held: Option<Pin<Box<Sleep>>>,
     /// Steps that nobody is told before their record, of this number, is durable.
     pub(super) untold: VecDeque<(u64, Vec<Change>)>,
+    /// Durable steps that the observer has not been shown: whoever waits for an answer comes first.
+    pub(super) unshown: Vec<Change>,
     pub(super) observer: &'a mut dyn Observer,
     /// Runs while records wait that nobody waits for.
     pub(super) linger: Option<Pin<Box<Sleep>>>,
@@ -163,8 +169,19 @@ impl Driver<'_> {
     /// [`DriverError`]: the journal broke, the core contradicts itself, or the supervisor was
     /// killed while the disk failed.
     pub(super) async fn work(&mut self, sources: &mut Sources) -> Result<Left, DriverError> {
+        let left = self.turns(sources).await;
+        self.show();
+        left
+    }
+
+    async fn turns(&mut self, sources: &mut Sources) -> Result<Left, DriverError> {
         loop {
             self.settle()?;
+            if !self.unshown.is_empty() {
+                // The connections write their answers.
+                tokio::task::yield_now().await;
+                self.show();
+            }
             if let Some(ending) = self.ending {
                 return Ok(Left::Ended(ending));
             }
@@ -199,7 +216,9 @@ impl Driver<'_> {
             // a tick that is not returned comes with the next call
             () = refresh(&mut sources.refresh), if live => Wake::Refresh,
             // a timer that is not returned fires with the next call
-            () = lingered(&mut self.linger) => Wake::Lingered,
+            () = over(&mut self.linger) => Wake::Lingered,
+            // the same
+            () = over(&mut self.held) => Wake::Held,
             // cancel-safe by its own contract
             stepped = stepped(&mut self.replacing) => Wake::Stepped(stepped),
             // a request is returned or stays in its channel; the server lives as long as the loop
@@ -257,7 +276,10 @@ impl Driver<'_> {
                 self.linger = None;
                 self.send_group();
             }
+            // They are collected before the next decision.
+            Wake::Held => {}
             Wake::Refresh => {
+                self.show();
                 let now = self.clock.now();
                 if let Some(facts) = self.core.facts() {
                     let live = self.core.live();
@@ -274,14 +296,14 @@ impl Driver<'_> {
             Answer::Failing(error) => {
                 let error = chain(&error);
                 tracing::error!(%error, "the disk fails");
-                self.observer.noted(Note::DiskFailed(&error));
+                self.note(Note::DiskFailed(&error));
                 self.disk_error = Some(error);
                 self.inputs.push_back(Input::DiskFailed);
                 self.stay("the journal can not be written");
             }
             Answer::Room => {
                 tracing::info!("the disk takes records again");
-                self.observer.noted(Note::DiskRecovered);
+                self.note(Note::DiskRecovered);
                 self.disk_error = None;
                 self.inputs.push_back(Input::DiskRecovered);
             }
@@ -307,7 +329,7 @@ impl Driver<'_> {
             self.perform(effect);
         }
         while let Some((_, changes)) = self.untold.pop_front_if(|(seq, _)| *seq <= written.at.seq) {
-            self.tell(&changes);
+            self.tell(changes);
         }
     }
 
@@ -331,14 +353,29 @@ impl Driver<'_> {
         }
     }
 
-    fn tell(&mut self, changes: &[Change]) {
+    fn tell(&mut self, changes: Vec<Change>) {
         let now = self.clock.now();
         if let Some(facts) = self.core.facts() {
-            let live = self.core.live();
-            // Whoever waits for a step before whoever looks on.
-            self.desk.changed(facts, now, changes);
-            self.observer.changed(Picture { facts, live, now }, changes);
+            self.desk.changed(facts, now, &changes);
         }
+        self.unshown.extend(changes);
+    }
+
+    /// Shows the observer the steps that it has not seen.
+    fn show(&mut self) {
+        let changes = std::mem::take(&mut self.unshown);
+        let now = self.clock.now();
+        if let Some(facts) = self.core.facts().filter(|_| !changes.is_empty()) {
+            let live = self.core.live();
+            let picture = Picture { facts, live, now };
+            self.observer.changed(picture, &changes);
+        }
+    }
+
+    /// Tells the observer something else, after the steps before it.
+    pub(super) fn note(&mut self, note: Note) {
+        self.show();
+        self.observer.noted(note);
     }
 
     /// Lets the core decide on every input, and does what follows.
@@ -425,8 +462,8 @@ fn changes_live(record: &Record) -> bool {
     )
 }
 
-async fn lingered(linger: &mut Option<Pin<Box<Sleep>>>) {
-    match linger {
+async fn over(sleep: &mut Option<Pin<Box<Sleep>>>) {
+    match sleep {
         Some(sleep) => sleep.await,
         None => std::future::pending().await,
     }

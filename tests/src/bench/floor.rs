@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 
 use super::measure::{Used, used};
 use super::{median, ms};
@@ -85,44 +85,85 @@ fn ns(length: i128) -> f64 {
 /// # Panics
 /// When the file can not be written.
 pub fn fdatasync(folder: &Path) -> f64 {
-    let mut file = File::create(folder.join("floor-sync")).expect("a file to sync");
-    let times = (0..TIMES).map(|_| {
-        let ((), length) = timed(|| {
-            file.write_all(&[b'x'; 200])
-                .expect("a line can be appended");
-            file.sync_data().expect("a file can be synced");
-        });
-        ms(length)
-    });
-    median(times.collect())
+    let mut append = Append::new(folder);
+    median((0..TIMES).map(|_| append.once()).collect())
 }
 
-/// Median of a line to `cat` and back by pipes, milliseconds.
-///
-/// # Panics
-/// When `cat` does not answer.
-pub fn pipe_echo() -> f64 {
-    let mut cat = tool("cat");
-    let mut cat = cat
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("cat starts");
-    let mut to = cat.stdin.take().expect("stdin is a pipe");
-    let mut from = BufReader::new(cat.stdout.take().expect("stdout is a pipe"));
-    let mut line = String::new();
-    let times = (0..TIMES).map(|_| {
+/// A file that is appended to and synced.
+#[derive(Debug)]
+pub struct Append(File);
+
+impl Append {
+    /// A new file in `folder`.
+    ///
+    /// # Panics
+    /// When it can not be made.
+    pub fn new(folder: &Path) -> Self {
+        Self(File::create(folder.join("floor-sync")).expect("a file to sync"))
+    }
+
+    /// One append of 200 bytes with fdatasync, milliseconds.
+    ///
+    /// # Panics
+    /// When the file can not be written.
+    pub fn once(&mut self) -> f64 {
         let ((), length) = timed(|| {
-            line.clear();
-            to.write_all(b"a message\n").expect("cat reads");
-            from.read_line(&mut line).expect("cat writes");
+            self.0
+                .write_all(&[b'x'; 200])
+                .expect("a line can be appended");
+            self.0.sync_data().expect("a file can be synced");
         });
         ms(length)
-    });
-    let median = median(times.collect());
-    drop(to);
-    cat.wait().expect("cat ends with its stdin");
-    median
+    }
+}
+
+/// A process that sends every line back.
+#[derive(Debug)]
+pub struct Echo {
+    cat: Child,
+    to: ChildStdin,
+    from: BufReader<ChildStdout>,
+}
+
+impl Echo {
+    /// Starts `cat`.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub fn start() -> Self {
+        let mut cat = tool("cat");
+        let mut cat = cat
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("cat starts");
+        let to = cat.stdin.take().expect("stdin is a pipe");
+        let from = BufReader::new(cat.stdout.take().expect("stdout is a pipe"));
+        Self { cat, to, from }
+    }
+
+    /// A line to `cat` and back by pipes, milliseconds.
+    ///
+    /// # Panics
+    /// When `cat` does not answer.
+    pub fn once(&mut self) -> f64 {
+        let ((), length) = timed(|| {
+            self.to.write_all(b"a message\n").expect("cat reads");
+            let mut line = String::new();
+            self.from.read_line(&mut line).expect("cat writes");
+        });
+        ms(length)
+    }
+
+    /// Ends `cat`.
+    ///
+    /// # Panics
+    /// When it does not end with its stdin.
+    pub fn end(self) {
+        let Self { mut cat, to, .. } = self;
+        drop(to);
+        cat.wait().expect("cat ends with its stdin");
+    }
 }
 
 #[cfg(test)]
@@ -135,6 +176,8 @@ mod tests {
         let used = chain(folder.path(), 20, 4);
         assert!(used.cpu > std::time::Duration::ZERO, "{used:?}");
         assert!(fdatasync(folder.path()) > 0.0);
-        assert!(pipe_echo() > 0.0);
+        let mut echo = Echo::start();
+        assert!(echo.once() > 0.0);
+        echo.end();
     }
 }
