@@ -74,6 +74,21 @@ fn depends(batch: &BatchFile, id: &str) -> Vec<(String, Condition)> {
 }
 
 #[test]
+fn memory_is_the_tasks_own_or_what_is_left_by_the_layers_below() {
+    let batch = read_alone(
+        "limits: {memory: 2GiB}\ndefaults: {limits: {memory: 1GiB}}\ntasks:\n\
+         - {id: own, run: x, limits: {memory: 512MiB}}\n\
+         - {id: default, run: x, limits: {turns: 9, enforce: best_effort}}\n",
+    );
+    assert_eq!(spec(&batch, "own").memory_max, Some(512 << 20));
+    assert_eq!(spec(&batch, "default").memory_max, Some(1 << 30));
+    let batch = read_alone("limits: {memory: 2GiB}\ntasks: [{id: a, run: x}]\n");
+    assert_eq!(spec(&batch, "a").memory_max, Some(2 << 30), "of the batch");
+    let batch = read_alone("tasks: [{id: a, run: x}]\n");
+    assert_eq!(spec(&batch, "a").memory_max, None);
+}
+
+#[test]
 fn what_is_not_said_has_the_values_of_the_manual() {
     let batch = read_alone("tasks: [{id: a, run: make}]");
     let settings = &batch.plan.settings;

@@ -3,6 +3,7 @@
 
 use protocol::command::SteerMode;
 use protocol::ids::{BatchId, MessageId, QuestionId, TaskId};
+use protocol::report::Family;
 use serde::{Deserialize, Serialize};
 
 /// Version of this page; a request of another version is refused, naming both.
@@ -206,4 +207,10 @@ pub struct RunActivity {
     pub text: String,
     /// Milliseconds since its last sign of life.
     pub quiet_ms: u64,
+    /// Milliseconds since its host said anything.
+    #[serde(default)]
+    pub heard_ms: u64,
+    /// What its family uses.
+    #[serde(default)]
+    pub family: Family,
 }

@@ -189,6 +189,8 @@ pub fn activity(facts: &Facts, live: &LiveRuns, now: Now) -> Reply {
             pid: run.identity.as_ref().map(|identity| identity.pid),
             text: known.map_or_else(String::new, |live| live.activity.to_string()),
             quiet_ms: known.map_or(0, |live| now.boot.0.saturating_sub(live.alive.0)),
+            heard_ms: known.map_or(0, |live| now.boot.0.saturating_sub(live.heard.0)),
+            family: known.map_or_else(Default::default, |live| live.pong.family),
         })
     });
     Reply::Activity {

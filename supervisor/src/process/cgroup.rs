@@ -420,4 +420,66 @@ mod tests {
         assert!(gone.members().is_empty());
         gone.remove();
     }
+
+    fn leaf_with(files: &[&str]) -> (tempfile::TempDir, Leaf) {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = folder.path().join(token_text(7));
+        fs::create_dir(&dir).unwrap();
+        for file in files {
+            fs::write(dir.join(file), "").unwrap();
+        }
+        (folder, Leaf { dir })
+    }
+
+    #[test]
+    fn a_limit_of_memory_leaves_no_swap_to_get_around_it() {
+        let (_folder, leaf) = leaf_with(&["memory.max", "memory.swap.max"]);
+        assert!(leaf.limit_memory(64 << 20).unwrap());
+        let said = |file| fs::read_to_string(leaf.dir.join(file)).unwrap();
+        assert_eq!(
+            (
+                said("memory.max").as_str(),
+                said("memory.swap.max").as_str()
+            ),
+            ("67108864", "0")
+        );
+        let (_folder, leaf) = leaf_with(&["memory.max"]);
+        assert!(leaf.limit_memory(1).unwrap(), "a kernel without swap");
+    }
+
+    #[test]
+    fn a_leaf_without_a_say_over_memory_keeps_no_limit_and_counts_no_kill() {
+        let (_folder, leaf) = leaf_with(&[]);
+        assert!(!leaf.limit_memory(64 << 20).unwrap());
+        assert_eq!(
+            fs::read_dir(&leaf.dir).unwrap().count(),
+            0,
+            "no file was made"
+        );
+        assert_eq!(leaf.oom_kills(), 0);
+        fs::write(leaf.dir.join("memory.events"), "max 9\noom 2\noom_kill 1\n").unwrap();
+        assert_eq!(leaf.oom_kills(), 1);
+    }
+
+    #[test]
+    fn memory_is_asked_for_above_and_below_and_only_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = folder.path().join("supervisor-b");
+        fs::create_dir(&dir).unwrap();
+        let parent = Parent { dir: dir.clone() };
+        assert!(
+            parent.count_memory().is_err(),
+            "nothing is handed down here"
+        );
+        fs::write(folder.path().join(SUBTREE), "cpu memory").unwrap();
+        fs::write(dir.join(SUBTREE), "").unwrap();
+        parent.count_memory().unwrap();
+        let above = fs::read_to_string(folder.path().join(SUBTREE)).unwrap();
+        assert_eq!(above, "cpu memory", "it has it");
+        let below = fs::read_to_string(dir.join(SUBTREE)).unwrap();
+        assert_eq!(below, "+memory");
+        fs::write(dir.join(SUBTREE), "memory\n").unwrap();
+        parent.count_memory().unwrap();
+        assert_eq!(fs::read_to_string(dir.join(SUBTREE)).unwrap(), "memory\n");
+    }
 }

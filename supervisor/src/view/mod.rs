@@ -1,6 +1,7 @@
 //! Read-only pictures of a batch for people and scripts: text and JSON made from facts, nothing
 //! decided and nothing read from disk here.
 
+pub mod family;
 pub mod list;
 pub mod plan;
 pub mod processes;

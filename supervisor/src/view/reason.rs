@@ -2,14 +2,18 @@
 //! next, and what the operator can do.
 
 use std::fmt;
+use std::time::Duration;
 
 use protocol::ids::QuestionId;
 use supervisor_core::facts::{Account, Outcome, Question, Task};
+use supervisor_core::live::PING_EVERY;
 use supervisor_core::machine::{AccountState, BatchState, TaskState};
 use supervisor_core::plan::{Condition, OnFailure, TaskIx};
 use supervisor_core::reason::{AccountReason, BatchLimit, BatchReason, TaskReason};
 use supervisor_core::reconcile::Letter;
 
+use crate::view::family::FamilyRow;
+use crate::view::time::Span;
 use crate::view::{HostFact, View};
 
 /// Dependencies named in one sentence; the rest is counted.
@@ -339,10 +343,20 @@ impl TaskWhy<'_> {
             }
             None => {}
         }
-        match view.activity.get(&generation) {
-            Some(now) if !now.text.is_empty() => write!(f, "; now: {}", first_line(&now.text)),
-            Some(_) | None => Ok(()),
+        let Some(now) = view.activity.get(&generation) else {
+            return Ok(());
+        };
+        if let Some(family) = FamilyRow::new(view, task).filter(|_| now.family.begun > 0) {
+            write!(f, "; {family}")?;
         }
+        if Duration::from_millis(now.heard_ms) > 2 * PING_EVERY {
+            let heard = Span(Duration::from_millis(now.heard_ms));
+            write!(f, "; its host has not answered for {heard}")?;
+        }
+        if !now.text.is_empty() {
+            write!(f, "; now: {}", first_line(&now.text))?;
+        }
+        Ok(())
     }
 
     fn question(

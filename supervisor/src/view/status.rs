@@ -8,6 +8,7 @@ use serde::{Serialize, Serializer};
 use supervisor_core::facts::Task;
 use supervisor_core::machine::TaskState;
 
+use crate::view::family::FamilyRow;
 use crate::view::reason::{BatchWhy, TaskWhy, needs_person, outcome_word};
 use crate::view::time::Stamp;
 use crate::view::{Counts, Guard, Presence, View};
@@ -125,6 +126,7 @@ pub struct TaskRow<'a> {
     outcome: Option<&'static str>,
     question: Option<QuestionRow<'a>>,
     usage: UsageRow,
+    family: Option<FamilyRow>,
 }
 
 impl<'a> TaskRow<'a> {
@@ -146,6 +148,7 @@ impl<'a> TaskRow<'a> {
             outcome: task.last.as_deref().map(outcome_word),
             question: question(view, task),
             usage: task.usage.into(),
+            family: FamilyRow::new(view, task),
         }
     }
 }

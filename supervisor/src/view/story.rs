@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use protocol::ids::Generation;
 use protocol::report::RunResult;
-use supervisor_core::containment::Cleared;
-use supervisor_core::facts::Facts;
+use supervisor_core::containment::{Cleared, Containment};
+use supervisor_core::facts::{Facts, Footprint};
 use supervisor_core::identity::Exit;
 use supervisor_core::machine::AccountState;
 use supervisor_core::plan::{AccountIx, TaskIx};
@@ -15,6 +15,7 @@ use supervisor_core::record::{
     AttemptEnded, AttemptStarted, Entry, Next, PlanRevised, Record, StopReason,
 };
 
+use crate::view::family;
 use crate::view::reason::first_line;
 use crate::view::time::Span;
 
@@ -180,12 +181,7 @@ impl Past<'_> {
                 generation: run,
                 identity,
                 containment,
-            } => {
-                format!(
-                    "run {run}: host pid {} waits to start, held by {}",
-                    identity.pid, containment.layers
-                )
-            }
+            } => run_spawned(*run, identity.pid, containment),
             Record::RunStarted {
                 generation: run, ..
             } => {
@@ -201,13 +197,9 @@ impl Past<'_> {
                 generation: run,
                 exit,
                 cleared,
+                footprint,
                 ..
-            } => {
-                format!(
-                    "run {run}: its host is gone ({}); {cleared}",
-                    exit_words(*exit)
-                )
-            }
+            } => run_ended(*run, *exit, cleared, *footprint),
             Record::RunReconciled {
                 generation: run,
                 letter,
@@ -350,6 +342,23 @@ fn reconciled(run: Generation, letter: Letter, cleared: &Cleared) -> String {
 fn run_finished(run: Generation, result: &RunResult) -> String {
     let class = result.class.map_or("ok", |class| class.word());
     sentence(&format!("run {run}: result {class}"), &result.summary)
+}
+
+fn run_spawned(run: Generation, pid: u32, containment: &Containment) -> String {
+    let memory = containment.memory.map_or_else(String::new, |keeper| {
+        format!("; its memory limit is {}", family::kept(keeper))
+    });
+    let layers = containment.layers;
+    format!("run {run}: host pid {pid} waits to start, held by {layers}{memory}")
+}
+
+fn run_ended(run: Generation, exit: Exit, cleared: &Cleared, footprint: Footprint) -> String {
+    let exit = exit_words(exit);
+    let used = match footprint == Footprint::default() {
+        true => String::new(),
+        false => format!("; its family used {}", family::used(footprint)),
+    };
+    format!("run {run}: its host is gone ({exit}); {cleared}{used}")
 }
 
 fn exit_words(exit: Exit) -> String {

@@ -399,8 +399,8 @@ fn the_keys_of_status_are_those_of_the_manual() {
     assert_eq!(keys(&status["batch"]["supervisor"]), "alive pid recovering");
     assert_eq!(
         keys(&status["tasks"][0]),
-        "agent attempt attempts_max branch depends_on id merge next_check outcome question reason \
-         since state usage worktree"
+        "agent attempt attempts_max branch depends_on family id merge next_check outcome question \
+         reason since state usage worktree"
     );
     assert_eq!(status["batch"]["started"], "2023-11-15T12:00:00.000Z");
     assert_eq!(status["batch"]["counts"]["blocked"], 2);

@@ -292,10 +292,11 @@ impl Desk<'_> {
         options: Vec<Arc<str>>,
         reply: ReplyId,
     ) {
-        let open = self
-            .live
-            .get(generation)
-            .is_some_and(|live| live.gate == Gate::Open);
+        let live = self.live.get_mut(generation);
+        let open = live.is_some_and(|live| {
+            live.heard = self.now.boot;
+            live.gate == Gate::Open
+        });
         let asks = self
             .run(generation)
             .filter(|run| open && run.kind == RunKind::Agent && run.state == RunState::Started);
@@ -307,7 +308,6 @@ impl Desk<'_> {
         let task = run.task;
         let spec = self.spec(task);
         if let Some(live) = self.live.get_mut(generation) {
-            live.heard = self.now.boot;
             live.alive = self.now.boot;
             if live.asked >= QUESTIONS_MAX {
                 let text = format!("a run may ask {QUESTIONS_MAX} questions").into();

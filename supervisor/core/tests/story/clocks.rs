@@ -185,6 +185,26 @@ fn a_question_does_not_excuse_its_host() {
     assert_eq!(stop_reason(&world, "a"), Some(StopReason::Hung));
 }
 
+/// Found by the simulator. A question that is refused is a word of the host all the same: its lease begins anew.
+#[test]
+fn a_refused_question_renews_the_lease_of_its_host() {
+    let mut world = World::start(one());
+    world.pulse = Pulse::Hung;
+    let generation = world.run("a");
+    world.spawned("a");
+    world.handle(Input::HostGreeted { generation });
+    world.pass(secs(20));
+    let reply = world.reply_id();
+    world.handle(Input::HostAsked {
+        generation,
+        text: "may I?".into(),
+        options: Vec::new(),
+        reply,
+    });
+    assert!(matches!(world.answer_to(reply), Some(Answer::Refused(_))));
+    stops_after(&mut world, LEASE, StopReason::Hung);
+}
+
 /// After its result a host has the time to linger, and no lease.
 #[test]
 fn a_host_with_a_result_is_not_called_hung() {
