@@ -1,6 +1,6 @@
 //! The guardian: the small process above the supervisor, which starts it again.
 //!
-//! `supervisor run` becomes the guardian ([`watch`]), and starts itself once more as the supervisor
+//! `supervisor run` becomes the guardian ([`mod@watch`]), and starts itself once more as the supervisor
 //! proper ([`start`]). The two share one socket ([`channel`]): each sees by its end that the other
 //! died, the supervisor says when there is a batch to go on with and when it was told to end, and the
 //! guardian hands on signals ([`signals`]). When the supervisor dies, what it left is ended

@@ -60,7 +60,14 @@ fn what_is_left_of_a_killed_batch_is_listed_ended_and_the_batch_goes_on() {
     stage.wait_until_out();
     let owners = stage.owners();
     assert_eq!(owners.hosts.len(), AGENTS);
-    end_at_once(&stage.world, &owners.all());
+    let all = owners.all();
+    end_at_once(&stage.world, &all);
+    // One that is just dying is no survivor, and may be listed.
+    stage
+        .world
+        .eventually("those that were killed have ended", |_| {
+            all.iter().all(|life| !life.is_alive()).then_some(())
+        });
     assert_eq!(stage.wait_for_run(), None, "the run was killed");
 
     let ran = stage.supervisor(&["ps", "--orphans", "--json"]).ok();
