@@ -1,12 +1,13 @@
 //! Why an attempt failed: what a result, an exit or the wire says, as a class.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use protocol::class::Class;
 use protocol::report::{ResultStatus, RunResult};
 
 use crate::identity::Exit;
-use crate::live::Live;
+use crate::live::{Live, ping_every};
 use crate::record::StopReason;
 use crate::time::Wall;
 
@@ -102,5 +103,21 @@ pub(super) const fn ends_task(reason: StopReason) -> bool {
         | StopReason::Lingering
         | StopReason::Question
         | StopReason::Interrupted => false,
+    }
+}
+
+/// The outcome of a run whose host hung.
+pub(super) const HUNG: &str = "its host hung: no answer to a ping for the length of its lease";
+
+/// The outcome of a run that may be silent for so long and was: of the agent alone, or of its host
+/// as well, which says nothing of the agent.
+pub(super) fn silent(live: Option<&Live>, limit: Duration) -> &'static str {
+    // A host that goes on answers a ping after its family's last sign of life.
+    let answered = live.is_none_or(|live| live.heard >= live.alive + ping_every(limit) / 2);
+    if answered {
+        "no sign of life: no output, no CPU time and no new process of its family, \
+         while its host answered"
+    } else {
+        "no sign of life, and no answer to a ping either: its host hangs or is stopped"
     }
 }

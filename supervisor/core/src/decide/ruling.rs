@@ -9,7 +9,7 @@ use protocol::ids::{Generation, MessageId};
 use protocol::report::{ResultStatus, RunResult};
 
 use super::Desk;
-use super::failure::{Failure, ends_task, failed, fault_text, reported, vanished};
+use super::failure::{Failure, HUNG, ends_task, failed, fault_text, reported, silent, vanished};
 use crate::containment::Cleared;
 use crate::facts::Footprint;
 use crate::identity::Exit;
@@ -28,12 +28,6 @@ pub(crate) const SPAWN_FAILURES_MAX: u32 = 5;
 const PROOFS_MAX: u32 = 5;
 /// A reset time further away than this is not believed (a service's clock or unit is wrong).
 const RESET_MAX: Duration = Duration::from_secs(8 * 24 * 60 * 60);
-
-/// The agent is silent and its host is not.
-const SILENT: &str = "no sign of life: no output, no CPU time and no new process of its family, \
-     while its host answered";
-/// The host is silent; of the agent nothing is known.
-const HUNG: &str = "its host hung: no answer to a ping for the length of its lease";
 
 impl Desk<'_> {
     /// A host is gone, now or while nobody watched.
@@ -292,7 +286,10 @@ impl Desk<'_> {
             ),
             // Where the batch file has it again by now, it goes on.
             StopReason::Removed => ("no longer in the batch file", retry(RetryMode::Resume)),
-            StopReason::Silence => return self.overdue(ix, reason, SILENT),
+            StopReason::Silence => {
+                let detail = silent(live, self.spec(ix).silence);
+                return self.overdue(ix, reason, detail);
+            }
             StopReason::Hung => return self.overdue(ix, reason, HUNG),
             StopReason::NoProgress => return self.overdue(ix, reason, "alive, but nothing new"),
             StopReason::Timeout => return self.overdue(ix, reason, "over its wall time"),

@@ -138,7 +138,9 @@ impl Desk<'_> {
         }
     }
 
-    /// Silence or standstill, unless it was heard of since, or waits for a person.
+    /// Silence or standstill, unless it was heard of since, or waits for a person. A limit of silence
+    /// that is shorter than the lease holds also for a host that does not answer: nobody can say
+    /// that its agent lives.
     fn look(&mut self, generation: Generation, timer: LiveTimer) {
         let Some(run) = self.run(generation) else {
             return;
@@ -159,8 +161,6 @@ impl Desk<'_> {
             | LiveTimer::Linger
             | LiveTimer::Kill => return,
         };
-        // A host that does not answer says nothing of its agent: only its lease rules on that.
-        let answers = live.heard + 2 * ping_every(spec.silence);
         let waits = self.task(ix).state == TaskState::Waiting;
         let due = if waits {
             self.now.boot + limit
@@ -169,9 +169,6 @@ impl Desk<'_> {
         };
         if due > self.now.boot {
             self.live.arm(generation, timer, Some(due));
-        } else if answers < self.now.boot {
-            let again = self.now.boot + ping_every(spec.silence);
-            self.live.arm(generation, timer, Some(again));
         } else {
             self.stop(generation, reason, GRACE);
         }

@@ -139,13 +139,23 @@ fn a_host_that_answers_nothing_hangs() {
     assert!(last.detail.contains("hung"), "{}", last.detail);
 }
 
-/// Silence of a host says nothing of its agent: only the lease rules on it.
+/// A limit of silence below the lease is kept whoever is silent, and who it was is told.
 #[test]
-fn a_hung_host_is_no_silent_agent() {
+fn a_short_limit_of_silence_holds_for_a_hung_host_too() {
     let mut world = World::start(one().spec(|spec| spec.silence = secs(20)));
     world.begin("a");
     world.pulse = Pulse::Hung;
-    stops_after(&mut world, LEASE, StopReason::Hung);
+    stops_after(&mut world, secs(20), StopReason::Silence);
+    world.exited("a", Exit::Signal(9));
+    let last = world.task("a").last.as_deref().unwrap();
+    assert!(last.detail.contains("its host hangs"), "{}", last.detail);
+    let mut world = World::start(one().spec(|spec| spec.silence = secs(20)));
+    world.begin("a");
+    world.pulse = Pulse::Mute;
+    stops_after(&mut world, secs(20), StopReason::Silence);
+    world.exited("a", Exit::Signal(9));
+    let last = world.task("a").last.as_deref().unwrap();
+    assert!(last.detail.contains("its host answered"), "{}", last.detail);
 }
 
 /// A host that was stopped and goes on before its lease is over has lost nothing.
