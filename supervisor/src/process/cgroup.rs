@@ -24,7 +24,10 @@ use crate::process::pressure::count_of;
 use crate::process::tag::token_text;
 use crate::process::{birth, rest};
 
-/// Wait between two writes of `cgroup.kill`.
+/// Wait between the first two writes of `cgroup.kill`, then twice as long each time up to
+/// [`KILL_AGAIN`]: what was killed takes 100 to 200 us to be gone.
+const KILL_AGAIN_FIRST: Duration = Duration::from_micros(30);
+/// Longest wait between two writes of `cgroup.kill`.
 const KILL_AGAIN: Duration = Duration::from_micros(500);
 /// Most writes: two seconds of them; what then lives is stuck in the kernel.
 const KILLS_MAX: u32 = 4_000;
@@ -242,6 +245,7 @@ impl Leaf {
     /// # Errors
     /// When the kernel refuses.
     pub fn kill(&self) -> io::Result<bool> {
+        let mut again = KILL_AGAIN_FIRST;
         for _ in 0..KILLS_MAX {
             if !self.is_populated()? {
                 return Ok(true);
@@ -254,7 +258,8 @@ impl Leaf {
             if !self.is_populated()? {
                 return Ok(true);
             }
-            rest(KILL_AGAIN);
+            rest(again);
+            again = (again * 2).min(KILL_AGAIN);
         }
         Ok(false)
     }

@@ -5,10 +5,8 @@ use std::fs;
 use std::io;
 use std::time::Duration;
 
-use rustix::process::{
-    Pid, Signal, WaitId, WaitIdOptions, getpid, kill_process, kill_process_group,
-    set_child_subreaper, waitid,
-};
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
+use rustix::process::{Pid, Signal, getpid, kill_process, kill_process_group, set_child_subreaper};
 
 use crate::process::identity::{group_of, session_of};
 use crate::process::pidfd;
@@ -83,13 +81,11 @@ pub fn sweep(
     let mut clean = 0;
     for _ in 0..PASSES_MAX {
         swept.left = 0;
-        let mut seen = false;
+        let collected = collect_ended(&is_host);
+        swept.ended += collected;
+        let mut seen = collected > 0;
         for pid in children()?.into_iter().filter(|&pid| !is_host(pid)) {
             seen = true;
-            if has_been_collected(pid) {
-                swept.ended += 1;
-                continue;
-            }
             note(pid);
             match end(pid) {
                 Ok(true) => swept.ended += 1,
@@ -104,12 +100,22 @@ pub fn sweep(
     Ok(swept)
 }
 
-/// Collects a child that has ended, by the number that is its own until then.
-fn has_been_collected(pid: u32) -> bool {
-    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
-    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
-    // No child any more: the next look does not list it.
-    pid.is_some_and(|pid| matches!(waitid(WaitId::Pid(pid), options), Ok(Some(_))))
+/// Collects children that have ended, without a list of them; how many. It ends at the first host
+/// that waits to be collected by its own: what is behind it is found in the list.
+fn collect_ended(is_host: impl Fn(u32) -> bool) -> u32 {
+    let ended = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG;
+    let mut collected = 0;
+    loop {
+        let found = waitid(Id::All, ended | WaitPidFlag::WNOWAIT);
+        let Some(pid) = found.ok().and_then(|status| status.pid()) else {
+            return collected;
+        };
+        let number = pid.as_raw().unsigned_abs();
+        if is_host(number) || waitid(Id::Pid(pid), ended).is_err() {
+            return collected;
+        }
+        collected += 1;
+    }
 }
 
 /// Kills one child and collects it; `false` when it is still dying.

@@ -71,7 +71,7 @@ pub fn end_trees<P: AsFd>(
         let oom_kills = counted.map_or(0, Leaf::oom_kills);
         let emptied = leaf.as_ref().is_none_or(Leaf::remove_empty);
         if exit != Exit::Code(0) || !emptied {
-            forced.push(ix);
+            forced.push((ix, emptied));
         }
         ends.push(End {
             exit,
@@ -82,14 +82,11 @@ pub fn end_trees<P: AsFd>(
     if forced.is_empty() {
         return ends;
     }
-    let traces = Traces::new(forced.iter().map(|&ix| trace(&hosts[ix])).collect());
-    let cleared = clear(
-        machine,
-        &traces,
-        forced.iter().map(|&ix| &hosts[ix]),
-        is_host,
-    );
-    for (ix, cleared) in forced.into_iter().zip(cleared) {
+    let traces = forced.iter().map(|&(ix, _)| trace(&hosts[ix]));
+    let traces = Traces::new(traces.collect());
+    let in_order = forced.iter().map(|&(ix, emptied)| (&hosts[ix], emptied));
+    let cleared = clear(machine, &traces, in_order, is_host);
+    for ((ix, _), cleared) in forced.into_iter().zip(cleared) {
         ends[ix].cleared = cleared;
     }
     ends
@@ -123,18 +120,19 @@ fn trace<P>(host: &EndedHost<P>) -> Trace {
     }
 }
 
+/// Ends the trees of these hosts; whether the leaf of each is empty and removed is known.
 fn clear<'a, P: AsFd + 'a>(
     machine: &Machine,
     traces: &Traces,
-    hosts: impl Iterator<Item = &'a EndedHost<P>>,
+    hosts: impl Iterator<Item = (&'a EndedHost<P>, bool)>,
     is_host: impl Fn(u32) -> bool,
 ) -> Vec<Cleared> {
     let mut killed = vec![0_u32; traces.all().len()];
     let mut leaves = Vec::new();
     let mut stuck: Vec<Option<Arc<str>>> = vec![None; killed.len()];
-    for (ix, host) in hosts.enumerate() {
+    for (ix, (host, emptied)) in hosts.enumerate() {
         killed[ix] = host.killed;
-        if let Some(leaf) = leaf_of(host) {
+        if let Some(leaf) = leaf_of(host).filter(|_| !emptied) {
             let (more, why) = kill_leaf(&leaf);
             (killed[ix], stuck[ix]) = (host.killed + more, why);
             leaves.push(leaf);

@@ -7,6 +7,7 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 use std::process::{Child, Stdio};
+use std::time::Duration;
 
 use nix::unistd::Pid;
 use protocol::rpc;
@@ -21,7 +22,7 @@ use supervisor_core::containment::Wish;
 
 use super::idle::until;
 use super::{Row, count, median, ms, size, write_batch};
-use crate::clock::timed;
+use crate::clock::{pause, timed};
 use crate::world::{World, programs, tool};
 
 /// From the order to start a host to its answer to the hello, against a `posix_spawn` of `true`.
@@ -34,6 +35,8 @@ const KILL_RATIO_MAX: f64 = 5.0;
 const KILL_ALL_RATIO_MAX: f64 = 3.0;
 /// `ps` against a raw pass over the processes that it lists.
 const PS_RATIO_MAX: f64 = 2.0;
+/// Time between two looks whether an ended process has been collected.
+const LOOK_EVERY: Duration = Duration::from_micros(20);
 /// The task of the runs that are killed: three processes.
 const THREE: &str = "\"sleep 86400 & sleep 86400 & wait\"";
 
@@ -279,8 +282,9 @@ impl Killed {
                 poll(&mut polled, None).expect("a pidfd can be waited for");
             }
             for (pid, _) in &victims {
+                // Not in a loop without rest: it would take a processor from what it waits for.
                 while nix::sys::signal::kill(*pid, None).is_ok() {
-                    std::thread::yield_now();
+                    pause(LOOK_EVERY);
                 }
             }
             drop(replies);
