@@ -50,6 +50,10 @@ const BURST_MAX: usize = 64;
 /// again by looking.
 const LINGER_MAX: Duration = Duration::from_millis(10);
 
+/// Steps that wait to be shown until something else has to wait: a burst is shown at once, and a screen
+/// is behind by no more.
+const UNSHOWN_MAX: usize = 64;
+
 /// Where inputs come from.
 #[derive(Debug)]
 pub(super) struct Sources {
@@ -81,6 +85,8 @@ pub(super) enum Wake {
     Held,
     /// A step towards another program in our place.
     Stepped(Stepped),
+    /// Nothing happens: time to show what did.
+    Idle,
 }
 
 /// Why the loop was left.
@@ -180,9 +186,7 @@ impl Driver<'_> {
     async fn turns(&mut self, sources: &mut Sources) -> Result<Left, DriverError> {
         loop {
             self.settle()?;
-            if !self.unshown.is_empty() {
-                // The connections write their answers.
-                tokio::task::yield_now().await;
+            if self.unshown.len() >= UNSHOWN_MAX {
                 self.show();
             }
             if let Some(ending) = self.ending {
@@ -208,6 +212,7 @@ impl Driver<'_> {
         let open = self.takes_inputs();
         let asks = open && !self.is_resting();
         let live = !self.hosts.is_empty();
+        let shows = !self.unshown.is_empty();
         tokio::select! {
             biased;
             // a signal that is not returned stays pending
@@ -228,6 +233,8 @@ impl Driver<'_> {
             Some(asked) = sources.asked.recv(), if asks => Wake::Asked(asked),
             // a word is returned or stays in its channel; the table of hosts keeps a sender
             Some((run, word)) = sources.words.recv(), if open => Wake::Word(run, word),
+            // nothing is lost: the next call yields again
+            () = tokio::task::yield_now(), if shows => Wake::Idle,
         }
     }
 
@@ -281,6 +288,7 @@ impl Driver<'_> {
             }
             // They are collected before the next decision.
             Wake::Held => {}
+            Wake::Idle => self.show(),
             Wake::Refresh => {
                 self.show();
                 let now = self.clock.now();
