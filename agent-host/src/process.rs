@@ -353,7 +353,8 @@ fn await_a_child() {
     drop(wait([watched], Some(KILL_ROUND)));
 }
 
-fn descendants() -> Vec<Pid> {
+/// Every descendant, ended ones that nobody has collected included.
+pub(crate) fn descendants() -> Vec<Pid> {
     let mut found = children_of(getpid());
     let mut next = 0;
     while next < found.len() && found.len() < FAMILY_MAX {
@@ -395,10 +396,19 @@ fn stat_fields(who: impl AsRef<OsStr>) -> Option<Vec<String>> {
     Some(rest.split_ascii_whitespace().map(str::to_owned).collect())
 }
 
-fn is_living(pid: Pid) -> bool {
+/// Whether it has not ended.
+pub(crate) fn is_living(pid: Pid) -> bool {
     let fields = stat_fields(pid.as_raw_nonzero().to_string());
     let state = fields.as_ref().and_then(|fields| fields.first());
     state.is_some_and(|state| state != "Z" && state != "X")
+}
+
+/// Its command line, an excerpt; empty when it is gone.
+pub(crate) fn command_line(pid: Pid) -> String {
+    let path = format!("/proc/{}/cmdline", pid.as_raw_nonzero());
+    let text = fs::read(path).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text).replace('\0', " ");
+    protocol::report::excerpt(text.trim_end(), 200)
 }
 
 /// When the process began: clock ticks since boot, field 22 of its `stat`; 0 when it is gone.
