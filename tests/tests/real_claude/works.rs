@@ -101,7 +101,9 @@ fn a_question_for_permission_is_answered_by_the_operator() {
     );
     let run = stage.world.start("run", &["run"]);
     let question = stage.world.eventually("it asks", |_| {
-        stage.task("one")?["question"].as_str().map(str::to_owned)
+        stage.task("one")?["question"]["id"]
+            .as_str()
+            .map(str::to_owned)
     });
     assert_eq!(stage.world.read("asked"), "");
     stage.world.supervisor(&["answer", &question, "allow"]).ok();

@@ -68,12 +68,14 @@ impl Permissions {
     }
 }
 
-/// The question to the operator.
+/// The question to the operator; what it is about is in its first line, which is all that a list
+/// shows.
 pub(super) fn question(ask: &MayUse) -> String {
-    format!(
-        "May the agent use {}?\n{}\n{}",
+    let text = format!(
+        "May the agent use {} {}?\n{}",
         ask.tool, ask.input, ask.reason
-    )
+    );
+    text.trim_end().to_owned()
 }
 
 /// The line that answers by what the operator said; nothing said is no.
