@@ -261,6 +261,7 @@ fn ended(host: &Spawned, token: u128) -> EndedHost<OwnedFd> {
         identity: host.identity.clone(),
         containment: host.containment.clone(),
         token,
+        killed: 0,
         process: host.pidfd.try_clone().unwrap(),
     }
 }

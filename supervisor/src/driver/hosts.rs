@@ -24,6 +24,7 @@ use tokio::net::unix::pipe;
 use tokio::sync::watch;
 
 use crate::driver::host_io::{self, HELLO_ID, Inlet, Outlet, Sent, Unsent, Words};
+use crate::process::cgroup::Leaf;
 use crate::process::orphans::{self, CLEAN_PASSES, Swept};
 use crate::process::pidfd;
 use crate::process::spawn::{Launcher, Order, SpawnError, Spawned};
@@ -45,6 +46,8 @@ pub struct Hosts {
     words: Words,
     live: HashMap<Generation, Host>,
     pids: HashSet<u32>,
+    /// Hosts that were killed and have not been seen to end.
+    dying: HashSet<Generation>,
     /// A child that is no host and is not swept: a supervisor that is being tried.
     spared: Option<u32>,
     /// On while nobody is to listen to hosts.
@@ -60,6 +63,8 @@ struct Host {
     asked: bool,
     /// Its family was asked to end, and it is killed in a moment.
     ending: bool,
+    /// Processes of its tree that were killed together with it.
+    killed: u32,
     process: Arc<AsyncFd<OwnedFd>>,
     outlet: Outlet,
     last_id: u64,
@@ -78,6 +83,7 @@ impl Hosts {
             words,
             live: HashMap::new(),
             pids: HashSet::new(),
+            dying: HashSet::new(),
             spared: None,
             park: watch::Sender::new(false),
         }
@@ -120,6 +126,7 @@ impl Hosts {
             token,
             asked: false,
             ending: false,
+            killed: 0,
             process: Arc::new(pidfd::watch(spawned.pidfd)?),
             outlet: Outlet::new(spawned.stdin)?,
             last_id: HELLO_ID,
@@ -214,6 +221,7 @@ impl Hosts {
             token: kept.token,
             asked: kept.asked,
             ending: kept.ending,
+            killed: 0,
             process: Arc::new(pidfd::watch(kept.process)?),
             outlet: Outlet::resume(kept.stdin, kept.unsent)?,
             last_id: kept.last_id,
@@ -277,7 +285,8 @@ impl Hosts {
     }
 
     /// Kills the host, at once or, when it did not end in the grace it was given, after its family was
-    /// asked. What is left of its tree is ended when its own end is seen.
+    /// asked. Where the run has a cgroup everything in it is killed with the host; what is left of
+    /// its tree is ended when its own end is seen.
     pub fn kill(&mut self, generation: Generation) {
         let Some(host) = self.live.get_mut(&generation) else {
             return;
@@ -293,7 +302,22 @@ impl Hosts {
             }));
             return;
         }
+        let leaf = host.containment.leaf.as_deref();
+        if let Some(leaf) = leaf.and_then(|dir| Leaf::recorded(dir, host.token)) {
+            host.killed += leaf.strike(pid);
+        }
         kill(generation, pid, &host.process);
+        self.dying.insert(generation);
+    }
+
+    /// A host was seen to end.
+    pub fn has_ended(&mut self, generation: Generation) {
+        self.dying.remove(&generation);
+    }
+
+    /// Whether a host that was killed has not been seen to end.
+    pub fn are_dying(&self) -> bool {
+        !self.dying.is_empty()
     }
 
     /// Collects hosts that have ended, and ends what is left of their trees.
@@ -310,6 +334,7 @@ impl Hosts {
                 identity: host.identity,
                 containment: host.containment,
                 token: host.token,
+                killed: host.killed,
                 process: Pin(host.process),
             });
         }

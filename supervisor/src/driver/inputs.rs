@@ -11,6 +11,8 @@ use supervisor_core::identity::Exit;
 use supervisor_core::input::{Input, OperatorCommand, StopStage, WireFault};
 use supervisor_core::reconcile::ResultFact;
 
+use tokio::time::sleep;
+
 use crate::control::peer;
 use crate::control::server::{Asked, Caller, refuse_agent};
 use crate::control::wire::Reply;
@@ -22,6 +24,10 @@ use crate::driver::run::Driver;
 use crate::driver::run_files;
 use crate::store::RealDisk;
 use crate::store::inbox::{self, Waiting};
+
+/// Longest wait of hosts that ended for others that were killed with them: killed processes are gone
+/// within milliseconds, but for those that hang in the kernel.
+const HELD_MAX: Duration = Duration::from_millis(50);
 
 impl Driver<'_> {
     /// A host said something.
@@ -42,7 +48,10 @@ impl Driver<'_> {
             HostWord::Fault(fault) => Input::WireFault { generation, fault },
             HostWord::Unanswerable(id, error) => return self.refuse_host(generation, id, &error),
             HostWord::Parked(inlet) => return self.hosts.parked(generation, *inlet),
-            HostWord::Ended => return self.gone.push(generation),
+            HostWord::Ended => {
+                self.hosts.has_ended(generation);
+                return self.gone.push(generation);
+            }
         };
         self.inputs.push_back(input);
     }
@@ -74,11 +83,19 @@ impl Driver<'_> {
         });
     }
 
-    /// Hosts that ended in this burst: collected, swept after, their files read.
+    /// Hosts that ended are collected, swept after, their files read. While others are dying they wait
+    /// for these, a moment at most: one search through the machine is then enough for all.
     pub(super) fn collect_gone(&mut self) {
         if self.gone.is_empty() {
             return;
         }
+        if self.hosts.are_dying() {
+            let held = self.held.get_or_insert_with(|| Box::pin(sleep(HELD_MAX)));
+            if !held.is_elapsed() {
+                return;
+            }
+        }
+        self.held = None;
         let gone = std::mem::take(&mut self.gone);
         for (generation, exit, cleared) in self.hosts.collect(&gone) {
             let input = self.host_exited(generation, exit, cleared);

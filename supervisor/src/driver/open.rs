@@ -257,6 +257,7 @@ pub(super) fn assemble<'a>(
         proven: None,
         inputs: VecDeque::new(),
         gone: Vec::new(),
+        held: None,
         untold: VecDeque::new(),
         unshown: Vec::new(),
         observer,

@@ -73,6 +73,8 @@ pub(super) enum Wake {
     Refresh,
     /// Records have waited long enough for company.
     Lingered,
+    /// Hosts that ended have waited long enough for others.
+    Held,
     /// A step towards another program in our place.
     Stepped(Stepped),
 }
@@ -129,8 +131,10 @@ pub(super) struct Driver<'a> {
     pub(super) proven: Option<Position>,
     /// Facts that the core has not been told yet; at most a burst and what acts led to.
     pub(super) inputs: VecDeque<Input>,
-    /// Hosts whose end was seen in this burst.
+    /// Hosts whose end was seen, and that are not collected.
     pub(super) gone: Vec<Generation>,
+    /// Runs while they wait for others that are dying.
+    pub(super) held: Option<Pin<Box<Sleep>>>,
     /// Steps that nobody is told before their record, of this number, is durable.
     pub(super) untold: VecDeque<(u64, Vec<Change>)>,
     /// Durable steps that the observer has not been shown: whoever waits for an answer comes first.
@@ -203,7 +207,9 @@ impl Driver<'_> {
             // a tick that is not returned comes with the next call
             () = refresh(&mut sources.refresh), if live => Wake::Refresh,
             // a timer that is not returned fires with the next call
-            () = lingered(&mut self.linger) => Wake::Lingered,
+            () = over(&mut self.linger) => Wake::Lingered,
+            // the same
+            () = over(&mut self.held) => Wake::Held,
             // cancel-safe by its own contract
             stepped = stepped(&mut self.replacing) => Wake::Stepped(stepped),
             // a request is returned or stays in its channel; the server lives as long as the loop
@@ -260,6 +266,8 @@ impl Driver<'_> {
                 self.linger = None;
                 self.commit.flush();
             }
+            // They are collected before the next decision.
+            Wake::Held => {}
             Wake::Refresh => {
                 self.show();
                 let now = self.clock.now();
@@ -422,8 +430,8 @@ impl Driver<'_> {
     }
 }
 
-async fn lingered(linger: &mut Option<Pin<Box<Sleep>>>) {
-    match linger {
+async fn over(sleep: &mut Option<Pin<Box<Sleep>>>) {
+    match sleep {
         Some(sleep) => sleep.await,
         None => std::future::pending().await,
     }

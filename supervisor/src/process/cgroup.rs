@@ -30,6 +30,8 @@ const KILLS_MAX: u32 = 4_000;
 /// Deepest folder below a leaf that is looked into when it is removed: a supervisor inside a run
 /// makes two levels, and ten supervisors inside each other are more than the tags have room for.
 const DEPTH_MAX: u32 = 24;
+/// Links of a folder that holds no other: its name and its own `.`.
+const NO_FOLDERS: u64 = 2;
 
 /// Why runs can not have cgroups here.
 #[derive(Debug, thiserror::Error)]
@@ -174,6 +176,20 @@ impl Leaf {
         members(&self.dir, DEPTH_MAX)
     }
 
+    /// Kills everything in it once, without a look at what follows; how many processes that were,
+    /// but for `host`. A kernel that refuses is met again by [`Leaf::kill`].
+    pub fn strike(&self, host: u32) -> u32 {
+        let others = self.members().into_iter().filter(|&pid| pid != host);
+        let others = u32::try_from(others.count()).unwrap_or(u32::MAX);
+        match write_existing(&self.dir.join("cgroup.kill"), "1") {
+            Ok(()) => others,
+            Err(error) => {
+                tracing::debug!(leaf = %self.dir.display(), %error, "can not be killed at once");
+                0
+            }
+        }
+    }
+
     /// Kills everything in it, and writes so again until nothing is; `false` when something does
     /// not die.
     ///
@@ -246,6 +262,11 @@ fn is_gone(error: &io::Error) -> bool {
 }
 
 fn folders_in(dir: &Path) -> Vec<PathBuf> {
+    use std::os::unix::fs::MetadataExt;
+    // Each folder counts as a link of the one above, so most are known to have none without a list.
+    if fs::metadata(dir).is_ok_and(|found| found.nlink() == NO_FOLDERS) {
+        return Vec::new();
+    }
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
     let folders = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
     folders.map(|entry| entry.path()).collect()

@@ -5,7 +5,10 @@ use std::fs;
 use std::io;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, getpid, kill_process, kill_process_group, set_child_subreaper};
+use rustix::process::{
+    Pid, Signal, WaitId, WaitIdOptions, getpid, kill_process, kill_process_group,
+    set_child_subreaper, waitid,
+};
 
 use crate::process::identity::{group_of, session_of};
 use crate::process::pidfd;
@@ -83,6 +86,10 @@ pub fn sweep(
         let mut seen = false;
         for pid in children()?.into_iter().filter(|&pid| !is_host(pid)) {
             seen = true;
+            if has_been_collected(pid) {
+                swept.ended += 1;
+                continue;
+            }
             note(pid);
             match end(pid) {
                 Ok(true) => swept.ended += 1,
@@ -95,6 +102,14 @@ pub fn sweep(
         }
     }
     Ok(swept)
+}
+
+/// Collects a child that has ended, by the number that is its own until then.
+fn has_been_collected(pid: u32) -> bool {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+    // No child any more: the next look does not list it.
+    pid.is_some_and(|pid| matches!(waitid(WaitId::Pid(pid), options), Ok(Some(_))))
 }
 
 /// Kills one child and collects it; `false` when it is still dying.

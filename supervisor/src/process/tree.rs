@@ -34,6 +34,8 @@ pub struct EndedHost<P> {
     pub containment: Containment,
     /// Its spawn token.
     pub token: u128,
+    /// Processes of its tree that were killed together with it.
+    pub killed: u32,
     /// Its pin.
     pub process: P,
 }
@@ -110,8 +112,10 @@ fn clear<'a, P: AsFd + 'a>(
     let mut leaves = Vec::new();
     let mut stuck: Vec<Option<Arc<str>>> = vec![None; killed.len()];
     for (ix, host) in hosts.enumerate() {
+        killed[ix] = host.killed;
         if let Some(leaf) = leaf_of(host) {
-            (killed[ix], stuck[ix]) = kill_leaf(&leaf);
+            let (more, why) = kill_leaf(&leaf);
+            (killed[ix], stuck[ix]) = (host.killed + more, why);
             leaves.push(leaf);
         }
     }

@@ -5,6 +5,7 @@ pub mod floor;
 pub mod idle;
 pub mod latency;
 pub mod measure;
+pub mod ownership;
 pub mod resume;
 
 use std::fmt;
@@ -80,6 +81,9 @@ pub const SECTIONS: &[(&str, Measure)] = &[
     ("cpu", cost::cpu),
     ("latency", latency::dependency),
     ("steer", latency::steer),
+    ("spawn", ownership::spawn),
+    ("kill", ownership::kill),
+    ("ps", ownership::list),
     ("idle", idle::sleeping),
     ("memory", idle::queued),
     ("status", cost::status),
