@@ -47,6 +47,11 @@ impl Stage {
         self.world.write("batch.yml", &batch.to_string());
     }
 
+    /// Where the model is.
+    pub(crate) fn url(&self) -> String {
+        self.model.url()
+    }
+
     /// The requests of turns so far.
     pub(crate) fn turns(&self) -> Vec<Value> {
         self.model.turns().unwrap_or_default()

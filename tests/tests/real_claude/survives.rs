@@ -26,9 +26,18 @@ fn of_role(stage: &Stage, role: &str) -> Vec<Pid> {
     pids.map(Pid::from_raw).collect()
 }
 
+/// The command runs, and the program has written its history so far, which it does a moment later.
 fn begun(stage: &Stage) {
     stage.world.eventually("the command runs", |world| {
         (world.read("begun") == "begun\n").then_some(())
+    });
+    stage.world.eventually("its history is written", |world| {
+        let projects = world.batch_dir()?.join("tasks/one/home/claude/projects");
+        let project = std::fs::read_dir(projects).ok()?.flatten().next()?.path();
+        let files = std::fs::read_dir(project).ok()?.flatten();
+        let texts = files.filter_map(|file| std::fs::read_to_string(file.path()).ok());
+        let written = |text: String| text.contains("tool_use").then_some(());
+        texts.into_iter().find_map(written)
     });
 }
 
