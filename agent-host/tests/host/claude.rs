@@ -137,6 +137,21 @@ fn a_message_that_interrupts_is_the_next_prompt() {
 }
 
 #[test]
+fn an_interrupt_that_is_not_heeded_ends_the_run_and_keeps_the_message() {
+    let mut client = plays("hear; stage started; say a one; echo up >&9; hear; hear");
+    client.wait_for_word("up");
+    client.deliver(2, SteerMode::Interrupt, "stop that");
+    let (result, ended) = client.result();
+    assert_eq!(result.class, Some(Class::Protocol), "{}", result.summary);
+    assert!(result.session.is_some());
+    assert_eq!(
+        ended.exit_file().unwrap().injected,
+        [],
+        "the next run gets it"
+    );
+}
+
+#[test]
 fn a_success_that_is_an_error_fails_with_its_class_and_evidence() {
     let client = plays(
         r#"hear; stage started

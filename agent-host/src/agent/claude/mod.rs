@@ -55,6 +55,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 const LEFT_MAX: Duration = Duration::from_secs(30);
 /// So long a stop waits for the end of the turn that it interrupted (seen: 0.2 s).
 const INTERRUPT_MAX: Duration = Duration::from_secs(2);
+/// So long an interrupt that a message asked for may go unheeded; then the program is ended, and the
+/// session goes on in the next run with the message as its prompt. Long, for a busy machine.
+const HEED_MAX: Duration = Duration::from_secs(5);
 /// So long the program may take to end after the end of its stdin (seen: 0.3 s).
 const EOF_MAX: Duration = Duration::from_secs(2);
 /// And after SIGTERM (seen: 1.6 s).
@@ -72,8 +75,8 @@ pub(super) struct ClaudeAgent {
     conversation: Conversation,
     permissions: Permissions,
     state: State,
-    /// An interrupt was written, and its turn has not ended.
-    interrupting: bool,
+    /// An interrupt was written, and its turn is to end until then.
+    interrupting: Option<Instant>,
     stop: StopState,
     /// Lines written so far, for their ids.
     written: u64,
@@ -139,7 +142,7 @@ impl ClaudeAgent {
             conversation: Conversation::default(),
             permissions: Permissions::default(),
             state: State::Works,
-            interrupting: false,
+            interrupting: None,
             stop: StopState::None,
             written: 0,
             heard: None,
@@ -243,7 +246,7 @@ impl ClaudeAgent {
         if let State::Closes { .. } = self.state {
             return;
         }
-        let interrupted = std::mem::take(&mut self.interrupting);
+        let interrupted = self.interrupting.take().is_some();
         let failed = |class, text: &str| Box::new(result(ResultStatus::Failed, Some(class), text));
         match ended.verdict {
             Verdict::Well => {
@@ -361,6 +364,17 @@ impl ClaudeAgent {
         Advance::Again
     }
 
+    /// Waits for a turn, but not for ever for one that was interrupted.
+    fn heed(&mut self, now: Instant) -> Advance {
+        if self.interrupting.is_none_or(|until| now < until) {
+            return Advance::Waits(self.interrupting);
+        }
+        let text = format!("it did not heed an interrupt for {HEED_MAX:?}");
+        let ending = result(ResultStatus::Failed, Some(Class::Protocol), &text);
+        self.close(Box::new(ending), now);
+        Advance::Again
+    }
+
     /// The next rung for a program that does not end.
     fn press(&mut self, now: Instant) -> Advance {
         let State::Closes {
@@ -472,7 +486,7 @@ impl Agent for ClaudeAgent {
             self.interrupt(run);
         }
         // What waits during an interrupt goes in with the prompt after it.
-        while !self.interrupting {
+        while self.interrupting.is_none() {
             let Some(message) = run.inject_next(Moment::Boundary) else {
                 return;
             };
@@ -505,8 +519,9 @@ impl Agent for ClaudeAgent {
 
     fn interrupt(&mut self, _run: &mut Run) {
         if let State::Works = self.state
-            && !std::mem::replace(&mut self.interrupting, true)
+            && self.interrupting.is_none()
         {
+            self.interrupting = Some(clock::now() + HEED_MAX);
             self.say_interrupt();
         }
     }
@@ -528,7 +543,7 @@ impl Agent for ClaudeAgent {
         }
         match &mut self.state {
             State::Works => match self.stop {
-                StopState::None => Advance::Waits(None),
+                StopState::None => self.heed(now),
                 StopState::Asked => {
                     self.stop = StopState::Until(now + INTERRUPT_MAX);
                     Advance::Again
