@@ -13,25 +13,24 @@ use protocol::class::Class;
 use protocol::command::{Answer, ClaudeAdapter, Permissions as Policy};
 use protocol::framing::Frame;
 use protocol::ids::{MessageId, QuestionId};
-use protocol::report::{
-    Capabilities, EXCERPT_MAX, Receipt, ResultStatus, RunResult, SteerReach, excerpt,
-};
+use protocol::report::{Capabilities, Receipt, ResultStatus, RunResult, SteerReach};
 use protocol::rpc::RpcError;
 use serde_json::{Value, json};
 
 use super::{Advance, Agent, Prompt};
 use crate::clock;
 use crate::mailbox::Moment;
-use crate::process::Ended as Exit;
 use crate::program::{Feed, Program, What};
 use crate::run::{Failure, Run, result};
 use conversation::{Conversation, Ended, Step};
+use ending::{Rung, cancelled};
 use judge::Verdict;
 use launch::{Origin, Session};
 use permission::Permissions;
 use wire::MayUse;
 
 mod conversation;
+mod ending;
 mod judge;
 mod launch;
 mod permission;
@@ -43,26 +42,11 @@ mod wire;
 /// Longest line of its that is read (16 MiB: a picture in a tool's result is several); of a longer
 /// one only the log knows.
 const LINE_MAX: usize = 16 << 20;
-/// So long nothing may come before a turn counts as over: the receipts come right behind its result.
-const QUIET: Duration = Duration::from_millis(50);
-/// And so long when something had been left: its end may wake the agent, which begins a turn of its
-/// own (seen: 0.11 s after).
-const QUIET_AFTER_LEFT: Duration = Duration::from_secs(1);
-/// Pause between two looks at what is left of the family: nothing tells of a stranger's end.
-const LOOK_EVERY: Duration = Duration::from_millis(200);
-/// So long a turn that ended waits for what it left behind: a build that was let go may end, a
-/// server never does.
-const LEFT_MAX: Duration = Duration::from_secs(30);
 /// So long a stop waits for the end of the turn that it interrupted (seen: 0.2 s).
 const INTERRUPT_MAX: Duration = Duration::from_secs(2);
 /// So long an interrupt that a message asked for may go unheeded; then the program is ended, and the
 /// session goes on in the next run with the message as its prompt. Long, for a busy machine.
 const HEED_MAX: Duration = Duration::from_secs(5);
-/// So long the program may take to end after the end of its stdin (seen: 0.3 s).
-const EOF_MAX: Duration = Duration::from_secs(2);
-/// And after SIGTERM (seen: 1.6 s).
-const TERM_MAX: Duration = Duration::from_secs(3);
-
 /// The prompt of a session that goes on; the task's own is in its history.
 const GO_ON: &str = "This session goes on. A command that was running when it was cut off may have \
     taken effect or not: look before you repeat it. Go on until the task is done.";
@@ -115,13 +99,6 @@ enum State {
         /// What it was told.
         rung: Rung,
     },
-}
-
-/// What the program was told to make it end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Rung {
-    EndOfInput,
-    Term,
 }
 
 /// What became of a stop.
@@ -297,136 +274,6 @@ impl ClaudeAgent {
         run.notice(&format!("{} is refused by policy: {why}", ask.tool));
         self.say(&permission::deny(&ask, why));
     }
-
-    /// Begins to end the program; its result follows.
-    fn close(&mut self, ending: Box<RunResult>, now: Instant) {
-        if let Some(program) = &mut self.program {
-            program.close_input();
-        }
-        self.state = State::Closes {
-            ending,
-            until: now + EOF_MAX,
-            rung: Rung::EndOfInput,
-        };
-    }
-
-    /// Looks whether a turn that ended well has come to rest.
-    fn settle(&mut self, run: &mut Run, now: Instant) -> Advance {
-        let agent = self.program.as_ref().and_then(Program::unreaped);
-        let left = agent.map(quiet::left_beside).unwrap_or_default();
-        let background = self.conversation.background();
-        let rests = left.is_empty() && background == 0;
-        let untaken = self.conversation.untaken() > 0;
-        let State::Settles {
-            since,
-            text,
-            queued,
-            told,
-        } = &mut self.state
-        else {
-            return Advance::Again;
-        };
-        let late = now >= *since + LEFT_MAX;
-        if !rests {
-            let found = format!(
-                "its turn ended, {} processes left, {background} by its own count: {}",
-                left.len(),
-                quiet::name(&left)
-            );
-            if late {
-                let mut ending = result(ResultStatus::Failed, Some(Class::Leftover), &found);
-                ending.evidence = excerpt(text, EXCERPT_MAX);
-                self.close(Box::new(ending), now);
-                return Advance::Again;
-            }
-            if !std::mem::replace(told, true) {
-                run.notice(&found);
-            }
-            // The quiet begins when the last of them is gone.
-            self.heard = Some(now);
-            return Advance::Waits(Some(now + LOOK_EVERY));
-        }
-        let quiet = if *told { QUIET_AFTER_LEFT } else { QUIET };
-        let quiet_at = self.heard.map_or(now, |heard| heard + quiet);
-        if now < quiet_at {
-            return Advance::Waits(Some(quiet_at));
-        }
-        let goes_on = untaken || *queued > 0;
-        if goes_on && !late {
-            return Advance::Waits(Some(now + LOOK_EVERY));
-        }
-        if goes_on {
-            run.notice("the agent said that more turns wait, and did not begin one");
-        }
-        let ending = Box::new(result(ResultStatus::Ok, None, text));
-        let told = false;
-        self.state = State::Over { ending, told };
-        Advance::Again
-    }
-
-    /// Waits for a turn, but not for ever for one that was interrupted.
-    fn heed(&mut self, now: Instant) -> Advance {
-        if self.interrupting.is_none_or(|until| now < until) {
-            return Advance::Waits(self.interrupting);
-        }
-        let text = format!("it did not heed an interrupt for {HEED_MAX:?}");
-        let ending = result(ResultStatus::Failed, Some(Class::Protocol), &text);
-        self.close(Box::new(ending), now);
-        Advance::Again
-    }
-
-    /// The next rung for a program that does not end.
-    fn press(&mut self, now: Instant) -> Advance {
-        let State::Closes {
-            ending,
-            until,
-            rung,
-        } = &mut self.state
-        else {
-            return Advance::Again;
-        };
-        if now < *until {
-            return Advance::Waits(Some(*until));
-        }
-        match rung {
-            Rung::EndOfInput => {
-                (*rung, *until) = (Rung::Term, now + TERM_MAX);
-                if let Some(program) = &self.program {
-                    program.ask_to_end();
-                }
-                Advance::Again
-            }
-            // The host kills what is left.
-            Rung::Term => {
-                let ending = ending.clone();
-                self.done(ending)
-            }
-        }
-    }
-
-    /// The program has ended.
-    fn exited(&mut self, exit: Exit, run: &Run) -> Advance {
-        let (code, signal) = match exit {
-            Exit::Exit(code) => (Some(code), None),
-            Exit::Signal(signal) => (None, Some(signal)),
-        };
-        let mut ending = match &self.state {
-            State::Closes { ending, .. } => ending.clone(),
-            State::Works | State::Settles { .. } | State::Over { .. } => {
-                let mut ending = died(exit, self.conversation.has_spoken());
-                ending.evidence = run.logs.evidence();
-                Box::new(ending)
-            }
-        };
-        (ending.exit_code, ending.signal) = (code, signal);
-        self.done(ending)
-    }
-
-    fn done(&self, mut ending: Box<RunResult>) -> Advance {
-        ending.usage = self.conversation.usage();
-        ending.session = self.session.as_ref().map(|session| session.id.clone());
-        Advance::Done(ending)
-    }
 }
 
 impl Agent for ClaudeAgent {
@@ -574,26 +421,4 @@ impl Agent for ClaudeAgent {
     fn program(&mut self) -> Option<&mut Program> {
         self.program.as_mut()
     }
-}
-
-fn cancelled() -> Box<RunResult> {
-    let class = Some(Class::Cancelled);
-    Box::new(result(ResultStatus::Failed, class, "stopped"))
-}
-
-/// The result of a program that ended without one.
-fn died(exit: Exit, has_spoken: bool) -> RunResult {
-    let (class, text) = match exit {
-        Exit::Signal(signal) => (Class::Crash, format!("it was ended by signal {signal}")),
-        // It did not even begin: an option that it does not know, a library that is missing.
-        Exit::Exit(code) if code != 0 && !has_spoken => (
-            Class::Environment,
-            format!("it did not begin: it exited with {code}"),
-        ),
-        Exit::Exit(code) => (
-            Class::NoResult,
-            format!("it exited with {code} in the middle"),
-        ),
-    };
-    result(ResultStatus::Failed, Some(class), &text)
 }
