@@ -378,7 +378,8 @@ fn await_a_child() {
     drop(wait([watched], Some(KILL_ROUND)));
 }
 
-fn descendants() -> Vec<Pid> {
+/// Every descendant, ended ones that nobody has collected included.
+pub(crate) fn descendants() -> Vec<Pid> {
     let mut found = children_of(getpid());
     let mut next = 0;
     while next < found.len() && found.len() < FAMILY_MAX {
@@ -433,8 +434,17 @@ fn stat_fields(who: impl AsRef<OsStr>) -> Option<Vec<String>> {
     Some(rest.split_ascii_whitespace().map(str::to_owned).collect())
 }
 
-fn is_living(pid: Pid) -> bool {
+/// Whether it has not ended.
+pub(crate) fn is_living(pid: Pid) -> bool {
     Stat::of(pid).is_some_and(|stat| stat.is_living())
+}
+
+/// Its command line, an excerpt; empty when it is gone.
+pub(crate) fn command_line(pid: Pid) -> String {
+    let path = format!("/proc/{}/cmdline", pid.as_raw_nonzero());
+    let text = fs::read(path).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text).replace('\0', " ");
+    protocol::report::excerpt(text.trim_end(), 200)
 }
 
 /// When the process began: clock ticks since boot, field 22 of its `stat`; 0 when it is gone.

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use protocol::class::Class;
+use protocol::framing::{Frame, FrameReader};
 use protocol::report::{EXCERPT_MAX, Event, ProcessSpawned, excerpt};
 use rustix::fs::{OFlags, fcntl_setfl};
 use rustix::io::Errno;
@@ -32,8 +33,21 @@ pub(crate) struct What<'a> {
     pub(crate) argv: &'a [String],
     /// Variables beside those of the run.
     pub(crate) extra_env: &'a BTreeMap<String, String>,
-    /// What it reads; `None`: nothing.
-    pub(crate) stdin: Option<Vec<u8>>,
+    /// What it reads.
+    pub(crate) stdin: Feed,
+    /// Its standard output is read as lines of at most so many bytes, beside the log; `None`: it
+    /// is only logged.
+    pub(crate) line_max: Option<usize>,
+}
+
+/// What a program reads.
+pub(crate) enum Feed {
+    /// Nothing.
+    Nothing,
+    /// This, and then the end.
+    Once(Vec<u8>),
+    /// What [`Program::say`] hands it, until [`Program::close_input`].
+    Open,
 }
 
 /// A program that was started and has not been given up.
@@ -43,6 +57,7 @@ pub(crate) struct Program {
     out: Option<OwnedFd>,
     err: Option<OwnedFd>,
     input: Option<Input>,
+    lines: Option<FrameReader>,
     ended: Option<(Ended, Instant)>,
 }
 
@@ -51,6 +66,8 @@ struct Input {
     pipe: OwnedFd,
     bytes: Vec<u8>,
     written: usize,
+    /// More may come when these are written.
+    open: bool,
 }
 
 /// What to watch, in the order of [`Program::take_in`].
@@ -63,10 +80,9 @@ impl Program {
     /// `environment` when the program or the folder is not there, `setup_failed` when the
     /// arguments are too long, `environment` for anything else that the kernel refuses.
     pub(crate) fn start(run: &mut Run, what: What<'_>) -> Result<Self, Failure> {
-        let stdin = if what.stdin.is_some() {
-            Stdin::Pipe
-        } else {
-            Stdin::Empty
+        let stdin = match &what.stdin {
+            Feed::Nothing => Stdin::Empty,
+            Feed::Once(_) | Feed::Open => Stdin::Pipe,
         };
         let spawned = with_env(run, what.extra_env, |run, env| {
             let cwd = run.start.cwd.as_str();
@@ -81,17 +97,43 @@ impl Program {
             process::spawn(&spawn).map_err(|error| refusal(&error, &spawn))
         })?;
         report_spawned(run, spawned.pid, what.argv);
-        let input = spawned
-            .stdin
-            .map(|pipe| Input::new(pipe, what.stdin.unwrap_or_default()));
+        let (bytes, open) = match what.stdin {
+            Feed::Nothing => (Vec::new(), false),
+            Feed::Once(bytes) => (bytes, false),
+            Feed::Open => (Vec::new(), true),
+        };
+        let input = spawned.stdin.map(|pipe| Input::new(pipe, bytes, open));
         Ok(Self {
             pid: spawned.pid,
             exit: spawned.exit,
             out: spawned.stdout,
             err: spawned.stderr,
             input,
+            lines: what.line_max.map(FrameReader::with_max),
             ended: None,
         })
+    }
+
+    /// Hands it more to read, after what waits already. A program that has ended or closed its
+    /// stdin does not get it: its end tells.
+    pub(crate) fn say(&mut self, bytes: &[u8]) {
+        if let Some(input) = self.input.as_mut().filter(|input| input.open) {
+            input.bytes.extend_from_slice(bytes);
+            self.write_input();
+        }
+    }
+
+    /// Closes its stdin behind what waits.
+    pub(crate) fn close_input(&mut self) {
+        if let Some(input) = &mut self.input {
+            input.open = false;
+            self.write_input();
+        }
+    }
+
+    /// The next line that it printed; only ever with [`What::line_max`].
+    pub(crate) fn next_line(&mut self) -> Option<Frame> {
+        self.lines.as_mut()?.next_frame()
     }
 
     /// Its pid while it has not been reaped.
@@ -128,7 +170,10 @@ impl Program {
                 .as_ref()
                 .filter(|_| self.ended.is_none())
                 .map(AsFd::as_fd),
-            self.input.as_ref().map(|input| input.pipe.as_fd()),
+            self.input
+                .as_ref()
+                .filter(|input| input.has_more())
+                .map(|input| input.pipe.as_fd()),
         ]
     }
 
@@ -144,7 +189,7 @@ impl Program {
     pub(crate) fn take_in(&mut self, run: &mut Run, ready: [Ready; 4], now: Instant) {
         let [out, err, exit, input] = ready;
         if out.usable {
-            read_once(&mut self.out, run, Stream::Out);
+            self.read_out(run);
         }
         if err.usable {
             read_once(&mut self.err, run, Stream::Err);
@@ -162,8 +207,15 @@ impl Program {
 
     /// After a kill of the family: takes in what it printed before.
     pub(crate) fn take_rest(&mut self, run: &mut Run) {
-        read_rest(&mut self.out, run, Stream::Out);
-        read_rest(&mut self.err, run, Stream::Err);
+        read_rest(&mut self.out, self.lines.as_mut(), run, Stream::Out);
+        read_rest(&mut self.err, None, run, Stream::Err);
+    }
+
+    fn read_out(&mut self, run: &mut Run) {
+        let count = read_once(&mut self.out, run, Stream::Out);
+        if let Some(lines) = self.lines.as_mut().filter(|_| count > 0) {
+            lines.push(run.scratch.bytes());
+        }
     }
 
     fn reap(&mut self, now: Instant) {
@@ -187,7 +239,7 @@ impl Program {
 }
 
 impl Input {
-    fn new(pipe: OwnedFd, bytes: Vec<u8>) -> Self {
+    fn new(pipe: OwnedFd, bytes: Vec<u8>, open: bool) -> Self {
         // Can not fail on a pipe that was just made; if it did, a large prompt would be written
         // in one go while the program reads.
         let _ = fcntl_setfl(&pipe, OFlags::NONBLOCK);
@@ -195,7 +247,13 @@ impl Input {
             pipe,
             bytes,
             written: 0,
+            open,
         }
+    }
+
+    /// Whether there is something to write, or an end to be told.
+    fn has_more(&self) -> bool {
+        self.written < self.bytes.len() || !self.open
     }
 
     /// Writes what goes; true when there is nothing more to do. A program that does not want its
@@ -209,7 +267,9 @@ impl Input {
                 Err(_) => return true,
             }
         }
-        true
+        self.bytes.clear();
+        self.written = 0;
+        !self.open
     }
 }
 
@@ -230,7 +290,12 @@ fn read_once(pipe: &mut Option<OwnedFd>, run: &mut Run, stream: Stream) -> usize
 }
 
 /// Reads what is still in the pipe and closes it, whoever holds its other end.
-fn read_rest(pipe: &mut Option<OwnedFd>, run: &mut Run, stream: Stream) {
+fn read_rest(
+    pipe: &mut Option<OwnedFd>,
+    mut lines: Option<&mut FrameReader>,
+    run: &mut Run,
+    stream: Stream,
+) {
     let Some(open) = pipe else { return };
     if fcntl_setfl(open, OFlags::NONBLOCK).is_ok() {
         let mut total = 0;
@@ -238,6 +303,9 @@ fn read_rest(pipe: &mut Option<OwnedFd>, run: &mut Run, stream: Stream) {
             match read_once(pipe, run, stream) {
                 0 => break,
                 count => total += count,
+            }
+            if let Some(lines) = &mut lines {
+                lines.push(run.scratch.bytes());
             }
         }
     }

@@ -258,6 +258,7 @@ impl<'a> Manifest<'a> {
                 "verify",
                 program_names(verify.commands.iter().map(|command| &command.argv)),
             ),
+            Adapter::Claude(claude) => ("claude", vec![claude.program.as_str()]),
         };
         Self {
             v: MANIFEST_VERSION,

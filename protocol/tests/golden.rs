@@ -14,8 +14,9 @@ use std::fmt::Debug;
 use compare::{golden, parse};
 use protocol::class::Class;
 use protocol::command::{
-    Adapter, Answer, Command, CommandAdapter, Message, Pong, PromptBy, RunKind, ScriptedAdapter,
-    Start, SteerMode, Stop, Text, VerifyAdapter, VerifyCommand,
+    Adapter, Answer, ClaudeAdapter, Command, CommandAdapter, Credentials, Home, Message,
+    Permissions, Pong, PromptBy, RunKind, ScriptedAdapter, Start, SteerMode, Stop, Text,
+    VerifyAdapter, VerifyCommand,
 };
 use protocol::exit_file::{EXIT_FILE_VERSION, ExitFile};
 use protocol::ids::{AttemptNo, Generation, MessageId, QuestionId};
@@ -169,6 +170,22 @@ fn start_verify() -> Start {
     start(RunKind::Verify, Adapter::Verify(VerifyAdapter { commands }))
 }
 
+fn start_claude() -> Start {
+    let adapter = Adapter::Claude(ClaudeAdapter {
+        program: "claude".to_owned(),
+        args: vec!["--max-turns".to_owned(), "50".to_owned()],
+        model: Some("sonnet".to_owned()),
+        permissions: Permissions::Full,
+        home: Home::Task,
+        credentials: Credentials::Copy,
+        system_prompt: Some("Be brief.".to_owned()),
+    });
+    Start {
+        prompt: Some(Text::Inline("Fix the parser.".to_owned())),
+        ..start(RunKind::Agent, adapter)
+    }
+}
+
 /// File name and command.
 fn commands() -> Vec<(&'static str, Command)> {
     let answer = |text: Option<&str>| {
@@ -181,6 +198,7 @@ fn commands() -> Vec<(&'static str, Command)> {
         ("start_command", Command::Start(Box::new(start_command()))),
         ("start_scripted", Command::Start(Box::new(start_scripted()))),
         ("start_verify", Command::Start(Box::new(start_verify()))),
+        ("start_claude", Command::Start(Box::new(start_claude()))),
         (
             "deliver",
             Command::Deliver(message(5, SteerMode::Boundary, "use \"v2\" — not v1")),
@@ -437,6 +455,9 @@ struct Words {
     class: Vec<Class>,
     run_kind: Vec<RunKind>,
     prompt_by: Vec<PromptBy>,
+    permissions: Vec<Permissions>,
+    home: Vec<Home>,
+    credentials: Vec<Credentials>,
     steer_mode: Vec<SteerMode>,
     steer_reach: Vec<SteerReach>,
     receipt: Vec<Receipt>,
@@ -455,6 +476,13 @@ fn words_are_as_released() {
             PromptBy::Stdin,
             PromptBy::File,
         ],
+        permissions: vec![Permissions::Full, Permissions::Edits, Permissions::Ask],
+        home: vec![
+            Home::Task,
+            Home::Shared,
+            Home::Path("/home/op/claude".to_owned()),
+        ],
+        credentials: vec![Credentials::Copy, Credentials::Link, Credentials::None],
         steer_mode: vec![Boundary, Interrupt, After, Restart],
         steer_reach: vec![
             SteerReach::None,

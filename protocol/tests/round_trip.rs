@@ -6,8 +6,9 @@ use proptest::option;
 use proptest::prelude::*;
 use protocol::class::Class;
 use protocol::command::{
-    Adapter, Answer, Command, CommandAdapter, Keeper, MemoryLimit, Message, Pong, PromptBy,
-    RunKind, ScriptedAdapter, Start, SteerMode, Stop, Text, VerifyAdapter, VerifyCommand,
+    Adapter, Answer, ClaudeAdapter, Command, CommandAdapter, Credentials, Home, Keeper,
+    MemoryLimit, Message, Permissions, Pong, PromptBy, RunKind, ScriptedAdapter, Start, SteerMode,
+    Stop, Text, VerifyAdapter, VerifyCommand,
 };
 use protocol::exit_file::{EXIT_FILE_VERSION, ExitFile};
 use protocol::framing::{Frame, FrameReader, LINE_MAX};
@@ -80,7 +81,39 @@ fn adapter() -> impl Strategy<Value = Adapter> {
     });
     let verify = vec(one, 0..3);
     let verify = verify.prop_map(|commands| Adapter::Verify(VerifyAdapter { commands }));
-    prop_oneof![command, scripted, verify]
+    prop_oneof![command, scripted, verify, claude()]
+}
+
+fn claude() -> impl Strategy<Value = Adapter> {
+    let permissions = prop_oneof![
+        Just(Permissions::Full),
+        Just(Permissions::Edits),
+        Just(Permissions::Ask),
+    ];
+    let home = prop_oneof![
+        Just(Home::Task),
+        Just(Home::Shared),
+        words().prop_map(Home::Path),
+    ];
+    let credentials = prop_oneof![
+        Just(Credentials::Copy),
+        Just(Credentials::Link),
+        Just(Credentials::None),
+    ];
+    let texts = (words(), vec(words(), 0..3), option::of(words()));
+    let rules = (permissions, home, credentials, option::of(words()));
+    (texts, rules).prop_map(|((program, args, model), rules)| {
+        let (permissions, home, credentials, system_prompt) = rules;
+        Adapter::Claude(ClaudeAdapter {
+            program,
+            args,
+            model,
+            permissions,
+            home,
+            credentials,
+            system_prompt,
+        })
+    })
 }
 
 fn start() -> impl Strategy<Value = Start> {

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use protocol::class::Class;
-use protocol::command::{Adapter, PromptBy, Text};
+use protocol::command::{Adapter, Credentials, Home, Permissions, PromptBy, Text};
 use protocol::ids::{AttemptNo, BatchId, TaskId};
 use supervisor::batch_file::render::{DependencyResult, RenderContext, RenderError, Renderer};
 use supervisor::batch_file::work::{Act, AgentWork, BatchWork, TaskWork};
@@ -469,6 +469,38 @@ fn an_attempt_gets_its_own_words() {
 }
 
 #[test]
+fn claude_needs_no_entry_and_takes_its_keys() {
+    let batch = read_alone(
+        "agents:\n  c: {kind: claude, program: /opt/claude, args: [--max-turns, \"{{ slot }}\"], model: m, permissions: ask, home: shared, system_prompt: \"Task {{ task.id }}.\"}\n\
+         tasks: [{id: a, agent: claude, prompt: p}, {id: b, agent: c, prompt: p, limits: {turns: 5, tokens: 9, cost_usd: 1}}]\n",
+    );
+    let (prompt, (adapter, _)) = start(&batch, "a", &[], None);
+    assert_eq!(prompt.as_deref(), Some("p"));
+    let Adapter::Claude(claude) = adapter else {
+        panic!("{adapter:?}")
+    };
+    assert_eq!((claude.program.as_str(), claude.model), ("claude", None));
+    assert_eq!(claude.permissions, Permissions::Full);
+    assert_eq!(
+        (claude.home, claude.credentials),
+        (Home::Task, Credentials::Copy)
+    );
+
+    let (_, (adapter, _)) = start(&batch, "b", &[], None);
+    let Adapter::Claude(claude) = adapter else {
+        panic!("{adapter:?}")
+    };
+    assert_eq!(claude.program, "/opt/claude");
+    assert_eq!(claude.args, ["--max-turns", "2"]);
+    assert_eq!(claude.model.as_deref(), Some("m"));
+    assert_eq!(claude.permissions, Permissions::Ask);
+    assert_eq!(claude.home, Home::Shared);
+    assert_eq!(claude.system_prompt.as_deref(), Some("Task b."));
+    let accounts = batch.plan.accounts.iter().map(|account| &*account.name);
+    assert_eq!(accounts.collect::<Vec<_>>(), ["claude"]);
+}
+
+#[test]
 fn the_environment_is_a_list_of_what_is_allowed() {
     let batch = read_alone(
         "name: n\nenv: {A: batch, B: batch, C: batch, PORT: \"80{{ slot }}\"}\nenv_from: [TOKEN, ABSENT]\n\
@@ -702,7 +734,8 @@ fn every_key_of_the_schema_is_read_and_explained() {
         "notify",
         "review",
         "outputs",
-        "model",
+        "models",
+        "mcp",
         "disk_free",
     ] {
         let quoted = format!("\"{later}\":");

@@ -20,7 +20,7 @@ use protocol::result_file::ResultFile;
 
 use super::{Advance, Agent, Prompt, result_file};
 use crate::process::Ended;
-use crate::program::{Program, What};
+use crate::program::{Feed, Program, What};
 use crate::run::{Failure, Run, result};
 
 /// Name of the prompt's file in the run's folder.
@@ -62,7 +62,7 @@ impl CommandAgent {
                 )
             })?;
         }
-        let mut stdin = None;
+        let mut stdin = Feed::Nothing;
         let mut longer = None;
         let mut extra_env = BTreeMap::new();
         match self.adapter.prompt_by {
@@ -71,7 +71,7 @@ impl CommandAgent {
                 let argv = self.adapter.argv.iter().cloned().chain([prompt]);
                 longer = Some(argv.collect::<Vec<_>>());
             }
-            PromptBy::Stdin => stdin = Some(prompt.into_bytes()),
+            PromptBy::Stdin => stdin = Feed::Once(prompt.into_bytes()),
             PromptBy::File => {
                 let path = run.folder().join(PROMPT_FILE);
                 write_prompt(&path, &prompt).map_err(|error| {
@@ -88,6 +88,7 @@ impl CommandAgent {
                 argv,
                 extra_env: &extra_env,
                 stdin,
+                line_max: None,
             },
         )
     }

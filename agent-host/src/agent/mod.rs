@@ -15,6 +15,7 @@ use protocol::rpc::RpcError;
 use crate::program::Program;
 use crate::run::{Failure, Run};
 
+mod claude;
 mod command;
 mod result_file;
 mod scripted;
@@ -171,6 +172,7 @@ pub(crate) fn adapter(start: &mut Start) -> Result<Box<dyn Agent>, Failure> {
     Ok(match Run::take_adapter(start) {
         Adapter::Command(adapter) => Box::new(command::CommandAgent::new(adapter)),
         Adapter::Verify(adapter) => Box::new(verify::VerifyAgent::new(adapter)),
+        Adapter::Claude(adapter) => Box::new(claude::ClaudeAgent::new(adapter)),
         Adapter::Scripted(adapter) => Box::new(scripted::ScriptedAgent::new(&adapter, start)?),
     })
 }

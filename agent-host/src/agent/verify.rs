@@ -11,7 +11,7 @@ use super::{Advance, Agent, Prompt};
 use crate::clock;
 use crate::logs::Stream;
 use crate::process::{self, Ended};
-use crate::program::{Program, What};
+use crate::program::{Feed, Program, What};
 use crate::run::{Failure, Run, result};
 
 /// The proof of done.
@@ -55,7 +55,8 @@ impl VerifyAgent {
             What {
                 argv: &command.argv,
                 extra_env: &command.env,
-                stdin: None,
+                stdin: Feed::Nothing,
+                line_max: None,
             },
         )?;
         let deadline = clock::after(clock::now(), command.timeout_ms);

@@ -119,6 +119,8 @@ pub enum AgentKind {
     Command,
     /// The embedded demo agent.
     Scripted,
+    /// Claude Code.
+    Claude,
 }
 
 /// One configured account.

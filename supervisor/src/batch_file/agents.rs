@@ -8,6 +8,7 @@ use protocol::script::Script;
 use supervisor_core::containment::Wish;
 use supervisor_core::plan::{AccountIx, AccountSpec, AgentIx, AgentKind, AgentSpec, AutoResume};
 
+use super::claude;
 use super::decode::{At, was_meant};
 use super::error::{Place, Sink, nearest};
 use super::files::Files;
@@ -67,6 +68,10 @@ impl Agents {
                 (
                     SCRIPTED.to_owned(),
                     built_in(AgentKind::Scripted, Drive::Scripted { script: None }),
+                ),
+                (
+                    claude::NAME.to_owned(),
+                    built_in(AgentKind::Claude, Drive::Claude(claude::built_in())),
                 ),
             ]),
             accounts: accounts(layers, sink),
@@ -177,6 +182,7 @@ fn built_in(kind: AgentKind, drive: Drive) -> Agent {
     let account = match kind {
         AgentKind::Command => "command",
         AgentKind::Scripted => SCRIPTED,
+        AgentKind::Claude => claude::NAME,
     };
     Agent {
         kind,
@@ -228,13 +234,15 @@ fn read_agent(
     let agent = &keys.value;
     let Some(kind) = &agent.kind else {
         if !was_meant(&agent.wrong, "kind") {
-            let help = "add `kind: command` or `kind: scripted`";
+            let help = "add `kind: command`, `kind: claude` or `kind: scripted`";
             sink.report(keys.key, "an agent without `kind`", help);
         }
         return None;
     };
     let mut texts = Vec::new();
+    refuse_strangers(agent, kind.value, sink);
     let (drive, needs_prompt) = match kind.value {
+        KindWord::Claude => (Drive::Claude(claude::read(keys, &mut texts, sink)), true),
         KindWord::Command => {
             let needs = agent
                 .prompt_by
@@ -275,7 +283,7 @@ fn account(
         return default;
     };
     let name = &account.value.text;
-    let kinds = ["command", SCRIPTED];
+    let kinds = ["command", SCRIPTED, claude::NAME];
     if !accounts.contains_key(name) && !kinds.contains(&name.as_str()) {
         let known = accounts.keys().map(String::as_str);
         let help = match nearest(name, known) {
@@ -290,14 +298,6 @@ fn account(
 
 fn command(keys: &At<AgentKeys>, texts: &mut Vec<Text>, sink: &mut Sink) -> Option<Drive> {
     let agent = &keys.value;
-    if let Some(script) = &agent.script {
-        let help = "only `kind: scripted` has a script";
-        sink.report(
-            script.key,
-            "`script` means nothing for `kind: command`",
-            help,
-        );
-    }
     let argv = argv(keys, texts, sink)?;
     let prompt_by = match agent.prompt_by.as_ref().map(|word| word.value) {
         Some(PromptWord::Argument) | None => PromptBy::Argument,
@@ -362,6 +362,77 @@ fn argv(keys: &At<AgentKeys>, texts: &mut Vec<Text>, sink: &mut Sink) -> Option<
     Some(argv)
 }
 
+/// Reports keys that mean nothing for the agent's kind.
+fn refuse_strangers(agent: &AgentKeys, kind: KindWord, sink: &mut Sink) {
+    use KindWord::{Claude, Command, Scripted};
+    let place = |key: Option<Place>, name, kinds: &'static [KindWord]| Some((key?, name, kinds));
+    let keys = [
+        place(
+            agent.program.as_ref().map(|key| key.key),
+            "program",
+            &[Command, Claude],
+        ),
+        place(
+            agent.args.as_ref().map(|key| key.key),
+            "args",
+            &[Command, Claude],
+        ),
+        place(
+            agent.command.as_ref().map(|key| key.key),
+            "command",
+            &[Command],
+        ),
+        place(
+            agent.prompt_by.as_ref().map(|key| key.key),
+            "prompt_by",
+            &[Command],
+        ),
+        place(
+            agent.result_file.as_ref().map(|key| key.key),
+            "result_file",
+            &[Command],
+        ),
+        place(
+            agent.script.as_ref().map(|key| key.key),
+            "script",
+            &[Scripted],
+        ),
+        place(agent.model.as_ref().map(|key| key.key), "model", &[Claude]),
+        place(
+            agent.permissions.as_ref().map(|key| key.key),
+            "permissions",
+            &[Claude],
+        ),
+        place(agent.home.as_ref().map(|key| key.key), "home", &[Claude]),
+        place(
+            agent.credentials.as_ref().map(|key| key.key),
+            "credentials",
+            &[Claude],
+        ),
+        place(
+            agent.system_prompt.as_ref().map(|key| key.key),
+            "system_prompt",
+            &[Claude],
+        ),
+    ];
+    let word = |kind: &KindWord| match kind {
+        Command => "kind: command",
+        Scripted => "kind: scripted",
+        Claude => "kind: claude",
+    };
+    for (key, name, kinds) in keys.into_iter().flatten() {
+        if !kinds.contains(&kind) {
+            let message = format!("`{name}` means nothing for `{}`", word(&kind));
+            let fits: Vec<String> = kinds
+                .iter()
+                .map(|kind| format!("`{}`", word(kind)))
+                .collect();
+            let help = format!("remove it, or write {}", fits.join(" or "));
+            sink.report(key, message, help);
+        }
+    }
+}
+
 fn script(
     keys: &At<AgentKeys>,
     texts: &mut Vec<Text>,
@@ -369,20 +440,6 @@ fn script(
     sink: &mut Sink,
 ) -> Option<Option<Script>> {
     let agent = &keys.value;
-    let strangers = [
-        agent.program.as_ref().map(|key| (key.key, "program")),
-        agent.args.as_ref().map(|key| (key.key, "args")),
-        agent.command.as_ref().map(|key| (key.key, "command")),
-        agent.prompt_by.as_ref().map(|key| (key.key, "prompt_by")),
-        agent
-            .result_file
-            .as_ref()
-            .map(|key| (key.key, "result_file")),
-    ];
-    for (place, name) in strangers.into_iter().flatten() {
-        let message = format!("`{name}` means nothing for `kind: scripted`");
-        sink.report(place, message, "remove it, or write `kind: command`");
-    }
     let low: ScriptLow = match agent.script.as_ref().map(|script| &script.value) {
         None => return Some(None),
         Some(ScriptSource::Steps(low)) => low.clone(),

@@ -18,8 +18,8 @@ use super::script::ScriptSource;
 use super::size::Memory;
 use super::tree::{Node, View, shown};
 use super::words::{
-    AutoResumeWord, ConditionWord, ContainmentWord, EnforceWord, FailureWord, Isolation, KindWord,
-    ModeWord, PromptWord, QuestionWord,
+    AutoResumeWord, ConditionWord, ContainmentWord, CredentialsWord, EnforceWord, FailureWord,
+    Isolation, KindWord, ModeWord, PermissionWord, PromptWord, QuestionWord,
 };
 
 /// Most live attempts of a batch that may be asked for.
@@ -190,12 +190,23 @@ keys! {
         /// Where the program writes a JSON result, relative to the working folder; a template.
         /// Without it the exit status is the result.
         result_file: Text,
+        /// The model; default: the program's own.
+        model: Text,
+        /// What it may do without asking. Default `full`.
+        permissions: PermissionWord,
+        /// Where the program keeps sessions and settings: `task` (a folder of the task, the default),
+        /// `shared` (the operator's own) or an absolute path.
+        home: Text,
+        /// How the operator's login gets into a home that is not shared. Default `copy`.
+        credentials: CredentialsWord,
+        /// Added to the program's system prompt; a template.
+        system_prompt: Text,
         /// What a scripted agent does: a list of steps, or the name of a file with them.
         script: ScriptSource,
         /// How the process trees of its runs are held together, where the task does not say.
         containment: ContainmentWord,
     }
-    later { "model", "models", "mode", "permissions", "home", "mcp", "system_prompt" }
+    later { "models", "mode", "mcp" }
 }
 
 keys! {

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use supervisor_core::plan::Plan;
 
 mod agents;
+mod claude;
 mod decode;
 pub mod error;
 mod files;

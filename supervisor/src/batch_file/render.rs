@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use protocol::command::{
-    Adapter, CommandAdapter, PromptBy, ScriptedAdapter, Text, VerifyAdapter, VerifyCommand,
+    Adapter, ClaudeAdapter, CommandAdapter, PromptBy, ScriptedAdapter, Text, VerifyAdapter,
+    VerifyCommand,
 };
 use protocol::ids::{AttemptNo, BatchId, TaskId};
 use protocol::script::Script;
@@ -11,7 +12,9 @@ use serde_json::Value as Json;
 use tera::Context;
 
 use super::template::{Engine, TemplateError, is_template, to_value};
-use super::work::{Act, AgentWork, BatchWork, CommandDrive, Drive, PASSED_ON, TaskWork};
+use super::work::{
+    Act, AgentWork, BatchWork, ClaudeDrive, CommandDrive, Drive, PASSED_ON, TaskWork,
+};
 
 /// Longest single argument, bytes: Linux takes 128 KiB with the closing zero (`MAX_ARG_STRLEN`).
 pub const ARGUMENT_MAX: usize = (128 << 10) - 1;
@@ -107,6 +110,8 @@ pub enum Part {
     Env(String),
     /// A text in the script.
     Script,
+    /// What is added to the agent's system prompt.
+    SystemPrompt,
     /// An argument of the verify command of this number, from 0.
     Verify(usize),
 }
@@ -119,6 +124,7 @@ impl std::fmt::Display for Part {
             Part::ResultFile => f.write_str("`result_file`"),
             Part::Env(name) => write!(f, "the variable {name}"),
             Part::Script => f.write_str("a text of the script"),
+            Part::SystemPrompt => f.write_str("`system_prompt`"),
             Part::Verify(index) => write!(f, "verify command {}", index + 1),
         }
     }
@@ -156,6 +162,7 @@ impl Renderer {
                 },
                 act,
             ) => (filling.prompt(act, batch)?, filling.scripted(script)?),
+            (Drive::Claude(drive), act) => filling.claude(drive, act, batch)?,
             (Drive::Scripted { script: None }, Act::Script(script)) => {
                 (None, filling.scripted(script)?)
             }
@@ -326,6 +333,28 @@ impl<'a> Filling<'a> {
             result_file,
         });
         Ok((prompt, adapter))
+    }
+
+    fn claude(
+        &mut self,
+        drive: &ClaudeDrive,
+        act: &Act,
+        batch: &BatchWork,
+    ) -> Result<(Option<String>, Adapter), RenderError> {
+        let system_prompt = match &drive.system_prompt {
+            Some(text) => Some(self.argument(text, Part::SystemPrompt)?),
+            None => None,
+        };
+        let adapter = Adapter::Claude(ClaudeAdapter {
+            program: drive.program.clone(),
+            args: self.arguments(&drive.args)?,
+            model: drive.model.clone(),
+            permissions: drive.permissions,
+            home: drive.home.clone(),
+            credentials: drive.credentials,
+            system_prompt,
+        });
+        Ok((self.prompt(act, batch)?, adapter))
     }
 
     fn prompt(&mut self, act: &Act, batch: &BatchWork) -> Result<Option<String>, RenderError> {

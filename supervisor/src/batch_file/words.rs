@@ -1,5 +1,6 @@
 //! The closed sets of words in a batch file, and what they mean in a plan.
 
+use protocol::command::{Credentials, Permissions};
 use supervisor_core::containment::Wish;
 use supervisor_core::plan::{AgentKind, Condition, OnFailure, RetryMode};
 
@@ -85,8 +86,10 @@ words! {
         Command = "command",
         /// The embedded agent that plays a script.
         Scripted = "scripted",
+        /// Claude Code.
+        Claude = "claude",
     }
-    later { "claude", "codex", "pi", "acp", "builtin" }
+    later { "codex", "pi", "acp", "builtin" }
 }
 
 impl KindWord {
@@ -95,6 +98,55 @@ impl KindWord {
         match self {
             Self::Command => AgentKind::Command,
             Self::Scripted => AgentKind::Scripted,
+            Self::Claude => AgentKind::Claude,
+        }
+    }
+}
+
+words! {
+    /// What an agent may do without asking.
+    PermissionWord as "a set of permissions" {
+        /// Everything.
+        Full = "full",
+        /// Edits of files; the rest is refused.
+        Edits = "edits",
+        /// What the program allows by itself; the rest becomes a question to the operator.
+        Ask = "ask",
+    }
+    later { }
+}
+
+impl PermissionWord {
+    /// What it means to a host.
+    pub(super) fn mean(self) -> Permissions {
+        match self {
+            Self::Full => Permissions::Full,
+            Self::Edits => Permissions::Edits,
+            Self::Ask => Permissions::Ask,
+        }
+    }
+}
+
+words! {
+    /// How the operator's login gets into an agent's own home.
+    CredentialsWord as "a rule for the login" {
+        /// As a private file of its own, renewed when the operator's is newer.
+        Copy = "copy",
+        /// As a symbolic link to the operator's.
+        Link = "link",
+        /// Not at all: the environment has it.
+        None = "none",
+    }
+    later { }
+}
+
+impl CredentialsWord {
+    /// What it means to a host.
+    pub(super) fn mean(self) -> Credentials {
+        match self {
+            Self::Copy => Credentials::Copy,
+            Self::Link => Credentials::Link,
+            Self::None => Credentials::None,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The command line: one file per command, each with its arguments, its calls and what it prints.
 
 pub mod act;
+pub mod agents;
 pub mod answer;
 pub mod attach;
 pub mod batch;
@@ -110,6 +111,8 @@ enum Command {
     Validate(validate::Args),
     /// Print the JSON Schema of batch files
     Schema(schema::Args),
+    /// List the kinds of agents, what is installed, and what each can do
+    Agents(agents::Args),
     /// List the batches of this machine, newest first
     List(list::Args),
     /// Show where a batch and its tasks are, and why
@@ -159,6 +162,7 @@ impl Command {
             Self::Plan(args) => plan::run(&args, io),
             Self::Validate(args) => validate::run(&args, io),
             Self::Schema(args) => schema::run(&args, io),
+            Self::Agents(args) => agents::run(&args, io),
             Self::List(args) => list::run(&args, io),
             Self::Status(args) => status::run(&args, io),
             Self::Ps(args) => ps::run(&args, io),

@@ -12,7 +12,7 @@ use super::waiting::{PrintTo, Printing, flood_line};
 use super::*;
 use crate::logs::Stream;
 use crate::process;
-use crate::program::{self, What};
+use crate::program::{self, Feed, What};
 use crate::run_dir::FileError;
 
 impl ScriptedAgent {
@@ -175,7 +175,8 @@ fn start(run: &mut Run, command: RunCommand) -> Result<Waiting, Failure> {
     let what = What {
         argv: &command.argv,
         extra_env: &BTreeMap::new(),
-        stdin: None,
+        stdin: Feed::Nothing,
+        line_max: None,
     };
     let program = Box::new(Program::start(run, what)?);
     Ok(Waiting::Program {

@@ -175,7 +175,7 @@ impl Desk<'_> {
         let kind = self.facts().agents[self.spec(ix).agent.0 as usize].kind;
         let (steers, seen) = match kind {
             AgentKind::Command => (false, false),
-            AgentKind::Scripted => (true, true),
+            AgentKind::Scripted | AgentKind::Claude => (true, true),
         };
         if mode == SteerMode::Interrupt && !steers {
             let text = format!(

@@ -116,3 +116,19 @@ fn what_a_plain_command_can_not_prove_is_refused() {
         }
     }
 }
+
+#[test]
+fn an_agent_with_receipts_may_be_interrupted_and_waited_for() {
+    for kind in [AgentKind::Scripted, AgentKind::Claude] {
+        let plan = batch().agent("able", "main", |agent| agent.kind = kind);
+        let mut world = World::start(plan.task("a").by("able"));
+        let command = OperatorCommand::Steer {
+            tasks: world.ixs(&["a"]),
+            mode: SteerMode::Interrupt,
+            text: "hello".into(),
+            expires: None,
+            wait: Some(Receipt::Seen),
+        };
+        assert!(matches!(world.op(command), Answer::Messages(_)), "{kind:?}");
+    }
+}

@@ -88,6 +88,7 @@ pub(super) struct AgentSpecDef {
 pub(super) enum AgentKindDef {
     Command,
     Scripted,
+    Claude,
 }
 
 #[derive(Serialize, Deserialize)]

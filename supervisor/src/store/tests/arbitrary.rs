@@ -279,7 +279,7 @@ any_enum! {
     SteerMode { Boundary, Interrupt, After, Restart }
     OnFailure { SkipDependents, Stop, Continue }
     MaxFailures { Count(most), Percent(most) }
-    AgentKind { Command, Scripted }
+    AgentKind { Command, Scripted, Claude }
     AutoResume { Always, Ask, Never }
     OnQuestion { Wait, Default(text), WaitThenDefault(text), Fail }
     RetryMode { Resume, NewSession, Fresh, Stop }

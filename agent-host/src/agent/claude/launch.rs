@@ -1,0 +1,379 @@
+//! How Claude Code is started: its arguments, its environment, its home, its session.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io;
+use std::os::unix::fs::{OpenOptionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+use protocol::class::Class;
+use protocol::command::{ClaudeAdapter, Credentials, Home, Permissions, Start};
+use rustix::fs::OFlags;
+
+use crate::run::Failure;
+use crate::run_dir::make_folder;
+
+/// The variable that names its home.
+const HOME_VARIABLE: &str = "CLAUDE_CONFIG_DIR";
+/// The file of a login.
+const CREDENTIALS_FILE: &str = ".credentials.json";
+/// Largest file of a login that is copied: a few tokens, many times over.
+const CREDENTIALS_MAX: u64 = 1 << 20;
+
+/// Variables that it gets unless the batch file sets them. It tries a failed request once more, for
+/// a blip: what lasts longer is the supervisor's to wait for, for all tasks together. Nothing runs
+/// on behind a turn's end, no version changes in the middle of a batch, nobody is called but the
+/// model.
+const VARIABLES: &[(&str, &str)] = &[
+    ("CLAUDE_CODE_DISABLE_BACKGROUND_TASKS", "1"),
+    ("CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "1"),
+    ("CLAUDE_CODE_MAX_RETRIES", "1"),
+    ("DISABLE_AUTOUPDATER", "1"),
+    ("DISABLE_ERROR_REPORTING", "1"),
+    ("DISABLE_TELEMETRY", "1"),
+    ("ENABLE_TOOL_SEARCH", "false"),
+];
+
+/// Tools with which it would begin turns by itself or talk to its neighbours.
+const TOOLS_AWAY: &str = "CronCreate,CronDelete,CronList,ListAgents,Monitor,ScheduleWakeup,\
+    SendMessage,Workflow";
+
+/// Program and arguments.
+pub(super) fn argv(adapter: &ClaudeAdapter, session: &Session) -> Vec<String> {
+    let mode = match adapter.permissions {
+        Permissions::Full => "bypassPermissions",
+        Permissions::Edits => "acceptEdits",
+        Permissions::Ask => "default",
+    };
+    let mut argv = vec![
+        adapter.program.as_str(),
+        "-p",
+        "--input-format",
+        "stream-json",
+        "--output-format",
+        "stream-json",
+        "--verbose",
+        "--permission-mode",
+        mode,
+        "--disallowedTools",
+        TOOLS_AWAY,
+    ];
+    if adapter.permissions != Permissions::Full {
+        argv.extend(["--permission-prompt-tool", "stdio"]);
+    }
+    argv.push(match session.origin {
+        Origin::New => "--session-id",
+        Origin::Resumed => "--resume",
+    });
+    argv.push(&session.id);
+    if let Some(model) = &adapter.model {
+        argv.extend(["--model", model]);
+    }
+    if let Some(text) = &adapter.system_prompt {
+        argv.extend(["--append-system-prompt", text]);
+    }
+    let own = argv.into_iter().map(str::to_owned);
+    own.chain(adapter.args.iter().cloned()).collect()
+}
+
+/// The variables beside those of the run.
+pub(super) fn environment(start: &Start, home: Option<&Path>) -> BTreeMap<String, String> {
+    let unset = |name: &str| !start.env.contains_key(name);
+    let mut extra: BTreeMap<String, String> = VARIABLES
+        .iter()
+        .filter(|(name, _)| unset(name))
+        .map(|&(name, value)| (name.to_owned(), value.to_owned()))
+        .collect();
+    // It refuses full permissions to root unless it is told that the machine is made for that; who
+    // runs a batch as root with `permissions: full` has said so.
+    if rustix::process::geteuid().is_root() && unset("IS_SANDBOX") {
+        extra.insert("IS_SANDBOX".to_owned(), "1".to_owned());
+    }
+    if let Some(home) = home {
+        extra.insert(HOME_VARIABLE.to_owned(), home.display().to_string());
+    }
+    extra
+}
+
+/// A conversation and where it comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Session {
+    pub(super) id: String,
+    pub(super) origin: Origin,
+}
+
+/// Where a session comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// It begins now.
+    New,
+    /// Its history is in the home.
+    Resumed,
+}
+
+/// An id for a new session: one that no other run has, in the form of a UUID. The batch's id is
+/// unique on its machine and a generation within its batch.
+pub(super) fn new_session(start: &Start) -> Session {
+    let half = |salt: u8| {
+        let mut hasher = DefaultHasher::new();
+        (
+            salt,
+            start.batch.as_str(),
+            start.task.as_str(),
+            start.generation.0,
+        )
+            .hash(&mut hasher);
+        hasher.finish()
+    };
+    let (high, low) = (half(0), half(1));
+    let id = format!(
+        "{:08x}-{:04x}-8{:03x}-{:04x}-{:012x}",
+        high >> 32,
+        high >> 16 & 0xffff,
+        high & 0xfff,
+        low >> 48 & 0x3fff | 0x8000,
+        low & 0xffff_ffff_ffff,
+    );
+    let origin = Origin::New;
+    Session { id, origin }
+}
+
+/// The session to go on with; with a new beginning under the same id when its history is not there
+/// (it was never written, or somebody removed it).
+pub(super) fn session(id: &str, start: &Start, home: Option<&Path>) -> Session {
+    let home = home.map(Path::to_owned).or_else(|| shared_home(start));
+    let known = is_uuid(id) && home.is_some_and(|home| has_history(&home, id));
+    match known {
+        true => Session {
+            id: id.to_owned(),
+            origin: Origin::Resumed,
+        },
+        false if is_uuid(id) => Session {
+            id: id.to_owned(),
+            origin: Origin::New,
+        },
+        false => new_session(start),
+    }
+}
+
+fn is_uuid(text: &str) -> bool {
+    let dash = |at: usize| matches!(at, 8 | 13 | 18 | 23);
+    text.len() == 36
+        && text.bytes().enumerate().all(|(at, byte)| match byte {
+            b'-' => dash(at),
+            byte => byte.is_ascii_hexdigit() && !dash(at),
+        })
+}
+
+/// Whether a home knows a session: in `projects/<folder>/<id>.jsonl`, whatever the working folder
+/// was called then.
+fn has_history(home: &Path, id: &str) -> bool {
+    let Ok(projects) = fs::read_dir(home.join("projects")) else {
+        return false;
+    };
+    let name = format!("{id}.jsonl");
+    let written = |path: PathBuf| path.metadata().is_ok_and(|facts| facts.len() > 0);
+    projects
+        .flatten()
+        .any(|project| written(project.path().join(&name)))
+}
+
+/// Makes its home ready; `None`: it is the operator's own.
+///
+/// # Errors
+/// `setup_failed` when the home or the login in it can not be made.
+pub(super) fn make_home(
+    adapter: &ClaudeAdapter,
+    start: &Start,
+) -> Result<Option<PathBuf>, Failure> {
+    let home = match &adapter.home {
+        Home::Shared => return Ok(None),
+        Home::Task => Path::new(&start.task_dir).join("home/claude"),
+        Home::Path(path) => PathBuf::from(path),
+    };
+    let failed = |what: &str, path: &Path, error: &io::Error| {
+        let text = format!("{what} {}: {error}", path.display());
+        Failure::new(Class::SetupFailed, text)
+    };
+    make_folder(&home).map_err(|error| failed("can not make", &home, &error))?;
+    let Some(login) = shared_home(start).map(|shared| shared.join(CREDENTIALS_FILE)) else {
+        return Ok(Some(home));
+    };
+    let own = home.join(CREDENTIALS_FILE);
+    bring(adapter.credentials, &login, &own)
+        .map_err(|error| failed("can not bring the login to", &own, &error))?;
+    Ok(Some(home))
+}
+
+/// Where the operator's own home is, by the environment of the run.
+fn shared_home(start: &Start) -> Option<PathBuf> {
+    let named = start.env.get(HOME_VARIABLE).map(PathBuf::from);
+    named.or_else(|| Some(Path::new(start.env.get("HOME")?).join(".claude")))
+}
+
+fn bring(how: Credentials, login: &Path, own: &Path) -> io::Result<()> {
+    let source = match fs::metadata(login) {
+        Ok(facts) => facts,
+        // Logged in by the environment, or not at all: its own failure tells.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    let present = fs::symlink_metadata(own).ok();
+    match (how, present) {
+        (Credentials::None, _) => Ok(()),
+        // It may have renewed its login since; then ours is the older one.
+        (Credentials::Copy, Some(present)) if present.modified()? >= source.modified()? => Ok(()),
+        (Credentials::Copy, present) => {
+            if source.len() > CREDENTIALS_MAX {
+                return Err(io::ErrorKind::FileTooLarge.into());
+            }
+            if present.is_some() {
+                fs::remove_file(own)?;
+            }
+            copy(login, own)
+        }
+        (Credentials::Link, Some(present)) if present.is_symlink() => Ok(()),
+        (Credentials::Link, present) => {
+            if present.is_some() {
+                fs::remove_file(own)?;
+            }
+            symlink(login, own)
+        }
+    }
+}
+
+fn copy(login: &Path, own: &Path) -> io::Result<()> {
+    let mut from = fs::File::open(login)?;
+    let flags = OFlags::NOFOLLOW.bits().cast_signed();
+    let mut to = fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .custom_flags(flags)
+        .open(own)?;
+    io::copy(&mut from, &mut to).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use protocol::command::{Adapter, RunKind};
+    use protocol::ids::{AttemptNo, Generation};
+
+    use super::*;
+
+    fn adapter(home: Home, credentials: Credentials) -> ClaudeAdapter {
+        ClaudeAdapter {
+            program: "claude".to_owned(),
+            args: vec!["--max-turns".to_owned(), "9".to_owned()],
+            model: Some("m".to_owned()),
+            permissions: Permissions::Full,
+            home,
+            credentials,
+            system_prompt: None,
+        }
+    }
+
+    fn start(folder: &Path) -> Start {
+        let text = |name: &str| folder.join(name).display().to_string();
+        Start {
+            generation: Generation(7),
+            batch: "b-1".parse().unwrap(),
+            task: "t".parse().unwrap(),
+            attempt: AttemptNo(1),
+            kind: RunKind::Agent,
+            cwd: text(""),
+            run_dir: text("task/run"),
+            task_dir: text("task"),
+            prompt: None,
+            env: BTreeMap::from([("HOME".to_owned(), text("op"))]),
+            session: None,
+            messages: Vec::new(),
+            injected: Vec::new(),
+            log_max: 1,
+            lease_ms: 1,
+            adapter: Adapter::Claude(adapter(Home::Task, Credentials::Copy)),
+        }
+    }
+
+    #[test]
+    fn a_session_id_is_a_uuid_and_belongs_to_one_run() {
+        let folder = tempfile::tempdir().unwrap();
+        let one = start(folder.path());
+        let other = Start {
+            generation: Generation(8),
+            ..one.clone()
+        };
+        assert!(is_uuid(&new_session(&one).id), "{:?}", new_session(&one));
+        assert_ne!(new_session(&one), new_session(&other));
+        for text in ["", "../../etc", &"a".repeat(36), &"-".repeat(36)] {
+            assert!(!is_uuid(text), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_session_goes_on_where_its_history_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let (start, home) = (start(folder.path()), folder.path().join("home"));
+        let id = new_session(&start).id;
+        assert_eq!(session(&id, &start, Some(&home)).origin, Origin::New);
+        let project = home.join("projects/-somewhere");
+        fs::create_dir_all(&project).unwrap();
+        fs::write(project.join(format!("{id}.jsonl")), "{}\n").unwrap();
+        let found = session(&id, &start, Some(&home));
+        assert_eq!(
+            (found.id.as_str(), found.origin),
+            (id.as_str(), Origin::Resumed)
+        );
+        let argv = argv(&adapter(Home::Task, Credentials::None), &found);
+        assert!(
+            argv.windows(2).any(|pair| pair == ["--resume", &id]),
+            "{argv:?}"
+        );
+        assert_eq!(
+            argv.last().unwrap(),
+            "9",
+            "the operator's arguments come last"
+        );
+        let strange = session("../x", &start, Some(&home));
+        assert_eq!(strange, new_session(&start), "no id is a path");
+    }
+
+    #[test]
+    fn a_login_is_brought_by_the_rule_alone_and_is_private() {
+        let folder = tempfile::tempdir().unwrap();
+        let start = start(folder.path());
+        let login = folder.path().join("op/.claude").join(CREDENTIALS_FILE);
+        fs::create_dir_all(login.parent().unwrap()).unwrap();
+        fs::write(&login, "secret").unwrap();
+        let own = folder
+            .path()
+            .join("task/home/claude")
+            .join(CREDENTIALS_FILE);
+        make_home(&adapter(Home::Task, Credentials::None), &start).unwrap();
+        assert!(!own.exists());
+        make_home(&adapter(Home::Task, Credentials::Copy), &start).unwrap();
+        assert_eq!(own.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+        fs::write(&own, "renewed").unwrap();
+        make_home(&adapter(Home::Task, Credentials::Copy), &start).unwrap();
+        assert_eq!(fs::read(&own).unwrap(), b"renewed", "the newer login stays");
+        make_home(&adapter(Home::Task, Credentials::Link), &start).unwrap();
+        assert_eq!(fs::read_link(&own).unwrap(), login);
+        let shared = make_home(&adapter(Home::Shared, Credentials::Copy), &start);
+        assert_eq!(shared.unwrap(), None);
+    }
+
+    #[test]
+    fn what_the_batch_file_sets_is_not_overruled() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut start = start(folder.path());
+        let name = "CLAUDE_CODE_MAX_RETRIES".to_owned();
+        assert_eq!(environment(&start, None)[&name], "1");
+        start.env.insert(name.clone(), "5".to_owned());
+        assert!(!environment(&start, None).contains_key(&name));
+        let home = environment(&start, Some(Path::new("/h")));
+        assert_eq!(home[HOME_VARIABLE], "/h");
+    }
+}

@@ -1,0 +1,68 @@
+//! What `supervisor agents` says of a kind is what its hosts declare when they start; and a batch of
+//! `kind: claude` from its file to its end, with a program that speaks the wire.
+
+use std::os::unix::fs::PermissionsExt as _;
+
+use serde_json::Value;
+use supervisor_tests::world::World;
+
+/// One turn: it hears the prompt, says that it took it, and ends well; then it waits for the end.
+const CLAUDE: &str = r#"#!/bin/sh
+read -r line
+uuid=$(printf %s "$line" | sed -n 's/.*"uuid":"\([^"]*\)".*/\1/p')
+printf '%s\n' "$CLAUDE_CONFIG_DIR" > home
+for state in queued started; do
+    printf '{"type":"command_lifecycle","command_uuid":"%s","state":"%s"}\n' "$uuid" "$state"
+done
+printf '{"type":"assistant","parent_tool_use_id":null,"message":{"id":"m1","model":"m","content":[{"type":"text","text":"It is done."}],"usage":{"input_tokens":100,"output_tokens":20}}}\n'
+printf '{"type":"result","subtype":"success","is_error":false,"result":"It is done.","terminal_reason":"completed","total_cost_usd":0.5,"modelUsage":{"m":{"inputTokens":100,"outputTokens":20}},"queued_turn_count":0}\n'
+read -r line
+"#;
+
+const BATCH: &str = "version: 1
+name: kinds
+isolation: none
+agents:
+  coder: {kind: claude, program: ./claude, permissions: ask}
+  tool: {kind: command, command: ['true']}
+tasks:
+  - {id: claude, agent: coder, prompt: Do it., verify: [test -s home]}
+  - {id: command, agent: tool, prompt: Do it.}
+  - {id: scripted, agent: scripted, prompt: '- say: hello'}
+";
+
+#[test]
+fn what_the_table_says_is_what_the_hosts_declare() {
+    let world = World::new();
+    let program = world.write("claude", CLAUDE);
+    let mode = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(program, mode).unwrap();
+    world.write("batch.yml", BATCH);
+    world.supervisor(&["run"]).ok();
+
+    let table = world.supervisor(&["agents", "--json"]).ok().json();
+    let dir = world.batch_dir().unwrap();
+    for row in table.as_array().unwrap() {
+        let kind = row["kind"].as_str().unwrap();
+        let run = dir.join("tasks").join(kind).join("attempts/1/runs");
+        let runs = std::fs::read_dir(run).unwrap().flatten();
+        let first = runs.map(|run| run.path()).min().unwrap();
+        let events = std::fs::read_to_string(first.join("events.jsonl")).unwrap();
+        let events = events
+            .lines()
+            .map(|line| serde_json::from_str::<Value>(line).unwrap());
+        let mut started = events.filter(|line| line["event"]["type"] == "started");
+        let declared = started.next().unwrap()["event"]["capabilities"].clone();
+        assert_eq!(row["capabilities"], declared, "{kind}");
+    }
+
+    let status = world.supervisor(&["status", "--all", "--json"]).ok().json();
+    let tasks = status["tasks"].as_array().unwrap();
+    let claude = tasks.iter().find(|task| task["id"] == "claude").unwrap();
+    assert_eq!(claude["state"], "done");
+    assert_eq!(claude["usage"]["tokens"], 120);
+    assert_eq!(claude["usage"]["cost_usd"], 0.5);
+    let home = dir.join("tasks/claude/home/claude");
+    assert_eq!(world.read("home").trim_end(), home.to_str().unwrap());
+    world.assert_nothing_left();
+}
