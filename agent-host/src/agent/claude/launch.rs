@@ -11,8 +11,9 @@ use protocol::class::Class;
 use protocol::command::{ClaudeAdapter, Credentials, Home, Permissions, Start};
 use rustix::fs::OFlags;
 
+use crate::plain::Folder;
 use crate::run::Failure;
-use crate::run_dir::make_folder;
+use crate::run_dir::make_in_task;
 
 /// The variable that names its home.
 const HOME_VARIABLE: &str = "CLAUDE_CONFIG_DIR";
@@ -196,7 +197,13 @@ pub(super) fn make_home(
         let text = format!("{what} {}: {error}", path.display());
         Failure::new(Class::SetupFailed, text)
     };
-    make_folder(&home).map_err(|error| failed("can not make", &home, &error))?;
+    match &adapter.home {
+        Home::Task => drop(make_in_task(Path::new(&start.task_dir), &home)?),
+        Home::Shared | Home::Path(_) => {
+            let made = Folder::outer(&home);
+            drop(made.map_err(|error| failed("can not make", &home, &error))?);
+        }
+    }
     let Some(login) = shared_home(start).map(|shared| shared.join(CREDENTIALS_FILE)) else {
         return Ok(Some(home));
     };
@@ -292,6 +299,8 @@ mod tests {
             session: None,
             messages: Vec::new(),
             injected: Vec::new(),
+            memory: None,
+            cgroup: None,
             log_max: 1,
             lease_ms: 1,
             adapter: Adapter::Claude(adapter(Home::Task, Credentials::Copy)),
