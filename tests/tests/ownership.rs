@@ -54,6 +54,8 @@ fn signal_all(rows: &[Value], roles: &[&str], signal: Signal) {
 
 /// kill -9 of all in these roles, and their end seen.
 fn kill_all(world: &World, rows: &[Value], roles: &[&str]) {
+    // Stopped first: a host that sees its supervisor's end would end its tree before its own turn.
+    signal_all(rows, roles, Signal::SIGSTOP);
     signal_all(rows, roles, Signal::SIGKILL);
     let meant = rows
         .iter()
