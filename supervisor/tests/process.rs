@@ -364,6 +364,32 @@ fn a_host_is_born_in_its_cgroup_and_nothing_of_it_leaves_by_session_or_environme
 }
 
 #[test]
+fn what_was_killed_with_its_host_and_is_still_there_is_counted_once() {
+    let _alone = alone();
+    if !has_cgroups() {
+        return;
+    }
+    orphans::adopt().unwrap();
+    let token = 0x2223;
+    let text = "setsid sleep 1000 & setsid sleep 1000 & echo started; exec cat";
+    let (_dir, host) = started(Wish::Cgroup, text, token);
+    hear(&host, 8);
+    let leaf = Leaf::recorded(host.containment.leaf.as_deref().unwrap(), token).unwrap();
+    let others = u32::try_from(leaf.members().len() - 1).unwrap();
+    assert_eq!(others, 2);
+    pidfd::kill(&host.pidfd).unwrap();
+    assert!(pidfd::wait_ended(&host.pidfd, SOON).unwrap());
+    let struck = EndedHost {
+        killed: others,
+        ..ended(&host, token)
+    };
+    let machine = Machine::here().unwrap();
+    let end = tree::end_trees(&machine, &[struck], |_| false).remove(0);
+    assert_eq!(end.cleared, Cleared::Clean { killed: others });
+    remove_leftovers(leaf.dir().parent().unwrap());
+}
+
+#[test]
 fn a_birth_in_a_cgroup_is_as_any_other_start() {
     let _alone = alone();
     if !has_cgroups() {

@@ -69,7 +69,9 @@ fn stranger(pid: u32, leads: bool) -> Option<Child> {
 
 #[test]
 fn a_stranger_with_the_number_of_a_dead_host_is_never_touched() {
-    if File::options().write(true).open(LAST_PID).is_err() {
+    // Everybody may open it; only who writes is asked for the right.
+    let written = std::fs::read(LAST_PID).and_then(|last| std::fs::write(LAST_PID, last));
+    if written.is_err() {
         let mut err = std::io::stderr();
         writeln!(err, "not tested here: {LAST_PID} is root's").unwrap();
         return;

@@ -54,6 +54,8 @@ fn signal_all(rows: &[Value], roles: &[&str], signal: Signal) {
 
 /// kill -9 of all in these roles, and their end seen.
 fn kill_all(world: &World, rows: &[Value], roles: &[&str]) {
+    // Stopped first: a host that sees its supervisor's end would end its tree before its own turn.
+    signal_all(rows, roles, Signal::SIGSTOP);
     signal_all(rows, roles, Signal::SIGKILL);
     let meant = rows
         .iter()
@@ -219,11 +221,15 @@ fn a_stopped_supervisor_does_not_protect_its_runs() {
 #[test]
 fn a_list_that_was_edited_is_refused_with_the_field_and_the_stranger_is_untouched() {
     let (world, started) = begun(BATCH);
+    let path = world.batch_dir().expect("a batch").join("registry.json");
+    world.eventually("its host is in the list", |_| {
+        let list: Value = serde_json::from_slice(&std::fs::read(&path).ok()?).ok()?;
+        list["runs"][0]["host"].is_object().then_some(())
+    });
     let before = rows(world.supervisor(&["ps", "--json"]));
     kill_all(&world, &before, &["guardian", "supervisor", "host"]);
     started.end(&world);
     let stranger = Stranger::new();
-    let path = world.batch_dir().expect("a batch").join("registry.json");
     let text = std::fs::read_to_string(&path).expect("the list");
     let mut list: Value = serde_json::from_str(&text).expect("JSON");
     list["runs"][0]["host"]["pid"] = stranger.0.id().into();

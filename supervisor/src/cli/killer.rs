@@ -71,6 +71,8 @@ impl Killer {
             return Ok(refused);
         }
         let mut recorded_by_supervisor = false;
+        // Pinned before anything is asked: what ends at once is told all the same.
+        let above_all = self.above(&known, supervisor.as_ref());
         if known.is_owned() {
             match self.order(batch, &known, part, &meant, io)? {
                 Order::Taken => {
@@ -84,7 +86,7 @@ impl Killer {
         // From here on nobody else starts anything of it.
         let mut above = Verdict::Ended;
         let held = match (part.task, recorded_by_supervisor) {
-            (None, true) => self.outlast(batch, &known, supervisor.as_ref(), io)?,
+            (None, true) => self.outlast(batch, above_all, io)?,
             (None, false) => {
                 above = self.force_above(batch, &known, part, io)?;
                 self.hold(batch)?
@@ -321,28 +323,37 @@ impl Killer {
         }
     }
 
+    /// The supervisor that is meant and its guardian, as far as they live.
+    fn above(&self, known: &Known, supervisor: Option<&(Holder, Identity)>) -> Vec<Above> {
+        let guardian = known.registry.guardian.as_ref().map(Process::identity);
+        let supervisor = supervisor.map(|(_, identity)| identity.clone());
+        let both = [("supervisor", supervisor), ("guardian", guardian)];
+        let pinned = both.into_iter().filter_map(|(role, identity)| {
+            let identity = identity?;
+            let proven = Proven::find(&self.census.machine, &identity).ok()?;
+            Some(Above {
+                role,
+                identity,
+                proven,
+            })
+        });
+        pinned.collect()
+    }
+
     /// Waits until the supervisor that took the order is gone, and then its guardian; one that stays
     /// is killed.
     fn outlast(
         &self,
         batch: &Found,
-        known: &Known,
-        supervisor: Option<&(Holder, Identity)>,
+        above: Vec<Above>,
         io: &mut Io<'_>,
     ) -> Result<Option<Lock>, CliError> {
-        let guardian = known.registry.guardian.as_ref().map(Process::identity);
-        let supervisor = supervisor.map(|(_, identity)| identity);
-        let above = [("supervisor", supervisor), ("guardian", guardian.as_ref())];
-        for (role, identity) in above {
-            let Some(identity) = identity else { continue };
-            let Ok(proven) = Proven::find(&self.census.machine, identity) else {
-                continue;
-            };
-            let pid = identity.pid;
-            if pidfd::wait_ended(&proven, self.grace + DYING_MAX).unwrap_or(false) {
+        for one in above {
+            let (role, pid) = (one.role, one.identity.pid);
+            if pidfd::wait_ended(&one.proven, self.grace + DYING_MAX).unwrap_or(false) {
                 io.line(format_args!("{role} of {} (pid {pid}): ended", batch.id))?;
             } else {
-                self.force_one(role, identity, io)?;
+                self.force_one(role, &one.identity, io)?;
             }
         }
         self.hold(batch)
@@ -490,6 +501,13 @@ impl Killer {
             )),
         }
     }
+}
+
+/// A process above the hosts of a batch, pinned while it lived.
+struct Above {
+    role: &'static str,
+    identity: Identity,
+    proven: Proven,
 }
 
 /// Refuses to act for whoever comes out of a run of the batch itself, as its supervisor would.

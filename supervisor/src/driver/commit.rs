@@ -17,7 +17,7 @@ use crate::store::{Position, StoreError};
 
 /// Time between two tries to write a group for which there was no room.
 pub const RETRY: Duration = Duration::from_secs(2);
-/// Orders under way at most: one group and one checkpoint.
+/// Orders under way at most: one group, or a list in its place, and one checkpoint.
 const ORDERS_MAX: usize = 2;
 
 /// Where groups of records become durable. The journal in the state dir; in tests a disk that
@@ -92,6 +92,7 @@ enum Order {
     /// Records, and the list of live processes where they change it.
     Commit(Vec<Entry>, Option<Vec<u8>>),
     Save(Vec<u8>),
+    List(Vec<u8>),
 }
 
 /// The loop's end of the commit thread.
@@ -180,6 +181,13 @@ impl Committer {
     /// Takes the list of live processes; it is written once the records that wait are durable.
     pub fn list(&mut self, registry: Vec<u8>) {
         self.registry = Some(registry);
+    }
+
+    /// Sends the list of live processes on its way by itself; only when every record is durable
+    /// ([`Committer::is_idle`]).
+    pub fn list_alone(&mut self, registry: Vec<u8>) {
+        // There is room: no group is under way. It is only a list that is older otherwise.
+        let _sent = self.order(Order::List(registry));
     }
 
     /// Sends a checkpoint on its way; only when none is ([`Committer::may_save`]).
@@ -281,6 +289,7 @@ impl<L: Log> Writer<L> {
                     let failed = self.log.save(&checkpoint).err();
                     self.tell(Answer::Saved { failed })?;
                 }
+                Some(Order::List(registry)) => self.log.list(&registry),
                 Some(Order::Commit(group, registry)) => match self.commit(&group)? {
                     Ok(written) => {
                         self.tell(Answer::Durable(written))?;
@@ -482,6 +491,16 @@ mod tests {
         assert_eq!(durable(&mut committer).await, 2);
         committer.end();
         assert_eq!(paper.0.lock().unwrap().listed, [vec![1], vec![3]]);
+    }
+
+    #[tokio::test]
+    async fn a_list_of_its_own_is_written_where_nothing_else_is() {
+        let (mut committer, paper) = start(Script::default());
+        committer.list_alone(vec![7]);
+        committer.end();
+        let script = paper.0.lock().unwrap();
+        assert_eq!(script.listed, [vec![7]]);
+        assert!(script.durable.is_empty(), "it is no group");
     }
 
     #[tokio::test]

@@ -308,7 +308,8 @@ impl Hosts {
         }
         let leaf = host.containment.leaf.as_deref();
         if let Some(leaf) = leaf.and_then(|dir| Leaf::recorded(dir, host.token)) {
-            host.killed += leaf.strike(pid);
+            // A second kill meets the same processes: they are not counted twice.
+            host.killed = host.killed.max(leaf.strike(pid));
         }
         kill(generation, pid, &host.process);
         self.dying.insert(generation);

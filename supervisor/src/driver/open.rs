@@ -279,6 +279,7 @@ pub(super) fn assemble<'a>(
         outsiders: Outsiders::default(),
         gone: Vec::new(),
         held: None,
+        listed: None,
         untold: VecDeque::new(),
         unshown: Vec::new(),
         observer,

@@ -50,6 +50,10 @@ const BURST_MAX: usize = 64;
 /// again by looking.
 const LINGER_MAX: Duration = Duration::from_millis(10);
 
+/// Time between two lists of what lives: one is behind by no more, and a batch of very short tasks
+/// does not write one for each.
+const LIST_EVERY: Duration = Duration::from_millis(50);
+
 /// Steps that wait to be shown until something else has to wait: a burst is shown at once, and a screen
 /// is behind by no more.
 const UNSHOWN_MAX: usize = 64;
@@ -83,6 +87,8 @@ pub(super) enum Wake {
     Lingered,
     /// Hosts that ended have waited long enough for others.
     Held,
+    /// The list of what lives may be written again.
+    ListDue,
     /// A step towards another program in our place.
     Stepped(Stepped),
     /// Nothing happens: time to show what did.
@@ -151,6 +157,8 @@ pub(super) struct Driver<'a> {
     pub(super) inputs: VecDeque<Input>,
     /// Hosts whose end was seen, and that are not collected.
     pub(super) gone: Vec<Generation>,
+    /// Runs while the last list of what lives is new.
+    pub(super) listed: Option<Pin<Box<Sleep>>>,
     /// Runs while they wait for others that are dying.
     pub(super) held: Option<Pin<Box<Sleep>>>,
     /// Steps that nobody is told before their record, of this number, is durable.
@@ -227,6 +235,8 @@ impl Driver<'_> {
             () = over(&mut self.linger) => Wake::Lingered,
             // the same
             () = over(&mut self.held) => Wake::Held,
+            // the same
+            () = over(&mut self.listed) => Wake::ListDue,
             // cancel-safe by its own contract
             stepped = stepped(&mut self.replacing) => Wake::Stepped(stepped),
             // a request is returned or stays in its channel; the server lives as long as the loop
@@ -288,6 +298,8 @@ impl Driver<'_> {
             }
             // They are collected before the next decision.
             Wake::Held => {}
+            // It is written with the next group, or by itself.
+            Wake::ListDue => self.listed = None,
             Wake::Idle => self.show(),
             Wake::Refresh => {
                 self.show();
@@ -405,6 +417,11 @@ impl Driver<'_> {
     fn flush(&mut self) {
         if self.commit.waiting() == 0 {
             self.linger = None;
+            if self.commit.is_idle()
+                && let Some(registry) = self.due_list()
+            {
+                self.commit.list_alone(registry);
+            }
         } else if !self.outbox.is_empty() || self.is_awaited() {
             self.linger = None;
             self.send_group();
@@ -418,16 +435,25 @@ impl Driver<'_> {
         self.desk.is_watched() || self.wants_checkpoint() || self.is_resting()
     }
 
-    /// Sends the records that wait, and what lives after them: so the list costs nothing where
-    /// nothing begins or ends, and one write a group where much does.
+    /// Sends the records that wait, and what lives after them.
     fn send_group(&mut self) {
-        if self.commit.may_flush() && std::mem::take(&mut self.live_changed) {
-            let registry = self.core.facts().map(|facts| Registry::of(facts).encode());
-            registry
-                .into_iter()
-                .for_each(|bytes| self.commit.list(bytes));
+        if self.commit.may_flush()
+            && let Some(registry) = self.due_list()
+        {
+            self.commit.list(registry);
         }
         self.commit.flush();
+    }
+
+    /// The list of what lives, if that changed and the last one is old enough: it costs nothing where
+    /// nothing begins or ends, and little where much does.
+    fn due_list(&mut self) -> Option<Vec<u8>> {
+        if !self.live_changed || self.listed.is_some() {
+            return None;
+        }
+        self.live_changed = false;
+        self.listed = Some(Box::pin(tokio::time::sleep(LIST_EVERY)));
+        Some(Registry::of(self.core.facts()?).encode())
     }
 
     fn carry_out(&mut self, mut turn: Turn) -> Result<(), DriverError> {

@@ -133,8 +133,9 @@ fn clear<'a, P: AsFd + 'a>(
     for (ix, (host, emptied)) in hosts.enumerate() {
         killed[ix] = host.killed;
         if let Some(leaf) = leaf_of(host).filter(|_| !emptied) {
-            let (more, why) = kill_leaf(&leaf);
-            (killed[ix], stuck[ix]) = (host.killed + more, why);
+            // What was killed together with the host may still be there, on its way out.
+            let (found, why) = kill_leaf(&leaf);
+            (killed[ix], stuck[ix]) = (host.killed.max(found), why);
             leaves.push(leaf);
         }
     }

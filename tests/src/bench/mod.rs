@@ -76,8 +76,10 @@ impl fmt::Display for Row {
 /// Measures one section.
 pub type Measure = fn() -> Vec<Row>;
 
-/// The sections, in the order of their length.
+/// The sections. First what makes the most files, because a mass of deleted ones makes each new one
+/// dear for minutes; then in the order of their length.
 pub const SECTIONS: &[(&str, Measure)] = &[
+    ("flat", cost::flat),
     ("cpu", cost::cpu),
     ("latency", latency::dependency),
     ("steer", latency::steer),
@@ -88,7 +90,6 @@ pub const SECTIONS: &[(&str, Measure)] = &[
     ("memory", idle::queued),
     ("status", cost::status),
     ("resume", resume::one_left),
-    ("flat", cost::flat),
 ];
 
 /// A number from the environment, for smaller or larger measurements.

@@ -159,7 +159,7 @@ impl Driver<'_> {
     /// durable is done and told.
     pub(in crate::driver) fn is_at_rest(&self) -> bool {
         let heard = self.hosts.are_parked() && self.gone.is_empty() && self.inputs.is_empty();
-        let written = self.commit.is_idle() && self.commit.may_save();
+        let written = self.commit.is_idle() && self.commit.may_save() && !self.live_changed;
         let done = self.outbox.is_empty() && self.untold.is_empty();
         heard && written && done && self.disk_error.is_none() && self.ending.is_none()
     }
