@@ -56,6 +56,8 @@ pub(crate) struct Host {
     /// When the tree is killed, once a stop has come.
     kill_at: Option<Instant>,
     bad_lines: u32,
+    /// The agent was ready and `started` was reported.
+    is_greeted: bool,
 }
 
 /// Carries out a run and returns the status to exit with.
@@ -65,11 +67,7 @@ pub(crate) fn carry_out(start: Start, link: Link, scratch: Scratch) -> u8 {
     let agent = match files.and_then(|()| agent::adapter(&mut run.start)) {
         Ok(agent) => agent,
         Err(failure) => {
-            // Said all the same, so that every result comes after a `started`.
-            run.report(Event::Started(Started {
-                capabilities: agent::NONE,
-                session: None,
-            }));
+            not_started(&mut run);
             return end(
                 &mut run,
                 lease_end,
@@ -84,26 +82,39 @@ pub(crate) fn carry_out(start: Start, link: Link, scratch: Scratch) -> u8 {
         lease_end,
         kill_at: None,
         bad_lines: 0,
+        is_greeted: false,
     };
     let ending = match host.begin() {
         Ok(()) => host.work(),
         Err(failure) => Ending::failed(failure),
     };
     let sweep = host.clear_away();
+    if !host.is_greeted {
+        not_started(&mut host.run);
+    }
     end(&mut host.run, host.lease_end, ending, &sweep)
 }
 
 impl Host {
     fn begin(&mut self) -> Result<(), Failure> {
         let (agent, run) = (&mut self.agent, &mut self.run);
-        let capabilities = agent.capabilities();
         match run.start.session.clone() {
             Some(session) => agent.resume(run, &session)?,
             None => agent.start(run)?,
         }
+        if !agent.is_ready() {
+            return Ok(());
+        }
+        self.greet()
+    }
+
+    /// The agent is ready: what it can do, and its prompt.
+    fn greet(&mut self) -> Result<(), Failure> {
+        let (agent, run) = (&mut self.agent, &mut self.run);
         let session = agent.session().map(str::to_owned);
+        self.is_greeted = true;
         run.report(Event::Started(Started {
-            capabilities,
+            capabilities: agent.capabilities(),
             session,
         }));
         let takes_prompts = agent.takes_prompts();
@@ -137,6 +148,12 @@ impl Host {
                 match self.agent.advance(&mut self.run, now) {
                     Advance::Waits(until) => timeout = timeout.into_iter().chain(until).min(),
                     Advance::Again => timeout = Some(now),
+                    Advance::Ready => {
+                        if let Err(failure) = self.greet() {
+                            return Ending::failed(failure);
+                        }
+                        continue;
+                    }
                     Advance::TurnEnded => {
                         if let Err(failure) = self.turn_ended() {
                             return Ending::failed(failure);
@@ -345,7 +362,7 @@ impl Host {
                     let kill_at = clock::after(clock::now(), stop.grace_ms);
                     // A second stop may only shorten the grace.
                     self.kill_at = Some(self.kill_at.map_or(kill_at, |at| at.min(kill_at)));
-                    agent.stop();
+                    agent.stop(run);
                 }
             }
         }
@@ -387,6 +404,15 @@ pub(crate) fn unknown_method(id: u64, method: &str) -> Result<Vec<u8>, serde_jso
             message,
         },
     )
+}
+
+/// Said all the same by a run whose agent never was ready, so that every result comes after a
+/// `started`.
+fn not_started(run: &mut Run) {
+    run.report(Event::Started(Started {
+        capabilities: agent::NONE,
+        session: None,
+    }));
 }
 
 /// All messages that wait, injected; none for an adapter that takes none.

@@ -19,6 +19,7 @@ use crate::namespace::Inside;
 use crate::run::complain;
 use crate::scratch::Scratch;
 
+mod actions;
 mod agent;
 mod clock;
 #[cfg(all(target_os = "linux", target_env = "gnu", not(test)))]

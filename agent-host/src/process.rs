@@ -32,6 +32,8 @@ pub(crate) const KILL_MAX: Duration = Duration::from_secs(5);
 const KILL_ROUND: Duration = Duration::from_millis(10);
 /// Most descendants looked at in one round; a larger family takes more rounds.
 const FAMILY_MAX: usize = 100_000;
+/// Most bytes of a command line that are read (64 KiB): a server is recognised by far less.
+const ARGUMENTS_MAX: u64 = 64 << 10;
 
 /// Makes this process the leader of a session of its own and the subreaper of its descendants, makes
 /// its tag a lasting one, and closes what is not its own. Nothing comes before it, and no hello is
@@ -380,7 +382,13 @@ fn await_a_child() {
 
 /// Every descendant, ended ones that nobody has collected included.
 pub(crate) fn descendants() -> Vec<Pid> {
-    let mut found = children_of(getpid());
+    descendants_but(|_| false)
+}
+
+/// As [`descendants`], without those that are to be skipped and all below them.
+pub(crate) fn descendants_but(skip: impl Fn(Pid) -> bool) -> Vec<Pid> {
+    let children_of = |pid| children_of(pid).into_iter().filter(|&pid| !skip(pid));
+    let mut found: Vec<Pid> = children_of(getpid()).collect();
     let mut next = 0;
     while next < found.len() && found.len() < FAMILY_MAX {
         let more = children_of(found[next]);
@@ -445,6 +453,21 @@ pub(crate) fn command_line(pid: Pid) -> String {
     let text = fs::read(path).unwrap_or_default();
     let text = String::from_utf8_lossy(&text).replace('\0', " ");
     protocol::report::excerpt(text.trim_end(), 200)
+}
+
+/// Its program and arguments; empty when it is gone.
+pub(crate) fn arguments(pid: Pid) -> Vec<String> {
+    let mut bytes = Vec::new();
+    let path = format!("/proc/{}/cmdline", pid.as_raw_nonzero());
+    let read = fs::File::open(path).and_then(|file| {
+        io::Read::read_to_end(&mut io::Read::take(file, ARGUMENTS_MAX), &mut bytes)
+    });
+    if read.is_err() {
+        return Vec::new();
+    }
+    let text = String::from_utf8_lossy(&bytes);
+    let words = text.strip_suffix('\0').unwrap_or(&text).split('\0');
+    words.map(str::to_owned).collect()
 }
 
 /// When the process began: clock ticks since boot, field 22 of its `stat`; 0 when it is gone.

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::rc::Rc;
 use std::time::Instant;
 
+use protocol::action_file::ActionLine;
 use protocol::class::Class;
 use protocol::command::{Adapter, Message, Start, Text};
 use protocol::exit_file::{EXIT_FILE_VERSION, ExitFile};
@@ -15,6 +16,7 @@ use protocol::report::{
 };
 use protocol::rpc;
 
+use crate::actions::Actions;
 use crate::clock;
 use crate::family::Gauge;
 use crate::link::Link;
@@ -82,6 +84,8 @@ pub(crate) struct Run {
     pub(crate) logs: Logs,
     /// Messages on their way in.
     pub(crate) mailbox: Mailbox,
+    /// What its agent asked leave for.
+    actions: Actions,
     /// Absent when it could not be made; the run then ends at once.
     dir: Option<RunDir>,
     /// What its family uses.
@@ -111,6 +115,7 @@ impl Run {
         let (folder, dir) = made.unzip();
         let run = Self {
             logs: Logs::new(folder.as_ref(), start.log_max),
+            actions: Actions::new(folder.as_ref(), start.log_max),
             mailbox: Mailbox::new(&mut start),
             gauge: Gauge::new(&start, clock::now()),
             start,
@@ -144,6 +149,17 @@ impl Run {
         self.report(Event::Notice(Said {
             text: excerpt(text, EXCERPT_MAX),
         }));
+    }
+
+    /// Keeps an answer to the agent's wish to do something.
+    pub(crate) fn keep_action(&mut self, line: &ActionLine) {
+        if let Err(error) = self.actions.keep(line) {
+            self.notice(&format!(
+                "what the agent was told about {} is in no file: {}",
+                line.tool,
+                error.text()
+            ));
+        }
     }
 
     /// Asks the operator; the answer to the request names it.

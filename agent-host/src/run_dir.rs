@@ -258,7 +258,7 @@ impl<'a> Manifest<'a> {
                 "verify",
                 program_names(verify.commands.iter().map(|command| &command.argv)),
             ),
-            Adapter::Claude(claude) => ("claude", vec![claude.program.as_str()]),
+            Adapter::Program(program) => (program.kind.word(), vec![program.program.as_str()]),
         };
         Self {
             v: MANIFEST_VERSION,

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{AttemptNo, BatchId, Generation, MessageId, QuestionId, TaskId};
+use crate::program::ProgramAdapter;
 use crate::report::Family;
 use crate::rpc;
 
@@ -165,8 +166,8 @@ pub enum Adapter {
     Scripted(ScriptedAdapter),
     /// Commands that must all exit 0.
     Verify(VerifyAdapter),
-    /// Claude Code, over its stream of JSON lines.
-    Claude(ClaudeAdapter),
+    /// An agent program, over its own wire.
+    Program(ProgramAdapter),
 }
 
 /// How a plain program is run.
@@ -206,61 +207,6 @@ pub struct ScriptedAdapter {
 pub struct VerifyAdapter {
     /// The commands.
     pub commands: Vec<VerifyCommand>,
-}
-
-/// How Claude Code is run.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ClaudeAdapter {
-    /// Its program: a name for the run's `PATH`, or a path.
-    pub program: String,
-    /// Arguments behind the adapter's own, rendered.
-    pub args: Vec<String>,
-    /// The model; absent: its own default.
-    pub model: Option<String>,
-    /// What it may do without asking.
-    pub permissions: Permissions,
-    /// Where its sessions and settings are.
-    pub home: Home,
-    /// How the operator's login gets into a home of its own.
-    pub credentials: Credentials,
-    /// Added to its system prompt, rendered.
-    pub system_prompt: Option<String>,
-}
-
-/// What an agent may do without asking.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Permissions {
-    /// Everything.
-    Full,
-    /// What its edit mode allows; the rest is refused by policy.
-    Edits,
-    /// What its default mode allows; the rest becomes a question to the operator.
-    Ask,
-}
-
-/// Where an agent program keeps sessions and settings.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Home {
-    /// In a folder of the task, which is also what it resumes from.
-    Task,
-    /// Where the operator's own are.
-    Shared,
-    /// In this folder, absolute.
-    Path(String),
-}
-
-/// How the operator's login gets into a home that is not shared.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Credentials {
-    /// As a file of its own, 0600, at the start of each run if the operator's is newer.
-    Copy,
-    /// As a symbolic link to the operator's.
-    Link,
-    /// Not at all: by the environment, or not needed.
-    None,
 }
 
 /// One command of a verify run.

@@ -16,6 +16,7 @@
 //! 6. The host ends by itself after `result`, after `stop`, and when its stdin ends; always after
 //!    its whole process tree is gone.
 
+pub mod action_file;
 pub mod bounds;
 pub mod class;
 pub mod command;
@@ -23,6 +24,7 @@ pub mod event_file;
 pub mod exit_file;
 pub mod framing;
 pub mod ids;
+pub mod program;
 pub mod report;
 pub mod result_file;
 pub mod rpc;

@@ -14,12 +14,12 @@ use std::fmt::Debug;
 use compare::{golden, parse};
 use protocol::class::Class;
 use protocol::command::{
-    Adapter, Answer, ClaudeAdapter, Command, CommandAdapter, Credentials, Home, Message,
-    Permissions, Pong, PromptBy, RunKind, ScriptedAdapter, Start, SteerMode, Stop, Text,
-    VerifyAdapter, VerifyCommand,
+    Adapter, Answer, Command, CommandAdapter, Message, Pong, PromptBy, RunKind, ScriptedAdapter,
+    Start, SteerMode, Stop, Text, VerifyAdapter, VerifyCommand,
 };
 use protocol::exit_file::{EXIT_FILE_VERSION, ExitFile};
 use protocol::ids::{AttemptNo, Generation, MessageId, QuestionId};
+use protocol::program::{Credentials, Home, McpServer, Permissions, ProgramAdapter, ProgramKind};
 use protocol::report::{
     Ask, Asked, Capabilities, Context, Event, Family, ProcessSpawned, Progress, RateLimited,
     Receipt, Report, ResultStatus, RunResult, Said, Started, SteerReach, Tool, Usage,
@@ -170,8 +170,14 @@ fn start_verify() -> Start {
     start(RunKind::Verify, Adapter::Verify(VerifyAdapter { commands }))
 }
 
-fn start_claude() -> Start {
-    let adapter = Adapter::Claude(ClaudeAdapter {
+fn start_program() -> Start {
+    let server = McpServer {
+        command: "docs".to_owned(),
+        args: vec!["--stdio".to_owned()],
+        env: [("PORT".to_owned(), "1".to_owned())].into(),
+    };
+    let adapter = Adapter::Program(ProgramAdapter {
+        kind: ProgramKind::Claude,
         program: "claude".to_owned(),
         args: vec!["--max-turns".to_owned(), "50".to_owned()],
         model: Some("sonnet".to_owned()),
@@ -179,6 +185,8 @@ fn start_claude() -> Start {
         home: Home::Task,
         credentials: Credentials::Copy,
         system_prompt: Some("Be brief.".to_owned()),
+        mode: None,
+        mcp: [("docs".to_owned(), server)].into(),
     });
     Start {
         prompt: Some(Text::Inline("Fix the parser.".to_owned())),
@@ -198,7 +206,7 @@ fn commands() -> Vec<(&'static str, Command)> {
         ("start_command", Command::Start(Box::new(start_command()))),
         ("start_scripted", Command::Start(Box::new(start_scripted()))),
         ("start_verify", Command::Start(Box::new(start_verify()))),
-        ("start_claude", Command::Start(Box::new(start_claude()))),
+        ("start_program", Command::Start(Box::new(start_program()))),
         (
             "deliver",
             Command::Deliver(message(5, SteerMode::Boundary, "use \"v2\" — not v1")),
@@ -455,6 +463,7 @@ struct Words {
     class: Vec<Class>,
     run_kind: Vec<RunKind>,
     prompt_by: Vec<PromptBy>,
+    program_kind: Vec<ProgramKind>,
     permissions: Vec<Permissions>,
     home: Vec<Home>,
     credentials: Vec<Credentials>,
@@ -476,6 +485,7 @@ fn words_are_as_released() {
             PromptBy::Stdin,
             PromptBy::File,
         ],
+        program_kind: ProgramKind::ALL.to_vec(),
         permissions: vec![Permissions::Full, Permissions::Edits, Permissions::Ask],
         home: vec![
             Home::Task,

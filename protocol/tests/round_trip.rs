@@ -6,13 +6,13 @@ use proptest::option;
 use proptest::prelude::*;
 use protocol::class::Class;
 use protocol::command::{
-    Adapter, Answer, ClaudeAdapter, Command, CommandAdapter, Credentials, Home, Keeper,
-    MemoryLimit, Message, Permissions, Pong, PromptBy, RunKind, ScriptedAdapter, Start, SteerMode,
-    Stop, Text, VerifyAdapter, VerifyCommand,
+    Adapter, Answer, Command, CommandAdapter, Keeper, MemoryLimit, Message, Pong, PromptBy,
+    RunKind, ScriptedAdapter, Start, SteerMode, Stop, Text, VerifyAdapter, VerifyCommand,
 };
 use protocol::exit_file::{EXIT_FILE_VERSION, ExitFile};
 use protocol::framing::{Frame, FrameReader, LINE_MAX};
 use protocol::ids::{AttemptNo, BatchId, Generation, MessageId, QuestionId, TaskId};
+use protocol::program::{Credentials, Home, McpServer, Permissions, ProgramAdapter, ProgramKind};
 use protocol::report::{
     Ask, Capabilities, Context, EXCERPT_MAX, Event, Family, ProcessSpawned, Progress, RateLimited,
     Receipt, Report, ResultStatus, RunResult, Said, Started, SteerReach, Tool, Usage, excerpt,
@@ -81,10 +81,10 @@ fn adapter() -> impl Strategy<Value = Adapter> {
     });
     let verify = vec(one, 0..3);
     let verify = verify.prop_map(|commands| Adapter::Verify(VerifyAdapter { commands }));
-    prop_oneof![command, scripted, verify, claude()]
+    prop_oneof![command, scripted, verify, program()]
 }
 
-fn claude() -> impl Strategy<Value = Adapter> {
+fn program() -> impl Strategy<Value = Adapter> {
     let permissions = prop_oneof![
         Just(Permissions::Full),
         Just(Permissions::Edits),
@@ -100,18 +100,27 @@ fn claude() -> impl Strategy<Value = Adapter> {
         Just(Credentials::Link),
         Just(Credentials::None),
     ];
-    let texts = (words(), vec(words(), 0..3), option::of(words()));
+    let kind = proptest::sample::select(ProgramKind::ALL.to_vec());
+    let env = proptest::collection::btree_map(words(), words(), 0..2);
+    let server = (words(), vec(words(), 0..2), env);
+    let server = server.prop_map(|(command, args, env)| McpServer { command, args, env });
+    let mcp = proptest::collection::btree_map(words(), server, 0..2);
+    let names = (option::of(words()), option::of(words()));
+    let texts = (kind, words(), vec(words(), 0..3), names, mcp);
     let rules = (permissions, home, credentials, option::of(words()));
-    (texts, rules).prop_map(|((program, args, model), rules)| {
+    (texts, rules).prop_map(|((kind, program, args, (model, mode), mcp), rules)| {
         let (permissions, home, credentials, system_prompt) = rules;
-        Adapter::Claude(ClaudeAdapter {
+        Adapter::Program(ProgramAdapter {
+            kind,
             program,
             args,
             model,
+            mode,
             permissions,
             home,
             credentials,
             system_prompt,
+            mcp,
         })
     })
 }

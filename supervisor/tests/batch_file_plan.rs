@@ -7,8 +7,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use protocol::class::Class;
-use protocol::command::{Adapter, Credentials, Home, Permissions, PromptBy, Text};
+use protocol::command::{Adapter, PromptBy, Text};
 use protocol::ids::{AttemptNo, BatchId, TaskId};
+use protocol::program::{Credentials, Home, Permissions};
 use supervisor::batch_file::render::{DependencyResult, RenderContext, RenderError, Renderer};
 use supervisor::batch_file::work::{Act, AgentWork, BatchWork, TaskWork};
 use supervisor::batch_file::{BatchFile, Request, Source, read, schema, summary};
@@ -476,7 +477,7 @@ fn claude_needs_no_entry_and_takes_its_keys() {
     );
     let (prompt, (adapter, _)) = start(&batch, "a", &[], None);
     assert_eq!(prompt.as_deref(), Some("p"));
-    let Adapter::Claude(claude) = adapter else {
+    let Adapter::Program(claude) = adapter else {
         panic!("{adapter:?}")
     };
     assert_eq!((claude.program.as_str(), claude.model), ("claude", None));
@@ -487,7 +488,7 @@ fn claude_needs_no_entry_and_takes_its_keys() {
     );
 
     let (_, (adapter, _)) = start(&batch, "b", &[], None);
-    let Adapter::Claude(claude) = adapter else {
+    let Adapter::Program(claude) = adapter else {
         panic!("{adapter:?}")
     };
     assert_eq!(claude.program, "/opt/claude");

@@ -131,7 +131,7 @@ impl Agent for CommandAgent {
         Ok(())
     }
 
-    fn stop(&mut self) {
+    fn stop(&mut self, _run: &mut Run) {
         if let Some(program) = &self.program {
             program.ask_to_end();
         }

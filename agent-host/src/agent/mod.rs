@@ -9,14 +9,17 @@ use std::time::Instant;
 
 use protocol::command::{Adapter, Answer, Message, Start};
 use protocol::ids::QuestionId;
+use protocol::program::{ProgramAdapter, ProgramKind};
 use protocol::report::{Capabilities, Receipt, RunResult, SteerReach};
 use protocol::rpc::RpcError;
 
 use crate::program::Program;
 use crate::run::{Failure, Run};
+use driven::Driven;
 
 mod claude;
 mod command;
+mod driven;
 mod result_file;
 mod scripted;
 mod verify;
@@ -28,6 +31,9 @@ pub(crate) enum Advance {
     Waits(Option<Instant>),
     /// It has more to do, but the pipe should be served first.
     Again,
+    /// The agent has become ready: it may be told its prompt. Only from one that was not
+    /// [ready](Agent::is_ready) once it had started.
+    Ready,
     /// A turn ended well. [`Agent::prompt`] begins another, [`Agent::drain`] ends the work.
     TurnEnded,
     /// The work is over; nothing of the agent's program runs.
@@ -91,7 +97,12 @@ pub(crate) trait Agent {
     /// Whether it takes a prompt at all; without, no message goes in either.
     fn takes_prompts(&self) -> bool;
 
-    /// Makes ready, up to the point where a prompt can be handed over.
+    /// Whether a prompt can be handed over once it has started; if not, [`Advance::Ready`] comes.
+    fn is_ready(&self) -> bool {
+        true
+    }
+
+    /// Begins to make ready for a prompt.
     ///
     /// # Errors
     /// The failure that the run ends with.
@@ -141,7 +152,7 @@ pub(crate) trait Agent {
     }
 
     /// Asks it to end the work soon; [`Advance::Done`] is then awaited for the grace time.
-    fn stop(&mut self);
+    fn stop(&mut self, run: &mut Run);
 
     /// Whether it heeds a stop. Only the scripted agent ever says no.
     fn heeds_stop(&self) -> bool {
@@ -172,7 +183,17 @@ pub(crate) fn adapter(start: &mut Start) -> Result<Box<dyn Agent>, Failure> {
     Ok(match Run::take_adapter(start) {
         Adapter::Command(adapter) => Box::new(command::CommandAgent::new(adapter)),
         Adapter::Verify(adapter) => Box::new(verify::VerifyAgent::new(adapter)),
-        Adapter::Claude(adapter) => Box::new(claude::ClaudeAgent::new(adapter)),
+        Adapter::Program(adapter) => program(adapter),
         Adapter::Scripted(adapter) => Box::new(scripted::ScriptedAgent::new(&adapter, start)?),
     })
+}
+
+fn program(adapter: ProgramAdapter) -> Box<dyn Agent> {
+    let policy = adapter.permissions;
+    match adapter.kind {
+        ProgramKind::Claude => Box::new(Driven::new(claude::Claude::new(adapter), policy)),
+        ProgramKind::Codex | ProgramKind::Acp | ProgramKind::Pi => {
+            Box::new(Driven::new(claude::Claude::new(adapter), policy))
+        }
+    }
 }

@@ -95,7 +95,7 @@ impl Agent for VerifyAgent {
         Ok(())
     }
 
-    fn stop(&mut self) {
+    fn stop(&mut self, _run: &mut Run) {
         self.stopped = true;
         if let Some(current) = &self.current {
             current.program.ask_to_end();

@@ -3,10 +3,9 @@
 use std::os::unix::fs::PermissionsExt;
 
 use protocol::class::Class;
-use protocol::command::{
-    Adapter, Answer, ClaudeAdapter, Command, Credentials, Home, Permissions, SteerMode, Text,
-};
+use protocol::command::{Adapter, Answer, Command, SteerMode, Text};
 use protocol::ids::{MessageId, QuestionId};
+use protocol::program::{Credentials, Home, Permissions, ProgramAdapter, ProgramKind};
 use protocol::report::{Asked, Event, ResultStatus, Usage};
 
 use crate::client::{Client, is};
@@ -22,7 +21,10 @@ printf '%s\n' "$*" > arguments
 "#;
 
 fn adapter(program: String, permissions: Permissions) -> Adapter {
-    Adapter::Claude(ClaudeAdapter {
+    Adapter::Program(ProgramAdapter {
+        kind: ProgramKind::Claude,
+        mode: None,
+        mcp: std::collections::BTreeMap::new(),
         program,
         args: Vec::new(),
         model: Some("m".to_owned()),

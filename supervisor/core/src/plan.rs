@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use protocol::class::Class;
 use protocol::ids::TaskId;
+use protocol::program::ProgramKind;
 
 use crate::containment::Wish;
 use crate::time::Wall;
@@ -119,8 +120,8 @@ pub enum AgentKind {
     Command,
     /// The embedded demo agent.
     Scripted,
-    /// Claude Code.
-    Claude,
+    /// An agent program over its own wire.
+    Program(ProgramKind),
 }
 
 /// One configured account.

@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use protocol::command::PromptBy;
+use protocol::program::ProgramKind;
 use protocol::script::Script;
 use supervisor_core::containment::Wish;
 use supervisor_core::plan::{AccountIx, AccountSpec, AgentIx, AgentKind, AgentSpec, AutoResume};
 
-use super::claude;
 use super::decode::{At, was_meant};
 use super::error::{Place, Sink, nearest};
 use super::files::Files;
@@ -16,6 +16,7 @@ use super::layers::Layers;
 use super::low::AgentKeys;
 use super::names;
 use super::parse::parse;
+use super::program;
 use super::scalars::{Named, Text, Word};
 use super::script::{ScriptLow, ScriptSource, read_script};
 use super::tree::shown;
@@ -59,21 +60,22 @@ pub(super) struct Agents {
 impl Agents {
     /// Checks everything that was configured, in use or not.
     pub(super) fn read(layers: &Layers, files: &mut Files, sink: &mut Sink) -> Self {
+        let scripted = Drive::Scripted { script: None };
+        let programs = program::found_by_name().map(|adapter| {
+            let kind = AgentKind::Program(adapter.kind);
+            let name = adapter.kind.word().to_owned();
+            (name, built_in(kind, Drive::Program(adapter)))
+        });
         let mut agents = Self {
-            known: BTreeMap::from([
-                (
-                    RUN_AGENT.to_owned(),
-                    built_in(AgentKind::Command, Drive::Run),
-                ),
-                (
-                    SCRIPTED.to_owned(),
-                    built_in(AgentKind::Scripted, Drive::Scripted { script: None }),
-                ),
-                (
-                    claude::NAME.to_owned(),
-                    built_in(AgentKind::Claude, Drive::Claude(claude::built_in())),
-                ),
-            ]),
+            known: programs
+                .chain([
+                    (
+                        RUN_AGENT.to_owned(),
+                        built_in(AgentKind::Command, Drive::Run),
+                    ),
+                    (SCRIPTED.to_owned(), built_in(AgentKind::Scripted, scripted)),
+                ])
+                .collect(),
             accounts: accounts(layers, sink),
             used: Vec::new(),
             used_accounts: Vec::new(),
@@ -182,7 +184,7 @@ fn built_in(kind: AgentKind, drive: Drive) -> Agent {
     let account = match kind {
         AgentKind::Command => "command",
         AgentKind::Scripted => SCRIPTED,
-        AgentKind::Claude => claude::NAME,
+        AgentKind::Program(kind) => kind.word(),
     };
     Agent {
         kind,
@@ -234,31 +236,34 @@ fn read_agent(
     let agent = &keys.value;
     let Some(kind) = &agent.kind else {
         if !was_meant(&agent.wrong, "kind") {
-            let help = "add `kind: command`, `kind: claude` or `kind: scripted`";
+            let help = "add `kind: claude`, `codex`, `pi`, `acp`, `command` or `scripted`";
             sink.report(keys.key, "an agent without `kind`", help);
         }
         return None;
     };
     let mut texts = Vec::new();
     refuse_strangers(agent, kind.value, sink);
-    let (drive, needs_prompt) = match kind.value {
-        KindWord::Claude => (Drive::Claude(claude::read(keys, &mut texts, sink)), true),
-        KindWord::Command => {
+    let meaning = kind.value.mean();
+    let (drive, needs_prompt) = match meaning {
+        AgentKind::Program(kind) => {
+            let adapter = program::read(kind, keys, &mut texts, sink);
+            (Drive::Program(adapter), true)
+        }
+        AgentKind::Command => {
             let needs = agent
                 .prompt_by
                 .as_ref()
                 .is_none_or(|by| by.value != PromptWord::None);
             (command(keys, &mut texts, sink)?, needs)
         }
-        KindWord::Scripted => {
+        AgentKind::Scripted => {
             let script = script(keys, &mut texts, files, sink)?;
             let needs = script.is_none();
             (Drive::Scripted { script }, needs)
         }
     };
-    let kind = kind.value.mean();
-    let mut built = built_in(kind, drive);
-    built.prompt_is_script = needs_prompt && kind == AgentKind::Scripted;
+    let mut built = built_in(meaning, drive);
+    built.prompt_is_script = needs_prompt && meaning == AgentKind::Scripted;
     built.needs_prompt = needs_prompt;
     built.containment = agent.containment.as_ref().map(|word| word.value.mean());
     built.concurrency = agent
@@ -283,8 +288,9 @@ fn account(
         return default;
     };
     let name = &account.value.text;
-    let kinds = ["command", SCRIPTED, claude::NAME];
-    if !accounts.contains_key(name) && !kinds.contains(&name.as_str()) {
+    let mut kinds = ProgramKind::ALL.iter().map(|kind| kind.word());
+    let is_kind = ["command", SCRIPTED].contains(&name.as_str()) || kinds.any(|kind| kind == name);
+    if !accounts.contains_key(name) && !is_kind {
         let known = accounts.keys().map(String::as_str);
         let help = match nearest(name, known) {
             Some(near) => format!("did you mean `{near}`?"),
@@ -364,72 +370,46 @@ fn argv(keys: &At<AgentKeys>, texts: &mut Vec<Text>, sink: &mut Sink) -> Option<
 
 /// Reports keys that mean nothing for the agent's kind.
 fn refuse_strangers(agent: &AgentKeys, kind: KindWord, sink: &mut Sink) {
-    use KindWord::{Claude, Command, Scripted};
-    let place = |key: Option<Place>, name, kinds: &'static [KindWord]| Some((key?, name, kinds));
-    let keys = [
-        place(
-            agent.program.as_ref().map(|key| key.key),
-            "program",
-            &[Command, Claude],
-        ),
-        place(
-            agent.args.as_ref().map(|key| key.key),
-            "args",
-            &[Command, Claude],
-        ),
-        place(
-            agent.command.as_ref().map(|key| key.key),
-            "command",
-            &[Command],
-        ),
-        place(
-            agent.prompt_by.as_ref().map(|key| key.key),
-            "prompt_by",
-            &[Command],
-        ),
-        place(
-            agent.result_file.as_ref().map(|key| key.key),
-            "result_file",
-            &[Command],
-        ),
-        place(
-            agent.script.as_ref().map(|key| key.key),
-            "script",
-            &[Scripted],
-        ),
-        place(agent.model.as_ref().map(|key| key.key), "model", &[Claude]),
-        place(
-            agent.permissions.as_ref().map(|key| key.key),
-            "permissions",
-            &[Claude],
-        ),
-        place(agent.home.as_ref().map(|key| key.key), "home", &[Claude]),
-        place(
-            agent.credentials.as_ref().map(|key| key.key),
-            "credentials",
-            &[Claude],
-        ),
-        place(
-            agent.system_prompt.as_ref().map(|key| key.key),
-            "system_prompt",
-            &[Claude],
-        ),
+    use KindWord::{Acp, Claude, Codex, Command, Pi, Scripted};
+    const PROGRAMS: &[KindWord] = &[Claude, Codex, Pi, Acp];
+    const STARTED: &[KindWord] = &[Command, Claude, Codex, Pi, Acp];
+    fn of<T>(key: Option<&At<T>>) -> Option<Place> {
+        key.map(|key| key.key)
+    }
+    let keys: [(Option<Place>, &str, &[KindWord]); 13] = [
+        (of(agent.program.as_ref()), "program", STARTED),
+        (of(agent.args.as_ref()), "args", STARTED),
+        (of(agent.command.as_ref()), "command", &[Command]),
+        (of(agent.prompt_by.as_ref()), "prompt_by", &[Command]),
+        (of(agent.result_file.as_ref()), "result_file", &[Command]),
+        (of(agent.script.as_ref()), "script", &[Scripted]),
+        (of(agent.model.as_ref()), "model", PROGRAMS),
+        (of(agent.mode.as_ref()), "mode", &[Acp]),
+        (of(agent.permissions.as_ref()), "permissions", PROGRAMS),
+        (of(agent.home.as_ref()), "home", PROGRAMS),
+        (of(agent.credentials.as_ref()), "credentials", PROGRAMS),
+        (of(agent.system_prompt.as_ref()), "system_prompt", PROGRAMS),
+        (of(agent.mcp.as_ref()), "mcp", &[Claude, Codex, Acp]),
     ];
     let word = |kind: &KindWord| match kind {
         Command => "kind: command",
         Scripted => "kind: scripted",
         Claude => "kind: claude",
+        Codex => "kind: codex",
+        Acp => "kind: acp",
+        Pi => "kind: pi",
     };
-    for (key, name, kinds) in keys.into_iter().flatten() {
-        if !kinds.contains(&kind) {
-            let message = format!("`{name}` means nothing for `{}`", word(&kind));
-            let fits: Vec<String> = kinds
-                .iter()
-                .map(|kind| format!("`{}`", word(kind)))
-                .collect();
-            let help = format!("remove it, or write {}", fits.join(" or "));
-            sink.report(key, message, help);
-        }
+    for (key, name, kinds) in keys {
+        let Some(key) = key.filter(|_| !kinds.contains(&kind)) else {
+            continue;
+        };
+        let message = format!("`{name}` means nothing for `{}`", word(&kind));
+        let fits: Vec<String> = kinds
+            .iter()
+            .map(|kind| format!("`{}`", word(kind)))
+            .collect();
+        let help = format!("remove it, or write {}", fits.join(" or "));
+        sink.report(key, message, help);
     }
 }
 

@@ -192,6 +192,8 @@ keys! {
         result_file: Text,
         /// The model; default: the program's own.
         model: Text,
+        /// The mode of its session, where its wire has modes (`kind: acp`).
+        mode: Text,
         /// What it may do without asking. Default `full`.
         permissions: PermissionWord,
         /// Where the program keeps sessions and settings: `task` (a folder of the task, the default),
@@ -201,12 +203,25 @@ keys! {
         credentials: CredentialsWord,
         /// Added to the program's system prompt; a template.
         system_prompt: Text,
+        /// Servers of tools that it gets beside the supervisor's own, by name.
+        mcp: Named<McpKeys>,
         /// What a scripted agent does: a list of steps, or the name of a file with them.
         script: ScriptSource,
         /// How the process trees of its runs are held together, where the task does not say.
         containment: ContainmentWord,
     }
-    later { "models", "mode", "mcp" }
+    later { "models" }
+}
+
+keys! {
+    /// A server of tools, which the agent program starts (MCP over stdio).
+    McpKeys as "a server of tools" {
+        /// Program and arguments: a list, or a text for `sh -c`; templates.
+        command: CommandLine,
+        /// Environment for it beside the agent's; values are templates.
+        env: Named<Word>,
+    }
+    later { }
 }
 
 keys! {

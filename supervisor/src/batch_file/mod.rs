@@ -11,7 +11,6 @@ use std::path::{Path, PathBuf};
 use supervisor_core::plan::Plan;
 
 mod agents;
-mod claude;
 mod decode;
 pub mod error;
 mod files;
@@ -22,6 +21,7 @@ mod low;
 mod names;
 mod parse;
 mod preview;
+mod program;
 mod read;
 pub mod render;
 mod scalars;

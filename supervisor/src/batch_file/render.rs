@@ -3,18 +3,16 @@
 use std::collections::BTreeMap;
 
 use protocol::command::{
-    Adapter, ClaudeAdapter, CommandAdapter, PromptBy, ScriptedAdapter, Text, VerifyAdapter,
-    VerifyCommand,
+    Adapter, CommandAdapter, PromptBy, ScriptedAdapter, Text, VerifyAdapter, VerifyCommand,
 };
 use protocol::ids::{AttemptNo, BatchId, TaskId};
+use protocol::program::{McpServer, ProgramAdapter};
 use protocol::script::Script;
 use serde_json::Value as Json;
 use tera::Context;
 
 use super::template::{Engine, TemplateError, is_template, to_value};
-use super::work::{
-    Act, AgentWork, BatchWork, ClaudeDrive, CommandDrive, Drive, PASSED_ON, TaskWork,
-};
+use super::work::{Act, AgentWork, BatchWork, CommandDrive, Drive, PASSED_ON, TaskWork};
 
 /// Longest single argument, bytes: Linux takes 128 KiB with the closing zero (`MAX_ARG_STRLEN`).
 pub const ARGUMENT_MAX: usize = (128 << 10) - 1;
@@ -162,7 +160,7 @@ impl Renderer {
                 },
                 act,
             ) => (filling.prompt(act, batch)?, filling.scripted(script)?),
-            (Drive::Claude(drive), act) => filling.claude(drive, act, batch)?,
+            (Drive::Program(drive), act) => filling.program(drive, act, batch)?,
             (Drive::Scripted { script: None }, Act::Script(script)) => {
                 (None, filling.scripted(script)?)
             }
@@ -335,26 +333,29 @@ impl<'a> Filling<'a> {
         Ok((prompt, adapter))
     }
 
-    fn claude(
+    fn program(
         &mut self,
-        drive: &ClaudeDrive,
+        drive: &ProgramAdapter,
         act: &Act,
         batch: &BatchWork,
     ) -> Result<(Option<String>, Adapter), RenderError> {
-        let system_prompt = match &drive.system_prompt {
-            Some(text) => Some(self.argument(text, Part::SystemPrompt)?),
-            None => None,
-        };
-        let adapter = Adapter::Claude(ClaudeAdapter {
-            program: drive.program.clone(),
-            args: self.arguments(&drive.args)?,
-            model: drive.model.clone(),
-            permissions: drive.permissions,
-            home: drive.home.clone(),
-            credentials: drive.credentials,
-            system_prompt,
-        });
-        Ok((self.prompt(act, batch)?, adapter))
+        let mut adapter = drive.clone();
+        if let Some(text) = &mut adapter.system_prompt {
+            *text = self.argument(text, Part::SystemPrompt)?;
+        }
+        adapter.args = self.arguments(&drive.args)?;
+        for server in adapter.mcp.values_mut() {
+            self.mcp_server(server)?;
+        }
+        Ok((self.prompt(act, batch)?, Adapter::Program(adapter)))
+    }
+
+    fn mcp_server(&mut self, server: &mut McpServer) -> Result<(), RenderError> {
+        server.args = self.arguments(&server.args)?;
+        for (name, value) in &mut server.env {
+            *value = self.fill(value, Part::Env(name.clone()))?;
+        }
+        Ok(())
     }
 
     fn prompt(&mut self, act: &Act, batch: &BatchWork) -> Result<Option<String>, RenderError> {

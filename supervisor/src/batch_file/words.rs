@@ -1,6 +1,6 @@
 //! The closed sets of words in a batch file, and what they mean in a plan.
 
-use protocol::command::{Credentials, Permissions};
+use protocol::program::{Credentials, Permissions, ProgramKind};
 use supervisor_core::containment::Wish;
 use supervisor_core::plan::{AgentKind, Condition, OnFailure, RetryMode};
 
@@ -88,8 +88,14 @@ words! {
         Scripted = "scripted",
         /// Claude Code.
         Claude = "claude",
+        /// Codex.
+        Codex = "codex",
+        /// Any program that speaks the Agent Client Protocol.
+        Acp = "acp",
+        /// pi.
+        Pi = "pi",
     }
-    later { "codex", "pi", "acp", "builtin" }
+    later { "builtin" }
 }
 
 impl KindWord {
@@ -98,7 +104,10 @@ impl KindWord {
         match self {
             Self::Command => AgentKind::Command,
             Self::Scripted => AgentKind::Scripted,
-            Self::Claude => AgentKind::Claude,
+            Self::Claude => AgentKind::Program(ProgramKind::Claude),
+            Self::Codex => AgentKind::Program(ProgramKind::Codex),
+            Self::Acp => AgentKind::Program(ProgramKind::Acp),
+            Self::Pi => AgentKind::Program(ProgramKind::Pi),
         }
     }
 }

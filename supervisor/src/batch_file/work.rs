@@ -7,7 +7,8 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use protocol::command::{Credentials, Home, Permissions, PromptBy};
+use protocol::command::PromptBy;
+use protocol::program::ProgramAdapter;
 use protocol::script::Script;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -65,30 +66,8 @@ pub enum Drive {
     },
     /// `run:` tasks: the command is the task's own.
     Run,
-    /// Claude Code.
-    Claude(ClaudeDrive),
-}
-
-/// Claude Code as an agent.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct ClaudeDrive {
-    /// Its program.
-    pub program: String,
-    /// Arguments behind the adapter's own, each a template.
-    #[serde(default)]
-    pub args: Vec<String>,
-    /// The model.
-    #[serde(default)]
-    pub model: Option<String>,
-    /// What it may do without asking.
-    pub permissions: Permissions,
-    /// Where its sessions and settings are.
-    pub home: Home,
-    /// How the login gets there.
-    pub credentials: Credentials,
-    /// Added to its system prompt, a template.
-    #[serde(default)]
-    pub system_prompt: Option<String>,
+    /// An agent program. What of it is a template is not rendered yet.
+    Program(ProgramAdapter),
 }
 
 /// A program as an agent.

@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
+use protocol::program::ProgramKind;
 use protocol::report::{Capabilities, Receipt, SteerReach};
 use serde_json::{Value, json};
 
@@ -33,50 +34,45 @@ struct Kind {
 }
 
 /// The kinds, as the host's adapters declare them with each run that they start.
-const KINDS: [Kind; 3] = [
-    Kind {
-        name: "claude",
-        program: Some("claude"),
-        capabilities: Capabilities {
-            steer: SteerReach::Interrupt,
-            receipt: Receipt::Seen,
-            interrupt: true,
-            resume: true,
-            questions: true,
-            usage: true,
-            cost: true,
+fn kinds() -> Vec<Kind> {
+    let programs = ProgramKind::ALL.map(|kind| Kind {
+        name: kind.word(),
+        program: kind.program(),
+        capabilities: kind.capabilities(),
+        note: match kind {
+            ProgramKind::Claude => {
+                "questions with `permissions: ask`; cost at the end of each turn"
+            }
+            ProgramKind::Codex => "tokens without a price",
+            ProgramKind::Acp => "any program of the batch file; what it can is known once it runs",
+            ProgramKind::Pi => "has no permissions to ask for",
         },
-        note: "questions with `permissions: ask`; cost at the end of each turn",
-    },
-    Kind {
-        name: "command",
-        program: None,
-        capabilities: Capabilities {
-            steer: SteerReach::None,
-            receipt: Receipt::Injected,
-            interrupt: false,
-            resume: false,
-            questions: false,
-            usage: false,
-            cost: false,
+    });
+    let none = Capabilities {
+        steer: SteerReach::None,
+        receipt: Receipt::Injected,
+        interrupt: false,
+        resume: false,
+        questions: false,
+        usage: false,
+        cost: false,
+    };
+    let built_in = [
+        Kind {
+            name: "command",
+            program: None,
+            capabilities: none,
+            note: "any program of the batch file; usage and cost with `result_file`",
         },
-        note: "any program of the batch file; usage and cost with `result_file`",
-    },
-    Kind {
-        name: "scripted",
-        program: None,
-        capabilities: Capabilities {
-            steer: SteerReach::Interrupt,
-            receipt: Receipt::Seen,
-            interrupt: true,
-            resume: true,
-            questions: true,
-            usage: true,
-            cost: true,
+        Kind {
+            name: "scripted",
+            program: None,
+            capabilities: ProgramKind::Claude.capabilities(),
+            note: "built in; plays a script",
         },
-        note: "built in; plays a script",
-    },
-];
+    ];
+    programs.into_iter().chain(built_in).collect()
+}
 
 /// A program that was found.
 struct Found {
@@ -86,7 +82,8 @@ struct Found {
 
 pub(super) fn run(args: &Args, io: &mut Io<'_>) -> Result<Code, CliError> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let rows: Vec<(&Kind, Option<Found>)> = KINDS
+    let kinds = kinds();
+    let rows: Vec<(&Kind, Option<Found>)> = kinds
         .iter()
         .map(|kind| (kind, kind.program.and_then(|name| find(name, &path))))
         .collect();
@@ -222,14 +219,15 @@ mod tests {
             path: PathBuf::from("/bin/claude"),
             version: None,
         };
-        let text = line(&KINDS[0], Some(&found));
+        let kinds = kinds();
+        let text = line(&kinds[0], Some(&found));
         assert!(text.contains("version unknown at /bin/claude"), "{text}");
         assert!(
             text.contains("proven up to seen, resume, questions"),
             "{text}"
         );
-        assert!(line(&KINDS[0], None).contains("`claude` is not on the PATH"));
-        let row = row(&KINDS[1], None);
+        assert!(line(&kinds[0], None).contains("`claude` is not on the PATH"));
+        let row = row(&kinds[4], None);
         assert_eq!(row["kind"], "command");
         assert_eq!(row["capabilities"]["steer"], "none");
         assert_eq!(row["path"], Value::Null);

@@ -317,7 +317,7 @@ fn finish_adapter(adapter: Adapter, folder: &Path, run_dir: &Path) -> Result<Ada
             }
             Adapter::Scripted(scripted)
         }
-        other @ (Adapter::Verify(_) | Adapter::Claude(_)) => other,
+        other @ (Adapter::Verify(_) | Adapter::Program(_)) => other,
     })
 }
 

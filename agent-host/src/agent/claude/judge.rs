@@ -3,18 +3,9 @@
 
 use protocol::class::Class;
 
-use super::wire::TurnEnd;
-
-/// What a turn's end means.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Verdict {
-    /// The agent says that it is done.
-    Well,
-    /// It was cut short, by us or by itself.
-    Aborted,
-    /// It failed.
-    Failed(Class),
-}
+use super::line::TurnEnd;
+use crate::agent::driven::judge::by_status;
+use crate::agent::driven::wire::Verdict;
 
 /// The verdict on a turn, given the word of the last request that failed in it.
 pub(super) fn judge(end: &TurnEnd, failure: Option<&str>) -> Verdict {
@@ -58,22 +49,6 @@ fn by_word(word: &str) -> Option<Class> {
         "overloaded" | "server_error" => Class::Overload,
         "model_not_found" => Class::ModelMissing,
         "connection_failed" | "timeout" => Class::Network,
-        _ => return None,
-    })
-}
-
-/// The status of the request that failed. A 400 that no word explains is the request's own fault:
-/// to send it again would not help.
-fn by_status(status: u64) -> Option<Class> {
-    Some(match status {
-        401 | 403 => Class::Auth,
-        402 => Class::Billing,
-        404 => Class::ModelMissing,
-        408 => Class::Network,
-        413 => Class::Overflow,
-        429 => Class::UsageLimit,
-        500..=599 => Class::Overload,
-        400..=499 => Class::Refused,
         _ => return None,
     })
 }
@@ -173,8 +148,8 @@ mod tests {
             judge(&TurnEnd::default(), Some("rate_limit")),
             Verdict::Well
         );
-        let unclear = super::super::wire::read(br#"{"type":"result"}"#);
-        let super::super::wire::Heard::TurnEnd(end) = unclear else {
+        let unclear = super::super::line::read(br#"{"type":"result"}"#);
+        let super::super::line::Heard::TurnEnd(end) = unclear else {
             panic!("{unclear:?}");
         };
         assert_eq!(judge(&end, None), Verdict::Failed(Class::AgentFailed));

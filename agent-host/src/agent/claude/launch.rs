@@ -3,24 +3,19 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io;
-use std::os::unix::fs::{OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
 
-use protocol::class::Class;
-use protocol::command::{ClaudeAdapter, Credentials, Home, Permissions, Start};
-use rustix::fs::OFlags;
+use protocol::command::Start;
+use protocol::program::{Home, Permissions, ProgramAdapter};
+use serde_json::json;
 
-use crate::plain::Folder;
-use crate::run::Failure;
-use crate::run_dir::make_in_task;
+use crate::agent::driven::home::{self, Login};
+use crate::agent::driven::servers::{self, Servers};
 
 /// The variable that names its home.
 const HOME_VARIABLE: &str = "CLAUDE_CONFIG_DIR";
 /// The file of a login.
 const CREDENTIALS_FILE: &str = ".credentials.json";
-/// Largest file of a login that is copied: a few tokens, many times over.
-const CREDENTIALS_MAX: u64 = 1 << 20;
 
 /// Variables that it gets unless the batch file sets them. It tries a failed request once more, for
 /// a blip: what lasts longer is the supervisor's to wait for, for all tasks together. Nothing runs
@@ -41,7 +36,7 @@ const TOOLS_AWAY: &str = "CronCreate,CronDelete,CronList,ListAgents,Monitor,Sche
     SendMessage,Workflow";
 
 /// Program and arguments.
-pub(super) fn argv(adapter: &ClaudeAdapter, session: &Session) -> Vec<String> {
+pub(super) fn argv(adapter: &ProgramAdapter, session: &Session, servers: &Servers) -> Vec<String> {
     let mode = match adapter.permissions {
         Permissions::Full => "bypassPermissions",
         Permissions::Edits => "acceptEdits",
@@ -73,6 +68,13 @@ pub(super) fn argv(adapter: &ClaudeAdapter, session: &Session) -> Vec<String> {
     }
     if let Some(text) = &adapter.system_prompt {
         argv.extend(["--append-system-prompt", text]);
+    }
+    let config = json!({"mcpServers": servers::object(servers)}).to_string();
+    if !servers.is_empty() {
+        argv.extend(["--mcp-config", &config]);
+    }
+    if adapter.home != Home::Shared {
+        argv.push("--strict-mcp-config");
     }
     let own = argv.into_iter().map(str::to_owned);
     own.chain(adapter.args.iter().cloned()).collect()
@@ -180,86 +182,19 @@ fn has_history(home: &Path, id: &str) -> bool {
         .any(|project| written(project.path().join(&name)))
 }
 
-/// Makes its home ready; `None`: it is the operator's own.
-///
-/// # Errors
-/// `setup_failed` when the home or the login in it can not be made.
-pub(super) fn make_home(
-    adapter: &ClaudeAdapter,
-    start: &Start,
-) -> Result<Option<PathBuf>, Failure> {
-    let home = match &adapter.home {
-        Home::Shared => return Ok(None),
-        Home::Task => Path::new(&start.task_dir).join("home/claude"),
-        Home::Path(path) => PathBuf::from(path),
-    };
-    let failed = |what: &str, path: &Path, error: &io::Error| {
-        let text = format!("{what} {}: {error}", path.display());
-        Failure::new(Class::SetupFailed, text)
-    };
-    match &adapter.home {
-        Home::Task => drop(make_in_task(Path::new(&start.task_dir), &home)?),
-        Home::Shared | Home::Path(_) => {
-            let made = Folder::outer(&home);
-            drop(made.map_err(|error| failed("can not make", &home, &error))?);
-        }
-    }
-    let Some(login) = shared_home(start).map(|shared| shared.join(CREDENTIALS_FILE)) else {
-        return Ok(Some(home));
-    };
-    let own = home.join(CREDENTIALS_FILE);
-    bring(adapter.credentials, &login, &own)
-        .map_err(|error| failed("can not bring the login to", &own, &error))?;
-    Ok(Some(home))
+/// What of the operator's belongs to a login.
+pub(super) fn logins(start: &Start) -> Vec<Login> {
+    let shared = shared_home(start);
+    let login = shared.map(|shared| Login {
+        from: shared.join(CREDENTIALS_FILE),
+        to: CREDENTIALS_FILE,
+    });
+    login.into_iter().collect()
 }
 
 /// Where the operator's own home is, by the environment of the run.
 fn shared_home(start: &Start) -> Option<PathBuf> {
-    let named = start.env.get(HOME_VARIABLE).map(PathBuf::from);
-    named.or_else(|| Some(Path::new(start.env.get("HOME")?).join(".claude")))
-}
-
-fn bring(how: Credentials, login: &Path, own: &Path) -> io::Result<()> {
-    let source = match fs::metadata(login) {
-        Ok(facts) => facts,
-        // Logged in by the environment, or not at all: its own failure tells.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error),
-    };
-    let present = fs::symlink_metadata(own).ok();
-    match (how, present) {
-        (Credentials::None, _) => Ok(()),
-        // It may have renewed its login since; then ours is the older one.
-        (Credentials::Copy, Some(present)) if present.modified()? >= source.modified()? => Ok(()),
-        (Credentials::Copy, present) => {
-            if source.len() > CREDENTIALS_MAX {
-                return Err(io::ErrorKind::FileTooLarge.into());
-            }
-            if present.is_some() {
-                fs::remove_file(own)?;
-            }
-            copy(login, own)
-        }
-        (Credentials::Link, Some(present)) if present.is_symlink() => Ok(()),
-        (Credentials::Link, present) => {
-            if present.is_some() {
-                fs::remove_file(own)?;
-            }
-            symlink(login, own)
-        }
-    }
-}
-
-fn copy(login: &Path, own: &Path) -> io::Result<()> {
-    let mut from = fs::File::open(login)?;
-    let flags = OFlags::NOFOLLOW.bits().cast_signed();
-    let mut to = fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .custom_flags(flags)
-        .open(own)?;
-    io::copy(&mut from, &mut to).map(drop)
+    home::operators(start, HOME_VARIABLE, ".claude")
 }
 
 #[cfg(test)]
@@ -268,11 +203,12 @@ mod tests {
 
     use protocol::command::{Adapter, RunKind};
     use protocol::ids::{AttemptNo, Generation};
+    use protocol::program::{Credentials, ProgramKind};
 
     use super::*;
 
-    fn adapter(home: Home, credentials: Credentials) -> ClaudeAdapter {
-        ClaudeAdapter {
+    fn adapter(home: Home, credentials: Credentials) -> ProgramAdapter {
+        ProgramAdapter {
             program: "claude".to_owned(),
             args: vec!["--max-turns".to_owned(), "9".to_owned()],
             model: Some("m".to_owned()),
@@ -280,6 +216,9 @@ mod tests {
             home,
             credentials,
             system_prompt: None,
+            kind: ProgramKind::Claude,
+            mode: None,
+            mcp: BTreeMap::new(),
         }
     }
 
@@ -303,7 +242,7 @@ mod tests {
             cgroup: None,
             log_max: 1,
             lease_ms: 1,
-            adapter: Adapter::Claude(adapter(Home::Task, Credentials::Copy)),
+            adapter: Adapter::Program(adapter(Home::Task, Credentials::Copy)),
         }
     }
 
@@ -336,7 +275,11 @@ mod tests {
             (found.id.as_str(), found.origin),
             (id.as_str(), Origin::Resumed)
         );
-        let argv = argv(&adapter(Home::Task, Credentials::None), &found);
+        let argv = argv(
+            &adapter(Home::Task, Credentials::None),
+            &found,
+            &Servers::new(),
+        );
         assert!(
             argv.windows(2).any(|pair| pair == ["--resume", &id]),
             "{argv:?}"
@@ -361,16 +304,40 @@ mod tests {
             .path()
             .join("task/home/claude")
             .join(CREDENTIALS_FILE);
-        make_home(&adapter(Home::Task, Credentials::None), &start).unwrap();
+        home::make(
+            &adapter(Home::Task, Credentials::None),
+            &start,
+            &logins(&start),
+        )
+        .unwrap();
         assert!(!own.exists());
-        make_home(&adapter(Home::Task, Credentials::Copy), &start).unwrap();
+        home::make(
+            &adapter(Home::Task, Credentials::Copy),
+            &start,
+            &logins(&start),
+        )
+        .unwrap();
         assert_eq!(own.metadata().unwrap().permissions().mode() & 0o777, 0o600);
         fs::write(&own, "renewed").unwrap();
-        make_home(&adapter(Home::Task, Credentials::Copy), &start).unwrap();
+        home::make(
+            &adapter(Home::Task, Credentials::Copy),
+            &start,
+            &logins(&start),
+        )
+        .unwrap();
         assert_eq!(fs::read(&own).unwrap(), b"renewed", "the newer login stays");
-        make_home(&adapter(Home::Task, Credentials::Link), &start).unwrap();
+        home::make(
+            &adapter(Home::Task, Credentials::Link),
+            &start,
+            &logins(&start),
+        )
+        .unwrap();
         assert_eq!(fs::read_link(&own).unwrap(), login);
-        let shared = make_home(&adapter(Home::Shared, Credentials::Copy), &start);
+        let shared = home::make(
+            &adapter(Home::Shared, Credentials::Copy),
+            &start,
+            &logins(&start),
+        );
         assert_eq!(shared.unwrap(), None);
     }
 

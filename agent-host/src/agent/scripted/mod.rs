@@ -210,7 +210,7 @@ impl Agent for ScriptedAgent {
         self.waiting.interrupt();
     }
 
-    fn stop(&mut self) {
+    fn stop(&mut self, _run: &mut Run) {
         self.stop = StopState::Stopped;
         self.steps.clear();
         self.ending = result(ResultStatus::Failed, Some(Class::Cancelled), "stopped");

@@ -175,7 +175,11 @@ impl Desk<'_> {
         let kind = self.facts().agents[self.spec(ix).agent.0 as usize].kind;
         let (steers, seen) = match kind {
             AgentKind::Command => (false, false),
-            AgentKind::Scripted | AgentKind::Claude => (true, true),
+            AgentKind::Scripted => (true, true),
+            AgentKind::Program(kind) => {
+                let can = kind.capabilities();
+                (can.interrupt, can.receipt == Receipt::Seen)
+            }
         };
         if mode == SteerMode::Interrupt && !steers {
             let text = format!(

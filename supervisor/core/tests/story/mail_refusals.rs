@@ -1,5 +1,6 @@
 //! Messages that are not taken: limits, ended tasks, and what an agent can not prove.
 
+use protocol::program::ProgramKind;
 use supervisor_core::mailbox::{TEXT_MAX, UNSETTLED_MAX};
 
 use crate::harness::*;
@@ -119,7 +120,7 @@ fn what_a_plain_command_can_not_prove_is_refused() {
 
 #[test]
 fn an_agent_with_receipts_may_be_interrupted_and_waited_for() {
-    for kind in [AgentKind::Scripted, AgentKind::Claude] {
+    for kind in [AgentKind::Scripted, AgentKind::Program(ProgramKind::Claude)] {
         let plan = batch().agent("able", "main", |agent| agent.kind = kind);
         let mut world = World::start(plan.task("a").by("able"));
         let command = OperatorCommand::Steer {

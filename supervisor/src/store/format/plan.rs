@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use protocol::class::Class;
 use protocol::ids::TaskId;
+use protocol::program::ProgramKind;
 use serde::{Deserialize, Serialize};
 
 use supervisor_core::containment::Wish;
@@ -88,7 +89,7 @@ pub(super) struct AgentSpecDef {
 pub(super) enum AgentKindDef {
     Command,
     Scripted,
-    Claude,
+    Program(ProgramKind),
 }
 
 #[derive(Serialize, Deserialize)]

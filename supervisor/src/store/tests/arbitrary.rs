@@ -7,6 +7,7 @@ use std::time::Duration;
 use protocol::class::Class;
 use protocol::command::{Keeper, RunKind, SteerMode};
 use protocol::ids::{AttemptNo, BatchId, Generation, MessageId, QuestionId, TaskId};
+use protocol::program::ProgramKind;
 use protocol::report::{Capabilities, Family, Receipt, ResultStatus, RunResult, SteerReach, Usage};
 
 use supervisor_core::containment::{Cleared, Containment, Layer, Layers, Leftover, Wish};
@@ -279,7 +280,8 @@ any_enum! {
     SteerMode { Boundary, Interrupt, After, Restart }
     OnFailure { SkipDependents, Stop, Continue }
     MaxFailures { Count(most), Percent(most) }
-    AgentKind { Command, Scripted, Claude }
+    AgentKind { Command, Scripted, Program(kind) }
+    ProgramKind { Claude, Codex, Acp, Pi }
     AutoResume { Always, Ask, Never }
     OnQuestion { Wait, Default(text), WaitThenDefault(text), Fail }
     RetryMode { Resume, NewSession, Fresh, Stop }

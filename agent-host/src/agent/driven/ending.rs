@@ -1,11 +1,12 @@
-//! How a turn of Claude Code comes to rest, and how the program is ended.
+//! How a turn comes to rest, and how the program is ended.
 
 use std::time::{Duration, Instant};
 
 use protocol::class::Class;
 use protocol::report::{EXCERPT_MAX, ResultStatus, RunResult, excerpt};
 
-use super::{Advance, ClaudeAgent, HEED_MAX, State, quiet};
+use super::wire::Wire;
+use super::{Advance, Driven, HEED_MAX, READY_MAX, State, quiet};
 use crate::process::Ended as Exit;
 use crate::program::Program;
 use crate::run::{Run, result};
@@ -32,7 +33,7 @@ pub(super) enum Rung {
     Term,
 }
 
-impl ClaudeAgent {
+impl<W: Wire> Driven<W> {
     /// Begins to end the program; its result follows.
     pub(super) fn close(&mut self, ending: Box<RunResult>, now: Instant) {
         if let Some(program) = &mut self.program {
@@ -48,10 +49,11 @@ impl ClaudeAgent {
     /// Looks whether a turn that ended well has come to rest.
     pub(super) fn settle(&mut self, run: &mut Run, now: Instant) -> Advance {
         let agent = self.program.as_ref().and_then(Program::unreaped);
-        let left = agent.map(quiet::left_beside).unwrap_or_default();
-        let background = self.conversation.background();
+        let left = agent.map(|agent| quiet::left_beside(agent, &self.servers));
+        let left = left.unwrap_or_default();
+        let background = self.wire.background();
         let rests = left.is_empty() && background == 0;
-        let untaken = self.conversation.untaken() > 0;
+        let untaken = self.wire.untaken() > 0;
         let State::Settles {
             since,
             text,
@@ -96,6 +98,17 @@ impl ClaudeAgent {
         let ending = Box::new(result(ResultStatus::Ok, None, text));
         let told = false;
         self.state = State::Over { ending, told };
+        Advance::Again
+    }
+
+    /// Waits until a prompt can be said, but not for ever.
+    pub(super) fn await_ready(&mut self, until: Instant, now: Instant) -> Advance {
+        if now < until {
+            return Advance::Waits(Some(until));
+        }
+        let text = format!("it was not ready for a prompt within {READY_MAX:?}");
+        let ending = result(ResultStatus::Failed, Some(Class::Environment), &text);
+        self.close(Box::new(ending), now);
         Advance::Again
     }
 
@@ -147,8 +160,12 @@ impl ClaudeAgent {
         };
         let mut ending = match &self.state {
             State::Closes { ending, .. } => ending.clone(),
-            State::Works | State::Settles { .. } | State::Over { .. } => {
-                let mut ending = died(exit, self.conversation.has_spoken());
+            State::Opens(_)
+            | State::Opened
+            | State::Works
+            | State::Settles { .. }
+            | State::Over { .. } => {
+                let mut ending = died(exit, self.wire.has_spoken());
                 ending.evidence = run.logs.evidence();
                 Box::new(ending)
             }
@@ -158,8 +175,8 @@ impl ClaudeAgent {
     }
 
     fn done(&self, mut ending: Box<RunResult>) -> Advance {
-        ending.usage = self.conversation.usage();
-        ending.session = self.session.as_ref().map(|session| session.id.clone());
+        ending.usage = self.wire.usage();
+        ending.session = self.wire.session().map(str::to_owned);
         Advance::Done(ending)
     }
 }

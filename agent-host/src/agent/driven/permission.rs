@@ -1,9 +1,8 @@
-//! Questions for permission that wait for the operator, and the lines that answer them.
+//! Questions for permission that wait for the operator, and what an answer decides.
 
 use protocol::ids::QuestionId;
-use serde_json::{Value, json};
 
-use super::wire::MayUse;
+use super::wire::{Decision, MayUse};
 
 /// Most questions that wait at a time; the agent is refused what is beyond.
 pub(super) const WAITING_MAX: usize = 16;
@@ -73,37 +72,20 @@ impl Permissions {
 pub(super) fn question(ask: &MayUse) -> String {
     let text = format!(
         "May the agent use {} {}?\n{}",
-        ask.tool, ask.input, ask.reason
+        ask.tool, ask.detail, ask.reason
     );
     text.trim_end().to_owned()
 }
 
-/// The line that answers by what the operator said; nothing said is no.
-pub(super) fn by_answer(ask: &MayUse, answer: Option<&str>) -> Value {
-    match answer.map(str::trim) {
-        Some("allow") => allow(ask),
-        Some("deny") => deny(ask, "The operator says no."),
-        Some(text) => deny(ask, &format!("The operator says: {text}")),
-        None => deny(
-            ask,
-            "Nobody answered in time. Find another way or end your turn.",
-        ),
-    }
-}
-
-fn allow(ask: &MayUse) -> Value {
-    respond(ask, json!({"behavior": "allow", "updatedInput": ask.input}))
-}
-
-/// The line that refuses.
-pub(super) fn deny(ask: &MayUse, why: &str) -> Value {
-    respond(ask, json!({"behavior": "deny", "message": why}))
-}
-
-fn respond(ask: &MayUse, response: Value) -> Value {
-    let request_id = &ask.request;
-    json!({"type": "control_response",
-        "response": {"subtype": "success", "request_id": request_id, "response": response}})
+/// What the operator's answer decides; nothing said is no.
+pub(super) fn by_answer(answer: Option<&str>) -> Decision {
+    let why = match answer.map(str::trim) {
+        Some("allow") => return Decision::Allow,
+        Some("deny") => "The operator says no.".to_owned(),
+        Some(text) => format!("The operator says: {text}"),
+        None => "Nobody answered in time. Find another way or end your turn.".to_owned(),
+    };
+    Decision::Deny(why)
 }
 
 #[cfg(test)]
@@ -114,8 +96,9 @@ mod tests {
         MayUse {
             request: request.to_owned(),
             tool: "Bash".to_owned(),
-            input: json!({"command": "make"}),
+            detail: "make".to_owned(),
             reason: "it is not allowed".to_owned(),
+            is_edit: false,
         }
     }
 
@@ -136,12 +119,11 @@ mod tests {
 
     #[test]
     fn only_the_word_allows() {
-        let said = |text| by_answer(&ask("a"), text)["response"]["response"]["behavior"].clone();
-        assert_eq!(said(Some(" allow\n")), "allow");
+        assert_eq!(by_answer(Some(" allow\n")), Decision::Allow);
         for text in [Some("allow it all"), Some("deny"), Some(""), None] {
-            assert_eq!(said(text), "deny", "{text:?}");
+            assert!(matches!(by_answer(text), Decision::Deny(_)), "{text:?}");
         }
-        let line = by_answer(&ask("a"), Some("use make test"));
-        assert!(line.to_string().contains("use make test"));
+        let why = Decision::Deny("The operator says: use make test".to_owned());
+        assert_eq!(by_answer(Some("use make test")), why);
     }
 }
