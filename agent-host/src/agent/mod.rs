@@ -20,6 +20,7 @@ use driven::Driven;
 mod claude;
 mod command;
 mod driven;
+mod pi;
 mod result_file;
 mod scripted;
 mod verify;
@@ -192,7 +193,8 @@ fn program(adapter: ProgramAdapter) -> Box<dyn Agent> {
     let policy = adapter.permissions;
     match adapter.kind {
         ProgramKind::Claude => Box::new(Driven::new(claude::Claude::new(adapter), policy)),
-        ProgramKind::Codex | ProgramKind::Acp | ProgramKind::Pi => {
+        ProgramKind::Pi => Box::new(Driven::new(pi::Pi::new(adapter), policy)),
+        ProgramKind::Codex | ProgramKind::Acp => {
             Box::new(Driven::new(claude::Claude::new(adapter), policy))
         }
     }

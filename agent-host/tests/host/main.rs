@@ -14,6 +14,7 @@ mod hello;
 mod memory;
 mod messages;
 mod output;
+mod pi;
 mod scripts;
 mod stops;
 mod verifies;
