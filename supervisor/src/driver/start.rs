@@ -15,6 +15,7 @@ use supervisor_core::plan::{AgentIx, RetryMode, SpecIx};
 
 use crate::batch_file::render::{DependencyResult, RenderContext, RenderError, Renderer};
 use crate::batch_file::work::{AgentWork, BatchWork, TaskWork};
+use crate::driver::hand_off;
 use crate::driver::run_files::{self, Unreadable};
 use crate::process::tag::{TOKEN_VARIABLE, token_text};
 use crate::store::StateDir;
@@ -126,6 +127,7 @@ impl Starter {
                 Some(prompt) => Some(fit(prompt, &run_dir, "prompt")?),
                 None => None,
             },
+            hand_off: of.hand_off(dir),
             env,
             session: of.session(),
             messages,
@@ -236,6 +238,13 @@ impl<'a> Subject<'a> {
             .as_ref()
             .ok_or(StartError::Missing("attempt"))?;
         Ok(Subject { run, task, attempt })
+    }
+
+    /// Only an agent learns from the attempt before.
+    fn hand_off(&self, dir: &StateDir) -> Option<String> {
+        let last = self.task.last.as_deref();
+        let last = last.filter(|_| self.run.kind == RunKind::Agent)?;
+        hand_off::hand_off(dir, &self.task.id, last)
     }
 
     /// Only an agent that is to resume has a conversation to go on with.
