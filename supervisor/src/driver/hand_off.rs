@@ -136,8 +136,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (dir, task) = (StateDir::at(folder.path()), "t".parse().unwrap());
         for class in Class::ALL {
-            let told = hand_off(&dir, &task, &last(class)).is_some();
-            assert_eq!(told, retry::consumes(class), "{class}");
+            let told = hand_off(&dir, &task, &last(*class)).is_some();
+            assert_eq!(told, retry::consumes(*class), "{class}");
         }
         let done = Outcome {
             class: None,

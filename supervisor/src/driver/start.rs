@@ -167,6 +167,7 @@ impl Starter {
             attempt: of.run.attempt,
             item: of.task.item.as_deref(),
             slot: of.attempt.slot,
+            model: model(facts, spec.agent, of.task),
             deps: &deps,
             own_env: &self.own_env,
         };
@@ -277,6 +278,13 @@ fn dependencies(facts: &Facts, task: &Task) -> BTreeMap<TaskId, DependencyResult
             (task.id.clone(), result)
         })
         .collect()
+}
+
+/// The model of the task's turn; the last one where the batch file names fewer by now.
+fn model<'a>(facts: &'a Facts, agent: AgentIx, task: &Task) -> Option<&'a str> {
+    let models = &facts.agents.get(index(agent.0))?.models;
+    let model = models.get(index(task.model)).or(models.last());
+    model.map(|model| &**model)
 }
 
 /// The limit under which the run was spawned; an edited batch file counts from the next attempt on.

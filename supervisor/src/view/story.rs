@@ -264,6 +264,9 @@ impl Past<'_> {
             Next::Retry { mode, .. } => {
                 text.push_str("; another follows, to ");
                 text.push_str(mode.word());
+                if let Some(model) = self.model(ended) {
+                    text.push_str(&format!(" with model {model}"));
+                }
             }
             Next::Hold { reason, .. } => {
                 text.push_str("; held: ");
@@ -271,6 +274,15 @@ impl Past<'_> {
             }
         }
         text
+    }
+
+    /// The name of the model with which the next attempt goes on, where that is another one.
+    fn model(&self, ended: &AttemptEnded) -> Option<&str> {
+        let facts = self.before?;
+        let task = facts.tasks.get(ended.task.0 as usize)?;
+        let spec = facts.specs.get(task.spec.0 as usize)?;
+        let agent = facts.agents.get(spec.agent.0 as usize)?;
+        Some(agent.models.get(ended.model? as usize)?)
     }
 
     fn account_moved(&self, ix: AccountIx, to: AccountState, reason: AccountReason) -> String {
