@@ -4,6 +4,8 @@
 //! permissions and no servers of tools: an extension of ours, which is written into the run's folder,
 //! asks before a tool is used and tells what pi's own lines leave out.
 
+use std::path::{Component, Path};
+
 use protocol::class::Class;
 use protocol::ids::MessageId;
 use protocol::program::{Permissions, ProgramAdapter, ProgramKind};
@@ -99,24 +101,23 @@ impl Wire for Pi {
 
     fn hear(&mut self, line: &[u8], out: &mut Out) {
         let heard = line::read(line);
-        match &heard {
-            Heard::MayUse {
-                request,
-                tool,
-                input,
-            } => out.step(Step::MayUse(MayUse {
+        if let Heard::MayUse {
+            request,
+            tool,
+            input,
+        } = &heard
+        {
+            out.step(Step::MayUse(MayUse {
                 request: request.clone(),
                 tool: tool.clone(),
                 detail: input.to_string(),
                 reason: String::new(),
                 is_edit: is_edit_below(&self.cwd, tool, input),
-            })),
-            Heard::Asks { request, what } => {
-                out.notice(format!("nobody is asked what an extension wants: {what}"));
-                out.say(&json!({"type": "extension_ui_response", "id": request,
-                    "cancelled": true}));
-            }
-            _ => {}
+            }));
+        }
+        if let Heard::Asks { request, what } = &heard {
+            out.notice(format!("nobody is asked what an extension wants: {what}"));
+            out.say(&json!({"type": "extension_ui_response", "id": request, "cancelled": true}));
         }
         self.conversation.hear(heard, out);
     }
@@ -169,8 +170,6 @@ impl Wire for Pi {
 
 /// Whether a tool changes a file below the working folder and nothing else, by its arguments.
 fn is_edit_below(cwd: &str, tool: &str, input: &Value) -> bool {
-    use std::path::{Component, Path};
-
     let path = input.get("path").and_then(Value::as_str);
     let Some(path) = path.filter(|_| matches!(tool, "edit" | "write")) else {
         return false;
