@@ -5,6 +5,7 @@
 //! several times as much.
 
 use std::collections::HashMap;
+#[cfg(target_os = "linux")]
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -13,12 +14,18 @@ use supervisor_core::containment::Layer;
 use supervisor_core::identity::Identity;
 
 use crate::process::identity::{Machine, session_of, start_ticks};
+#[cfg(target_os = "macos")]
+pub use crate::process::macos::{all_pids, environ_of, hard_limit_of};
+#[cfg(target_os = "linux")]
+use crate::process::procfs;
 use crate::process::recorded::{Proven, Refused};
-use crate::process::{pidfd, procfs, tag};
+use crate::process::{pidfd, tag};
 
 /// Most bytes read of one environment: what the kernel allows a process to be started with.
+#[cfg(target_os = "linux")]
 const ENVIRON_MAX: usize = 2 * 1024 * 1024;
 /// Most bytes read of `limits`: sixteen short lines.
+#[cfg(target_os = "linux")]
 const LIMITS_MAX: usize = 16 * 1024;
 
 /// What the processes of one run are known by.
@@ -130,11 +137,13 @@ pub fn token_of(pid: u32) -> Option<u128> {
 /// # Errors
 /// When the process is gone or another user's. One that ends while it is read gives what was read
 /// so far.
+#[cfg(target_os = "linux")]
 pub fn environ_of(pid: u32) -> io::Result<Vec<u8>> {
     procfs::read(format!("/proc/{pid}/environ"), ENVIRON_MAX)
 }
 
 /// The hard limit of file locks of a process; `None` when it is unlimited or can not be read.
+#[cfg(target_os = "linux")]
 pub fn hard_limit_of(pid: u32) -> Option<u64> {
     use nix::libc;
     let number = i32::try_from(pid).ok()?;
@@ -153,6 +162,7 @@ pub fn hard_limit_of(pid: u32) -> Option<u64> {
     hard_limit_in(std::str::from_utf8(&text).ok()?)
 }
 
+#[cfg(target_os = "linux")]
 fn hard_limit_in(limits: &str) -> Option<u64> {
     let line = limits
         .lines()
@@ -164,6 +174,7 @@ fn hard_limit_in(limits: &str) -> Option<u64> {
 ///
 /// # Errors
 /// When procfs can not be listed.
+#[cfg(target_os = "linux")]
 pub fn all_pids() -> io::Result<Vec<u32>> {
     let ours = std::process::id();
     let mut pids = Vec::new();
