@@ -26,6 +26,7 @@ mod clock;
 mod entry;
 mod family;
 mod host;
+mod kernel;
 mod link;
 mod logs;
 mod mailbox;
