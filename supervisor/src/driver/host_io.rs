@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use protocol::command::Pong;
 use protocol::framing::{Frame, FrameReader, HalfLine, LINE_MAX};
 use protocol::ids::Generation;
-use protocol::report::{Ask, EXCERPT_MAX, Event, Report, excerpt};
+use protocol::report::{Ask, EXCERPT_MAX, Event, ListTasks, Report, Send, excerpt};
 use protocol::rpc::{self, ERROR_BAD_PARAMS, ERROR_UNKNOWN_METHOD, Incoming, RpcError};
 use protocol::version::{self, HelloReply};
 use supervisor_core::input::WireFault;
@@ -43,6 +43,10 @@ pub enum HostWord {
     Reported(Generation, Event),
     /// The request `ask`, and its number.
     Asked(u64, Ask),
+    /// The request `send`, and its number.
+    Sent(u64, Send),
+    /// The request `tasks`, and its number.
+    TasksWanted(u64, Generation),
     /// The answer to a ping.
     Ponged(Pong),
     /// Not the protocol.
@@ -77,6 +81,18 @@ pub fn understand(frame: Frame, said: &str) -> HostWord {
             match params.map(|params| serde_json::from_str::<Ask>(params.get())) {
                 Some(Ok(ask)) => HostWord::Asked(id, ask.bounded()),
                 Some(Err(_)) | None => unanswerable(id, ERROR_BAD_PARAMS, "not a question"),
+            }
+        }
+        Ok(Incoming::Request { id, method, params }) if method == "send" => {
+            match params.map(|params| serde_json::from_str::<Send>(params.get())) {
+                Some(Ok(send)) => HostWord::Sent(id, send),
+                Some(Err(_)) | None => unanswerable(id, ERROR_BAD_PARAMS, "not a message"),
+            }
+        }
+        Ok(Incoming::Request { id, method, params }) if method == "tasks" => {
+            match params.map(|params| serde_json::from_str::<ListTasks>(params.get())) {
+                Some(Ok(wanted)) => HostWord::TasksWanted(id, wanted.generation),
+                Some(Err(_)) | None => unanswerable(id, ERROR_BAD_PARAMS, "whose tasks?"),
             }
         }
         Ok(Incoming::Request { id, .. }) => unanswerable(

@@ -212,8 +212,17 @@ impl Past<'_> {
                 format!("run {run}: {} tokens used so far", usage.tokens)
             }
             Record::Reopened { mode, .. } => format!("by the operator, to {}", mode.word()),
-            Record::MessageQueued { id, mode, text, .. } => {
-                sentence(&format!("message {id} queued ({})", mode.word()), text)
+            Record::MessageQueued {
+                id,
+                mode,
+                text,
+                from,
+                ..
+            } => {
+                let from =
+                    from.map_or_else(String::new, |from| format!(" from {}", self.name(from)));
+                let said = format!("message {id}{from} queued ({})", mode.word());
+                sentence(&said, text)
             }
             Record::MessageMoved { id, to, .. } => format!("message {id} {to}"),
             Record::QuestionOpened { id, text, .. } => sentence(&format!("asks {id}"), text),

@@ -157,6 +157,7 @@ fn queued(id: u64, task: TaskIx) -> Record {
         mode: SteerMode::Boundary,
         text: "text".into(),
         expires: None,
+        from: None,
     }
 }
 
