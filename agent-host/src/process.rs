@@ -33,6 +33,11 @@ const KILL_ROUND: Duration = Duration::from_millis(10);
 /// Most descendants looked at in one round; a larger family takes more rounds.
 const FAMILY_MAX: usize = 100_000;
 
+/// From here on a write to a reader that is gone is an error, not the end.
+pub(crate) fn ignore_broken_pipes() {
+    ignore(&[nix::sys::signal::Signal::SIGPIPE]);
+}
+
 /// Makes this process the leader of a session of its own and the subreaper of its descendants, makes
 /// its tag a lasting one, and closes what is not its own. Nothing comes before it, and no hello is
 /// answered without it: a run has the layers that its record names, or it does not begin.
@@ -42,7 +47,7 @@ const FAMILY_MAX: usize = 100_000;
 /// from a shell) is none: the family is then killed one by one instead of by group.
 pub(crate) fn begin() -> io::Result<()> {
     // A write to a reader that is gone is to be an error; std starts programs with the default.
-    ignore(&[nix::sys::signal::Signal::SIGPIPE]);
+    ignore_broken_pipes();
     match setsid() {
         Ok(_) | Err(Errno::PERM) => {}
         Err(error) => return Err(error.into()),

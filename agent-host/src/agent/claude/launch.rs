@@ -10,7 +10,9 @@ use std::path::{Path, PathBuf};
 use protocol::class::Class;
 use protocol::command::{ClaudeAdapter, Credentials, Home, Permissions, Start};
 use rustix::fs::OFlags;
+use serde_json::json;
 
+use crate::bridge::McpServer;
 use crate::plain::Folder;
 use crate::run::Failure;
 use crate::run_dir::make_in_task;
@@ -76,6 +78,21 @@ pub(super) fn argv(adapter: &ClaudeAdapter, session: &Session) -> Vec<String> {
     }
     let own = argv.into_iter().map(str::to_owned);
     own.chain(adapter.args.iter().cloned()).collect()
+}
+
+/// Arguments by which it starts the bridge, and nothing else that some settings name, and may use it
+/// without asking.
+pub(super) fn bridge_arguments(server: &McpServer) -> [String; 5] {
+    let config = json!({"mcpServers": {server.name: {
+        "type": "stdio", "command": server.command, "args": server.args,
+    }}});
+    [
+        "--mcp-config".to_owned(),
+        config.to_string(),
+        "--strict-mcp-config".to_owned(),
+        "--allowedTools".to_owned(),
+        format!("mcp__{}", server.name),
+    ]
 }
 
 /// The variables beside those of the run.

@@ -18,6 +18,7 @@ use protocol::rpc::RpcError;
 use serde_json::{Value, json};
 
 use super::{Advance, Agent, Prompt};
+use crate::bridge;
 use crate::clock;
 use crate::mailbox::Moment;
 use crate::program::{Feed, Program, What};
@@ -132,7 +133,10 @@ impl ClaudeAgent {
         session: Session,
         home: Option<PathBuf>,
     ) -> Result<(), Failure> {
-        let argv = launch::argv(&self.adapter, &session);
+        let mut argv = launch::argv(&self.adapter, &session);
+        if let Some(server) = bridge::mcp_server(run) {
+            argv.extend(launch::bridge_arguments(&server));
+        }
         let extra_env = launch::environment(&run.start, home.as_deref());
         let what = What {
             argv: &argv,
