@@ -1,6 +1,5 @@
 //! Agents that talk back, with the real programs: a question to the operator, a message to another
 //! task, the list of tasks, and a result in the agent's own words.
-#![expect(clippy::expect_used, reason = "a test: a panic is its failure")]
 
 use serde_json::Value;
 use supervisor_tests::world::World;

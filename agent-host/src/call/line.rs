@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use protocol::bridge::{BRIDGE_ENV, Call, Reply};
@@ -101,7 +101,7 @@ pub(crate) fn run(word: &str, rest: VecDeque<String>) -> u8 {
 }
 
 /// Makes the call, and goes on waiting for an answer that is pending.
-fn patiently(file: &PathBuf, first: Call, until: Option<Instant>) -> Result<Reply, CallError> {
+fn patiently(file: &Path, first: Call, until: Option<Instant>) -> Result<Reply, CallError> {
     let mut next = first;
     loop {
         let reply = call(file, &next)?;
