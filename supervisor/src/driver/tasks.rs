@@ -97,3 +97,62 @@ pub(super) fn task_id(facts: &Facts, ix: TaskIx) -> Option<TaskId> {
     let task = facts.tasks.get(usize::try_from(ix.0).ok()?)?;
     Some(task.id.clone())
 }
+
+#[cfg(test)]
+mod tests {
+    use supervisor_core::plan::{AgentKind, Condition, Dependency};
+
+    use super::*;
+    use crate::driver::fixture;
+
+    /// So many tasks, each after all the earlier ones, with long names and texts that JSON escapes.
+    fn facts(count: u32) -> Facts {
+        let nothing = serde_json::json!({});
+        let core = fixture::core(AgentKind::Command, &nothing, &nothing);
+        let mut facts = core.facts().unwrap().clone();
+        let one = facts.tasks.remove(0);
+        facts.tasks = (0..count)
+            .map(|number| {
+                let mut task = one.clone();
+                task.id = format!("{number:x<64}").parse().unwrap();
+                let edges = (0..number.min(100)).map(|before| Dependency {
+                    task: TaskIx(before),
+                    condition: Condition::Done,
+                });
+                task.depends_on = edges.collect();
+                task.last = Some(Box::new(supervisor_core::facts::Outcome {
+                    attempt: protocol::ids::AttemptNo(1),
+                    class: None,
+                    detail: "".into(),
+                    summary: "\u{1}".repeat(4000).into(),
+                    footprint: Default::default(),
+                }));
+                task
+            })
+            .collect();
+        facts
+    }
+
+    fn numbers(tasks: &Tasks) -> Vec<usize> {
+        let ids = tasks.tasks.iter().map(|task| task.id.as_str());
+        ids.map(|id| id.trim_end_matches('x').parse().unwrap())
+            .collect()
+    }
+
+    #[test]
+    fn the_asking_task_comes_first_then_what_it_depends_on_then_the_others() {
+        let tasks = list(&facts(6), TaskIx(3));
+        assert_eq!(numbers(&tasks), [3, 0, 1, 2, 4, 5]);
+        assert_eq!(tasks.left_out, 0);
+        assert_eq!(tasks.tasks[0].depends_on.len(), 3);
+    }
+
+    #[test]
+    fn the_worst_batch_fits_a_line() {
+        let tasks = list(&facts(1000), TaskIx(999));
+        assert_eq!(tasks.tasks.len(), TASKS_MAX);
+        assert_eq!(tasks.left_out, 1000 - TASKS_MAX as u32);
+        assert_eq!(tasks.tasks[0].depends_on.len(), DEPENDS_ON_MAX);
+        rpc::answer(u64::MAX, tasks).expect("a line");
+    }
+}

@@ -350,7 +350,14 @@ fn reconciled(run: Generation, letter: Letter, cleared: &Cleared) -> String {
 
 fn run_finished(run: Generation, result: &RunResult) -> String {
     let class = result.class.map_or("ok", |class| class.word());
-    sentence(&format!("run {run}: result {class}"), &result.summary)
+    let files = match result.artifacts.as_slice() {
+        [] => String::new(),
+        files => format!(" (files: {})", files.join(", ")),
+    };
+    sentence(
+        &format!("run {run}: result {class}{files}"),
+        &result.summary,
+    )
 }
 
 fn run_spawned(run: Generation, pid: u32, containment: &Containment) -> String {
