@@ -9,6 +9,7 @@ use protocol::command::{Answer, Command, Start, SteerMode};
 use protocol::ids::{MessageId, QuestionId};
 use protocol::report::{Ask, Asked, Event, ListTasks, ResultStatus, Send, Sent, TaskLine, Tasks};
 
+use crate::claude::plays;
 use crate::client::{Client, Ended, command, message};
 
 /// A run of a shell line that first says that it is up.
@@ -298,6 +299,7 @@ fn a_call_that_waits_hears_at_once_that_its_host_was_killed() {
     let asks = outside(&client, &["ask", "well?"]);
     taken(&mut client, 3);
     client.child.kill().unwrap();
+    client.child.wait().unwrap();
     let (code, _, err) = said(asks);
     assert_eq!(code, Some(69));
     assert!(err.contains("the host went away"), "{err}");
@@ -347,4 +349,36 @@ fn runs_without_an_agents_program_have_no_bridge() {
     assert!(!ended.log("stdout.log").contains("SUPERVISOR_BRIDGE"));
     let path = ended.home.path().join("state/runs/7/bridge.json");
     assert!(path.symlink_metadata().is_err());
+}
+
+/// A model that was told to go on and ended its turn has not waited; the answer is its next prompt.
+#[test]
+fn an_answer_that_nobody_took_begins_a_turn_where_the_agent_can_be_told() {
+    let mut client = plays(
+        "hear; stage started; say a one; echo up >&9; read go < gate; stage completed; result early; \
+         hear; stage started; say b two; stage completed; result late; hear",
+    );
+    make_gate(&client);
+    client.wait_for_word("up");
+    let mut asks = outside(&client, &["ask", "well?"]);
+    taken(&mut client, 3);
+    asks.kill().unwrap();
+    asks.wait().unwrap();
+    client.ping();
+    answer(&mut client, 3, Some("yes"));
+    client.ping();
+    open_gate(&client);
+    let (result, ended) = client.result();
+    assert_eq!(result.summary, "late");
+    let heard = ended.text("heard");
+    let told = "The operator answered your question q3 (well?): yes";
+    assert!(heard.lines().nth(1).unwrap().contains(told), "{heard}");
+    let arguments = ended.text("arguments");
+    for part in [
+        "--mcp-config",
+        "\"mcp\",\"--bridge\"",
+        "--strict-mcp-config",
+    ] {
+        assert!(arguments.contains(part), "{part}: {arguments}");
+    }
 }
