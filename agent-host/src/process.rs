@@ -37,6 +37,11 @@ const ARGUMENTS_MAX: u64 = 64 << 10;
 /// Longest command line that is shown, bytes.
 const COMMAND_LINE_MAX: usize = 200;
 
+/// From here on a write to a reader that is gone is an error, not the end.
+pub(crate) fn ignore_broken_pipes() {
+    ignore(&[nix::sys::signal::Signal::SIGPIPE]);
+}
+
 /// Makes this process the leader of a session of its own and the subreaper of its descendants, makes
 /// its tag a lasting one, and closes what is not its own. Nothing comes before it, and no hello is
 /// answered without it: a run has the layers that its record names, or it does not begin.
@@ -46,7 +51,7 @@ const COMMAND_LINE_MAX: usize = 200;
 /// from a shell) is none: the family is then killed one by one instead of by group.
 pub(crate) fn begin() -> io::Result<()> {
     // A write to a reader that is gone is to be an error; std starts programs with the default.
-    ignore(&[nix::sys::signal::Signal::SIGPIPE]);
+    ignore_broken_pipes();
     match setsid() {
         Ok(_) | Err(Errno::PERM) => {}
         Err(error) => return Err(error.into()),

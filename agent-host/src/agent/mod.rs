@@ -72,12 +72,16 @@ impl Prompt {
             return (!texts.is_empty()).then(|| texts.join("\n\n"));
         };
         for Message {
-            id, text: message, ..
+            id,
+            text: message,
+            from,
+            ..
         } in messages
         {
+            let of = from.map_or_else(|| "the operator".to_owned(), |from| format!("task {from}"));
             text.truncate(text.trim_end_matches('\n').len());
             text.push_str(&format!(
-                "\n\n--- message {id} of the operator ---\n{message}\n--- end of {id} ---\n"
+                "\n\n--- message {id} of {of} ---\n{message}\n--- end of {id} ---\n"
             ));
         }
         Some(text)

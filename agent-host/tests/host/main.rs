@@ -7,10 +7,13 @@
     reason = "a test that can not go on has failed, and it starts the program itself"
 )]
 
+mod bridge;
+mod bridge_wire;
 mod claude;
 mod client;
 mod commands;
 mod hello;
+mod mcp;
 mod memory;
 mod messages;
 mod output;

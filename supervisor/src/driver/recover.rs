@@ -517,6 +517,7 @@ mod tests {
                 mode: protocol::command::SteerMode::Boundary,
                 text: "text".into(),
                 expires: None,
+                from: None,
                 state,
                 generation,
                 rungs: Vec::new(),

@@ -85,7 +85,7 @@ impl Wire for Claude {
             None => launch::new_session(start),
             Some(id) => launch::session(id, start, home.as_deref()),
         };
-        let servers = servers::of(&self.adapter);
+        let servers = servers::of(&self.adapter, run);
         self.generation = start.generation.0 & 0xffff_ffff;
         let launch = Launch {
             argv: launch::argv(&self.adapter, &session, &servers),
