@@ -56,7 +56,7 @@ const KINDS: [Kind; 3] = [
             receipt: Receipt::Injected,
             interrupt: false,
             resume: false,
-            questions: false,
+            questions: true,
             usage: false,
             cost: false,
         },
