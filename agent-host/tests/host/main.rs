@@ -9,6 +9,7 @@
 
 mod claude;
 mod client;
+mod codex;
 mod commands;
 mod hello;
 mod memory;
