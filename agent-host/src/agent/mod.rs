@@ -18,6 +18,7 @@ use crate::run::{Failure, Run};
 use driven::Driven;
 
 mod claude;
+mod codex;
 mod command;
 mod driven;
 mod result_file;
@@ -196,7 +197,8 @@ fn program(adapter: ProgramAdapter) -> Box<dyn Agent> {
     let policy = adapter.permissions;
     match adapter.kind {
         ProgramKind::Claude => Box::new(Driven::new(claude::Claude::new(adapter), policy)),
-        ProgramKind::Codex | ProgramKind::Acp | ProgramKind::Pi => {
+        ProgramKind::Codex => Box::new(Driven::new(codex::Codex::new(adapter), policy)),
+        ProgramKind::Acp | ProgramKind::Pi => {
             Box::new(Driven::new(claude::Claude::new(adapter), policy))
         }
     }

@@ -11,6 +11,7 @@ mod bridge;
 mod bridge_wire;
 mod claude;
 mod client;
+mod codex;
 mod commands;
 mod hello;
 mod mcp;
