@@ -21,6 +21,7 @@ mod claude;
 mod codex;
 mod command;
 mod driven;
+mod pi;
 mod result_file;
 mod scripted;
 mod verify;
@@ -198,7 +199,8 @@ fn program(adapter: ProgramAdapter) -> Box<dyn Agent> {
     match adapter.kind {
         ProgramKind::Claude => Box::new(Driven::new(claude::Claude::new(adapter), policy)),
         ProgramKind::Codex => Box::new(Driven::new(codex::Codex::new(adapter), policy)),
-        ProgramKind::Acp | ProgramKind::Pi => {
+        ProgramKind::Pi => Box::new(Driven::new(pi::Pi::new(adapter), policy)),
+        ProgramKind::Acp => {
             Box::new(Driven::new(claude::Claude::new(adapter), policy))
         }
     }

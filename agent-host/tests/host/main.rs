@@ -18,6 +18,7 @@ mod mcp;
 mod memory;
 mod messages;
 mod output;
+mod pi;
 mod scripts;
 mod stops;
 mod verifies;

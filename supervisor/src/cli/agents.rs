@@ -45,7 +45,7 @@ fn kinds() -> Vec<Kind> {
             }
             ProgramKind::Codex => "tokens without a price",
             ProgramKind::Acp => "any program of the batch file; what it can is known once it runs",
-            ProgramKind::Pi => "has no permissions to ask for",
+            ProgramKind::Pi => "questions with `permissions: ask`; no servers of tools",
         },
     });
     let none = Capabilities {
