@@ -2,30 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::script::{Fault, INPUT_TOKENS, Part, Reply};
-
-/// Tokens that every answer is said to have.
-const OUTPUT_TOKENS: u64 = 20;
-
-/// Whether an agent works here: a request without tools is its program's own affair (a title, a
-/// probe of the quota) and no turn of the conversation.
-pub fn is_turn(body: &Value) -> bool {
-    let tools = body["tools"].as_array();
-    tools.is_some_and(|tools| !tools.is_empty())
-}
-
-/// Whether the answer is to be streamed.
-pub fn streams(body: &Value) -> bool {
-    body["stream"].as_bool().unwrap_or(false)
-}
-
-/// The answer to a request that is no turn.
-pub fn aside() -> Reply {
-    Reply {
-        content: vec![Part::Say("aside".to_owned())],
-        ..Reply::default()
-    }
-}
+use super::script::{Fault, OUTPUT_TOKENS, Part, Reply};
 
 /// The body of the answer to `count_tokens`: four bytes a token, as everybody guesses.
 pub fn count_tokens(body: &[u8]) -> Value {
@@ -39,12 +16,11 @@ fn message(reply: &Reply, number: u64, model: &Value) -> Value {
         .enumerate()
         .map(|(index, part)| block(part, number, index))
         .collect();
-    let tokens = reply.input_tokens.unwrap_or(INPUT_TOKENS);
     json!({
         "id": format!("msg_{number}"), "type": "message", "role": "assistant", "model": model,
         "content": content, "stop_sequence": null,
         "stop_reason": if uses_tool { "tool_use" } else { "end_turn" },
-        "usage": {"input_tokens": tokens, "output_tokens": OUTPUT_TOKENS,
+        "usage": {"input_tokens": reply.tokens(), "output_tokens": OUTPUT_TOKENS,
             "cache_creation_input_tokens": 0, "cache_read_input_tokens": 0},
     })
 }
@@ -62,8 +38,8 @@ pub fn whole(reply: &Reply, number: u64, model: &Value) -> Value {
     message(reply, number, model)
 }
 
-/// The answer as server-sent events, in order. Only the first half for a reply that breaks off.
-pub fn events(reply: &Reply, number: u64, model: &Value) -> Vec<String> {
+/// The answer as events, in order.
+pub fn events(reply: &Reply, number: u64, model: &Value) -> Vec<Value> {
     let mut whole = message(reply, number, model);
     let content = whole["content"].take();
     let stop_reason = whole["stop_reason"].take();
@@ -76,20 +52,12 @@ pub fn events(reply: &Reply, number: u64, model: &Value) -> Vec<String> {
         events.push(json!({"type": "content_block_delta", "index": index, "delta": delta}));
         events.push(json!({"type": "content_block_stop", "index": index}));
     }
-    if reply.drop {
-        events.truncate(events.len().div_ceil(2));
-    } else {
-        events.push(
-            json!({"type": "message_delta", "usage": {"output_tokens": OUTPUT_TOKENS},
+    events.push(
+        json!({"type": "message_delta", "usage": {"output_tokens": OUTPUT_TOKENS},
             "delta": {"stop_reason": stop_reason, "stop_sequence": null}}),
-        );
-        events.push(json!({"type": "message_stop"}));
-    }
-    let texts = events.iter().map(|event| {
-        let kind = event["type"].as_str().unwrap_or_default();
-        format!("event: {kind}\ndata: {event}\n\n")
-    });
-    texts.collect()
+    );
+    events.push(json!({"type": "message_stop"}));
+    events
 }
 
 /// A block as it begins, and what is then added to it.
@@ -105,6 +73,15 @@ fn halves(block: &Value) -> (Value, Value) {
         empty,
         json!({"type": "input_json_delta", "partial_json": input}),
     )
+}
+
+/// The failure of a request that is too long.
+pub(super) fn overflow() -> Fault {
+    Fault {
+        status: 400,
+        message: "prompt is too long: 210000 tokens > 200000 maximum".to_owned(),
+        ..Fault::default()
+    }
 }
 
 /// The body of a failure.
@@ -140,7 +117,7 @@ mod tests {
     fn streamed_and_whole_say_the_same() {
         let whole = whole(&reply(), 7, &json!("m"));
         assert_eq!(whole["stop_reason"], "tool_use");
-        let events = events(&reply(), 7, &json!("m")).concat();
+        let events = json!(events(&reply(), 7, &json!("m"))).to_string();
         for text in [
             "I look",
             "toolu_7_1",
@@ -149,22 +126,5 @@ mod tests {
         ] {
             assert!(events.contains(text), "{text} in {events}");
         }
-    }
-
-    #[test]
-    fn a_dropped_answer_has_begun_and_does_not_end() {
-        let reply = Reply {
-            drop: true,
-            ..reply()
-        };
-        let events = events(&reply, 1, &json!("m")).concat();
-        assert!(events.contains("message_start") && !events.contains("message_stop"));
-    }
-
-    #[test]
-    fn a_request_without_tools_is_no_turn() {
-        assert!(!is_turn(&json!({"messages": []})));
-        assert!(!is_turn(&json!({"tools": []})));
-        assert!(is_turn(&json!({"tools": [{"name": "Bash"}]})));
     }
 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 /// The whole script.
 #[derive(Debug, Clone, Deserialize)]
@@ -40,6 +40,8 @@ pub struct Reply {
     pub drop: bool,
     /// It fails instead.
     pub fail: Option<Fault>,
+    /// The request is too long for the model: the wire's own failure for that.
+    pub overflow: bool,
     /// How often this reply is given, at least once; absent: once.
     pub times: Option<u32>,
     /// Tokens that the request is said to have; absent: [`INPUT_TOKENS`].
@@ -49,6 +51,24 @@ pub struct Reply {
 /// Tokens of a request where the script names none: small enough that no agent compacts.
 pub const INPUT_TOKENS: u64 = 1000;
 
+/// Tokens that every answer is said to have.
+pub const OUTPUT_TOKENS: u64 = 20;
+
+impl Reply {
+    /// The answer to a request that is no turn.
+    pub(super) fn aside() -> Self {
+        Self {
+            content: vec![Part::Say("aside".to_owned())],
+            ..Self::default()
+        }
+    }
+
+    /// Tokens that the request is said to have.
+    pub(super) fn tokens(&self) -> u64 {
+        self.input_tokens.unwrap_or(INPUT_TOKENS)
+    }
+}
+
 /// A part of an answer.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
@@ -57,15 +77,15 @@ pub enum Part {
     Say(String),
     /// A tool to use.
     Use {
-        /// Its name.
+        /// Its name. On the Responses wire `NAMESPACE/NAME` is a tool in a namespace.
         tool: String,
-        /// Its arguments.
+        /// Its arguments. On the Responses wire a text is the input of a custom tool.
         input: Value,
     },
 }
 
 /// An answer that is a failure.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Fault {
     /// The HTTP status.
@@ -79,6 +99,9 @@ pub struct Fault {
     /// Headers beside the usual ones (`retry-after`).
     #[serde(default)]
     pub headers: Vec<(String, String)>,
+    /// Further fields of the error (`resets_in_seconds`), as the service's own have it.
+    #[serde(default)]
+    pub more: Map<String, Value>,
 }
 
 impl Script {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::script::{Player, Reply, Script};
-use super::{Wire, anthropic, http};
+use super::{Wire, anthropic, http, is_turn, openai};
 use crate::clock::{Deadline, pause};
 
 /// Longest wait for a release file: longer than any story waits for anything.
@@ -117,33 +117,34 @@ fn serve(stream: &TcpStream, shared: &Shared) -> io::Result<()> {
 fn answer(to: &mut impl Write, request: &http::Request, shared: &Shared) -> io::Result<bool> {
     let body: Value = serde_json::from_slice(&request.body).unwrap_or(Value::Null);
     let wire = Wire::of(&request.path).filter(|_| request.method == "POST");
-    let Some(Wire::Messages) = wire else {
+    let Some(wire) = wire else {
         shared.note(request, &body, None)?;
         return probe(to, request).map(|()| true);
     };
-    let (conversation, reply) = if anthropic::is_turn(&body) {
+    let (conversation, reply) = if is_turn(&body) {
         let mut player = shared.player.lock().unwrap_or_else(PoisonError::into_inner);
-        player.next(&body["messages"].to_string())
+        player.next(&wire.said(&body).to_string())
     } else {
-        (None, anthropic::aside())
+        (None, Reply::aside())
     };
     let number = shared.note(request, &body, conversation)?;
     wait(&reply);
-    if let Some(fault) = &reply.fail {
-        let text = anthropic::failure(fault).to_string();
+    let streams = wire.streams(&request.path, &body);
+    if let Some(fault) = wire.fault(&reply, streams) {
+        let text = wire.failure(&fault).to_string();
         http::answer(to, request, fault.status, &fault.headers, &text)?;
         return Ok(true);
     }
-    if !anthropic::streams(&body) {
+    if !streams {
         if reply.drop {
             return Ok(false);
         }
-        let text = anthropic::whole(&reply, number, &body["model"]).to_string();
+        let text = wire.whole(&reply, number, &body["model"]).to_string();
         http::answer(to, request, 200, &[], &text)?;
         return Ok(true);
     }
     http::begin_stream(to)?;
-    for event in anthropic::events(&reply, number, &body["model"]) {
+    for event in wire.events(&reply, number, &body["model"]) {
         http::chunk(to, &event)?;
     }
     if reply.drop {
@@ -157,6 +158,8 @@ fn answer(to: &mut impl Write, request: &http::Request, shared: &Shared) -> io::
 fn probe(to: &mut impl Write, request: &http::Request) -> io::Result<()> {
     let (status, body) = if request.path.ends_with("/count_tokens") {
         (200, anthropic::count_tokens(&request.body))
+    } else if request.path.ends_with("/models") {
+        (200, openai::models())
     } else if request.method == "HEAD" || request.path == "/" {
         (200, json!({}))
     } else {
@@ -203,6 +206,7 @@ mod tests {
     use std::io::Read as _;
 
     use super::*;
+    use crate::model::said;
 
     /// What comes back for a request.
     fn ask(server: &Server, method: &str, path: &str, body: &str) -> String {
@@ -257,12 +261,82 @@ mod tests {
         let (_folder, server) =
             server(r#"{"conversations":[{"replies":[{"drop":true,"content":[{"say":"half"}]}]}]}"#);
         assert!(ask(&server, "HEAD", "/", "").starts_with("HTTP/1.1 200"));
-        assert!(ask(&server, "GET", "/v1/models", "").starts_with("HTTP/1.1 404"));
+        assert!(ask(&server, "GET", "/v1/engines", "").starts_with("HTTP/1.1 404"));
+        assert!(ask(&server, "GET", "/v1/models", "").contains("scripted"));
         let counted = ask(&server, "POST", "/v1/messages/count_tokens", "12345678");
         assert!(counted.contains(r#""input_tokens":2"#), "{counted}");
         let stream = TURN.replace(r#""model""#, r#""stream":true,"model""#);
         let dropped = ask(&server, "POST", "/v1/messages", &stream);
         assert!(dropped.contains("message_start") && !dropped.contains("message_stop"));
+    }
+
+    /// How each wire asks for a stream, where it says what was said, and how its answers end.
+    const WIRES: [(&str, &str, &str); 4] = [
+        ("/v1/messages?beta=true", "messages", "message_stop"),
+        ("/v1/responses", "input", "response.completed"),
+        ("/v1/chat/completions", "messages", "data: [DONE]"),
+        (
+            "/v1beta/models/m:streamGenerateContent?alt=sse",
+            "contents",
+            r#""finishReason":"STOP""#,
+        ),
+    ];
+
+    /// A turn on this wire in which this was said.
+    fn turn(field: &str, said: &str) -> String {
+        json!({"model": "m", "stream": true, "tools": [{"name": "sh"}], field: [said]}).to_string()
+    }
+
+    #[test]
+    fn one_script_drives_every_wire() {
+        let limited = json!({"fail": {"status": 429, "message": "slow down",
+            "headers": [["retry-after", "3"]], "more": {"resets_in_seconds": 7}}});
+        let replies = json!([limited, {"drop": true, "content": [{"say": "half"}]},
+            {"overflow": true},
+            {"content": [{"say": "I look"}, {"use": {"tool": "sh", "input": {"cmd": "ls"}}}]}]);
+        for (path, field, end) in WIRES {
+            let script = json!({"conversations": [{"when": "albatross", "replies": replies}]});
+            let (_folder, server) = server(&script.to_string());
+            let hear = |said: &str| ask(&server, "POST", path, &turn(field, said));
+            let limited = hear("an albatross");
+            assert!(limited.starts_with("HTTP/1.1 429"), "{limited}");
+            for text in ["retry-after: 3", "slow down", r#""resets_in_seconds":7"#] {
+                assert!(limited.contains(text), "{text} in {limited}");
+            }
+            let dropped = hear("an albatross");
+            assert!(dropped.starts_with("HTTP/1.1 200"), "{dropped}");
+            assert!(!dropped.contains(end) && !dropped.ends_with("0\r\n\r\n"));
+            let overflow = hear("an albatross");
+            let words = ["too long", "context_length_exceeded", "exceeds the maximum"];
+            assert!(
+                words.iter().any(|word| overflow.contains(word)),
+                "{overflow}"
+            );
+            let used = hear("an albatross, steered");
+            assert!(used.contains(end) && used.ends_with("0\r\n\r\n"), "{used}");
+            assert!(
+                used.contains("I look") && used.contains(r#""sh""#),
+                "{used}"
+            );
+            assert!(hear("a gull").contains("no more replies"));
+            let turns = server.turns().unwrap();
+            assert_eq!(turns.len(), 4, "the gull has no conversation");
+            assert!(said(&turns[3]).contains("steered") && !said(&turns[2]).contains("steered"));
+        }
+    }
+
+    #[test]
+    fn a_whole_answer_comes_where_no_stream_is_asked_for() {
+        for (path, field, _) in WIRES {
+            let (_folder, server) =
+                server(r#"{"conversations":[{"replies":[{"content":[{"say":"whole"}]}]}]}"#);
+            let path = path.replace(":streamGenerateContent?alt=sse", ":generateContent");
+            let body = turn(field, "x").replace(r#""stream":true"#, r#""stream":false"#);
+            let answer = ask(&server, "POST", &path, &body);
+            let (_, body) = answer.split_once("\r\n\r\n").unwrap();
+            let body: Value = serde_json::from_str(body).unwrap();
+            assert!(body.to_string().contains("whole"), "{body}");
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use serde_json::{Value, json};
+use supervisor_tests::model::said;
 use supervisor_tests::model::script::Script;
 use supervisor_tests::model::server::Server;
 use supervisor_tests::world::World;
@@ -69,10 +70,7 @@ impl Stage {
     #[track_caller]
     pub(crate) fn last_request_has(&self, text: &str) {
         let turns = self.turns();
-        let last = turns
-            .last()
-            .map(|turn| turn["body"]["messages"].to_string());
-        let last = last.unwrap_or_default();
+        let last = turns.last().map(said).unwrap_or_default();
         assert!(last.contains(text), "`{text}` is not in {last}");
     }
 
