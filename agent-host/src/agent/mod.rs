@@ -17,6 +17,7 @@ use crate::program::Program;
 use crate::run::{Failure, Run};
 use driven::Driven;
 
+mod acp;
 mod claude;
 mod command;
 mod driven;
@@ -192,7 +193,8 @@ fn program(adapter: ProgramAdapter) -> Box<dyn Agent> {
     let policy = adapter.permissions;
     match adapter.kind {
         ProgramKind::Claude => Box::new(Driven::new(claude::Claude::new(adapter), policy)),
-        ProgramKind::Codex | ProgramKind::Acp | ProgramKind::Pi => {
+        ProgramKind::Acp => Box::new(Driven::new(acp::Acp::new(adapter), policy)),
+        ProgramKind::Codex | ProgramKind::Pi => {
             Box::new(Driven::new(claude::Claude::new(adapter), policy))
         }
     }
