@@ -258,7 +258,7 @@ fn requests_that_fail_in_silence_are_told_and_cut_short() {
     };
     let lines = format!(
         r#"ours() {{ printf '{{"jsonrpc":"2.0","method":"_supervisor/opencode","params":{{"session":"s-1",%s}}}}\n' "$1"; }}
-        open; hear; turn=$id; {}; {}; hear; over end_turn $turn; hear"#,
+        steering=''; open; hear; turn=$id; {}; {}; hear; over end_turn $turn; hear"#,
         retry(1),
         retry(2)
     );
