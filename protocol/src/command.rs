@@ -102,6 +102,10 @@ pub struct Start {
     pub task_dir: String,
     /// The rendered prompt; absent for verify runs and for commands without one.
     pub prompt: Option<Text>,
+    /// What the agent should know of the attempt before this one; absent where that says nothing about
+    /// the work.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hand_off: Option<String>,
     /// The whole environment of the agent's program: nothing else is inherited.
     pub env: BTreeMap<String, String>,
     /// The agent's own conversation to go on with.

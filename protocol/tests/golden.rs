@@ -121,6 +121,7 @@ fn start(kind: RunKind, adapter: Adapter) -> Start {
         run_dir: "/state/batches/b/tasks/parse-errors/attempts/2/runs/7".to_owned(),
         task_dir: "/state/batches/b/tasks/parse-errors".to_owned(),
         prompt: None,
+        hand_off: None,
         env: [("PATH".to_owned(), "/usr/bin:/bin".to_owned())].into(),
         session: None,
         messages: Vec::new(),
@@ -190,6 +191,7 @@ fn start_program() -> Start {
     });
     Start {
         prompt: Some(Text::Inline("Fix the parser.".to_owned())),
+        hand_off: Some("Attempt 1 ended with `verify_failed`.".to_owned()),
         ..start(RunKind::Agent, adapter)
     }
 }

@@ -133,6 +133,7 @@ fn start() -> impl Strategy<Value = Start> {
         option::of(text()),
         btree_map(words(), words(), 0..4),
         option::of(words()),
+        option::of(words()),
     );
     let mail = (
         vec(message(), 0..3),
@@ -157,6 +158,7 @@ fn start() -> impl Strategy<Value = Start> {
             run_dir: folders.1,
             task_dir: folders.2,
             prompt: agent.0,
+            hand_off: agent.3,
             env: agent.1,
             session: agent.2,
             messages: mail.0,

@@ -430,7 +430,9 @@ fn try_start(
         .collect();
     let planned = task(batch, id);
     let batch_id: BatchId = "nightly-x".parse().unwrap();
+    let agent = &batch.plan.agents[spec(batch, id).agent.0 as usize];
     let context = RenderContext {
+        model: agent.models.first().map(|model| &**model),
         batch: &batch_id,
         batch_name: &batch.plan.settings.name,
         task: &planned.id,
@@ -440,7 +442,6 @@ fn try_start(
         deps: &deps,
         own_env: &own_env,
     };
-    let agent = &batch.plan.agents[spec(batch, id).agent.0 as usize];
     let agent: AgentWork = serde_json::from_str(&agent.work).unwrap();
     let settings: BatchWork = serde_json::from_str(&batch.plan.settings.work).unwrap();
     Renderer::default().start(&settings, &agent, &work(batch, id), context)
@@ -499,6 +500,34 @@ fn claude_needs_no_entry_and_takes_its_keys() {
     assert_eq!(claude.system_prompt.as_deref(), Some("Task b."));
     let accounts = batch.plan.accounts.iter().map(|account| &*account.name);
     assert_eq!(accounts.collect::<Vec<_>>(), ["claude"]);
+}
+
+#[test]
+fn models_are_candidates_in_order_and_each_is_named_once() {
+    let batch = read_alone(
+        "agents: {c: {kind: claude, models: [large, small], mcp: {docs: {command: [docs, \"{{ task.id }}\"], env: {P: \"{{ slot }}\"}}}}}\n\
+         tasks: [{id: a, agent: c, prompt: p}]\n",
+    );
+    let models = &batch.plan.agents[0].models;
+    assert_eq!(
+        models.iter().map(|model| &**model).collect::<Vec<_>>(),
+        ["large", "small"]
+    );
+    let (_, (adapter, _)) = start(&batch, "a", &[], None);
+    let Adapter::Program(claude) = adapter else {
+        panic!("{adapter:?}")
+    };
+    assert_eq!(
+        claude.model.as_deref(),
+        Some("large"),
+        "the one of the attempt"
+    );
+    let docs = &claude.mcp["docs"];
+    assert_eq!(
+        (docs.command.as_str(), docs.args.as_slice()),
+        ("docs", &["a".to_owned()][..])
+    );
+    assert_eq!(docs.env["P"], "2");
 }
 
 #[test]
@@ -601,6 +630,7 @@ fn verify_commands_are_rendered_with_their_own_rules() {
         attempt: AttemptNo(3),
         item: None,
         slot: 1,
+        model: None,
         deps: &BTreeMap::new(),
         own_env: &BTreeMap::new(),
     };
@@ -735,8 +765,6 @@ fn every_key_of_the_schema_is_read_and_explained() {
         "notify",
         "review",
         "outputs",
-        "models",
-        "mcp",
         "disk_free",
     ] {
         let quoted = format!("\"{later}\":");

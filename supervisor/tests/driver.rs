@@ -265,6 +265,7 @@ fn create(acts: &[&str], folder: &Path) -> Mode {
             kind: AgentKind::Command,
             account: AccountIx(0),
             concurrency: None,
+            models: Vec::new(),
             work: r#"{"drive":"run"}"#.into(),
         }],
         accounts: vec![AccountSpec {

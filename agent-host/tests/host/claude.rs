@@ -306,6 +306,42 @@ fn a_stop_interrupts_and_ends_also_what_does_not_heed_it() {
 }
 
 #[test]
+fn the_next_attempt_is_told_why_the_one_before_failed() {
+    let lines = "hear; stage started; say a one; result fine; stage completed; hear";
+    let told = |session: Option<&str>| {
+        let client = Client::started(|client| {
+            let program = client.path("claude");
+            std::fs::write(&program, format!("{WORDS}{lines}\n")).unwrap();
+            std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o700)).unwrap();
+            if let Some(id) = session {
+                let project = client.path("state/home/claude/projects/-x");
+                std::fs::create_dir_all(&project).unwrap();
+                std::fs::write(project.join(format!("{id}.jsonl")), "{}\n").unwrap();
+            }
+            let adapter = adapter(program.display().to_string(), Permissions::Full);
+            let mut start = client.start(adapter);
+            start.prompt = Some(Text::Inline("TASK-TEXT".to_owned()));
+            start.hand_off = Some("TESTS-FAILED".to_owned());
+            start.session = session.map(str::to_owned);
+            start
+        });
+        let (_, ended) = client.result();
+        ended.text("heard").lines().next().unwrap().to_owned()
+    };
+    let anew = told(None);
+    assert!(
+        anew.contains("TASK-TEXT") && anew.contains("TESTS-FAILED"),
+        "{anew}"
+    );
+    let resumed = told(Some("11111111-2222-4333-8444-555555555555"));
+    assert!(
+        !resumed.contains("TASK-TEXT") && resumed.contains("TESTS-FAILED"),
+        "{resumed}"
+    );
+    assert!(resumed.contains("This session goes on"), "{resumed}");
+}
+
+#[test]
 fn a_session_with_history_goes_on_and_is_not_told_its_task_again() {
     let id = "11111111-2222-4333-8444-555555555555";
     let lines = "hear; stage started; say a one; result fine; stage completed; hear";

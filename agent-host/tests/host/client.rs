@@ -128,6 +128,7 @@ impl Client {
             run_dir: self.path("state/runs/7").display().to_string(),
             task_dir: self.path("state").display().to_string(),
             prompt: None,
+            hand_off: None,
             env: BTreeMap::from([("PATH".to_owned(), path)]),
             session: None,
             messages: Vec::new(),

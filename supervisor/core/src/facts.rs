@@ -132,6 +132,10 @@ pub struct Task {
     pub lost: u32,
     /// Non-consuming failures in a row (for their backoff).
     pub free_retries: u32,
+    /// Attempts in a row that ended because the service was overloaded.
+    pub overloads: u32,
+    /// Which of its agent's models the next attempt uses, from 0.
+    pub model: u32,
     /// The open attempt.
     pub attempt: Option<Attempt>,
     /// How the next attempt begins.

@@ -109,6 +109,9 @@ pub struct AgentSpec {
     pub account: AccountIx,
     /// Live attempts of this agent at most.
     pub concurrency: Option<u32>,
+    /// The models to choose from, the first one first; a task goes on with the next one where its
+    /// model is missing, refuses or stays overloaded. Empty: the program's own choice.
+    pub models: Vec<Arc<str>>,
     /// What only the driver needs, as JSON text.
     pub work: Arc<str>,
 }

@@ -327,6 +327,8 @@ pub struct AttemptEnded {
     pub detail: Arc<str>,
     /// What follows.
     pub next: Next,
+    /// Where the next attempt goes on with another of its agent's models: which one, from 0.
+    pub model: Option<u32>,
 }
 
 /// What follows an attempt.

@@ -66,6 +66,7 @@ fn plan(tasks: &[&[Dependency]], verify: bool) -> Plan {
         kind: AgentKind::Scripted,
         account: AccountIx(0),
         concurrency: None,
+        models: Vec::new(),
         work: "{}".into(),
     };
     let account = AccountSpec {

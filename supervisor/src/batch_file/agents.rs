@@ -44,6 +44,8 @@ pub(super) struct Agent {
     account: String,
     concurrency: Option<u32>,
     containment: Option<Wish>,
+    /// The models to choose from, the first one first.
+    models: Vec<Arc<str>>,
     work: AgentWork,
 }
 
@@ -160,6 +162,7 @@ impl Agents {
             kind: agent.kind,
             account,
             concurrency: agent.concurrency,
+            models: agent.models.clone(),
             work: names::json_text(&agent.work),
         });
         number
@@ -195,6 +198,7 @@ fn built_in(kind: AgentKind, drive: Drive) -> Agent {
         account: account.to_owned(),
         concurrency: None,
         containment: None,
+        models: Vec::new(),
         work: AgentWork {
             drive,
             env: BTreeMap::new(),
@@ -266,6 +270,7 @@ fn read_agent(
     built.prompt_is_script = needs_prompt && meaning == AgentKind::Scripted;
     built.needs_prompt = needs_prompt;
     built.containment = agent.containment.as_ref().map(|word| word.value.mean());
+    built.models = models(agent, sink);
     built.concurrency = agent
         .concurrency
         .as_ref()
@@ -276,6 +281,28 @@ fn read_agent(
     texts.retain(|text| super::template::is_template(&text.text));
     built.texts = texts;
     Some(built)
+}
+
+/// The models that the agent names, by `models` or one by `model`.
+fn models(agent: &AgentKeys, sink: &mut Sink) -> Vec<Arc<str>> {
+    if let (Some(one), Some(_)) = (&agent.model, &agent.models) {
+        let help = "keep `models`, with the first choice first";
+        sink.report(one.key, "both `model` and `models`", help);
+    }
+    let several = agent.models.iter().flat_map(|models| &models.value.0);
+    let mut models: Vec<Arc<str>> = Vec::new();
+    for model in several.chain(&agent.model) {
+        let name = model.value.text.as_str();
+        if name.is_empty() {
+            sink.report(model.place, "the model's name is empty", "name a model");
+        } else if models.iter().any(|known| **known == *name) {
+            let message = format!("the model `{}` is named twice", shown(name));
+            sink.report(model.place, message, "remove one of the two");
+        } else {
+            models.push(name.into());
+        }
+    }
+    models
 }
 
 fn account(
@@ -376,7 +403,7 @@ fn refuse_strangers(agent: &AgentKeys, kind: KindWord, sink: &mut Sink) {
     fn of<T>(key: Option<&At<T>>) -> Option<Place> {
         key.map(|key| key.key)
     }
-    let keys: [(Option<Place>, &str, &[KindWord]); 13] = [
+    let keys: [(Option<Place>, &str, &[KindWord]); 14] = [
         (of(agent.program.as_ref()), "program", STARTED),
         (of(agent.args.as_ref()), "args", STARTED),
         (of(agent.command.as_ref()), "command", &[Command]),
@@ -384,6 +411,7 @@ fn refuse_strangers(agent: &AgentKeys, kind: KindWord, sink: &mut Sink) {
         (of(agent.result_file.as_ref()), "result_file", &[Command]),
         (of(agent.script.as_ref()), "script", &[Scripted]),
         (of(agent.model.as_ref()), "model", PROGRAMS),
+        (of(agent.models.as_ref()), "models", PROGRAMS),
         (of(agent.mode.as_ref()), "mode", &[Acp]),
         (of(agent.permissions.as_ref()), "permissions", PROGRAMS),
         (of(agent.home.as_ref()), "home", PROGRAMS),
@@ -392,23 +420,20 @@ fn refuse_strangers(agent: &AgentKeys, kind: KindWord, sink: &mut Sink) {
         (of(agent.mcp.as_ref()), "mcp", &[Claude, Codex, Acp]),
     ];
     let word = |kind: &KindWord| match kind {
-        Command => "kind: command",
-        Scripted => "kind: scripted",
-        Claude => "kind: claude",
-        Codex => "kind: codex",
-        Acp => "kind: acp",
-        Pi => "kind: pi",
+        Command => "command",
+        Scripted => "scripted",
+        Claude => "claude",
+        Codex => "codex",
+        Acp => "acp",
+        Pi => "pi",
     };
     for (key, name, kinds) in keys {
         let Some(key) = key.filter(|_| !kinds.contains(&kind)) else {
             continue;
         };
-        let message = format!("`{name}` means nothing for `{}`", word(&kind));
-        let fits: Vec<String> = kinds
-            .iter()
-            .map(|kind| format!("`{}`", word(kind)))
-            .collect();
-        let help = format!("remove it, or write {}", fits.join(" or "));
+        let message = format!("`{name}` means nothing for `kind: {}`", word(&kind));
+        let fits: Vec<&str> = kinds.iter().map(word).collect();
+        let help = format!("remove it; it belongs to `kind: {}`", fits.join("`, `"));
         sink.report(key, message, help);
     }
 }

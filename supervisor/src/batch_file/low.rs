@@ -192,6 +192,8 @@ keys! {
         result_file: Text,
         /// The model; default: the program's own.
         model: Text,
+        /// Models to choose from: the next one when one is missing, refuses or stays overloaded.
+        models: List<Text>,
         /// The mode of its session, where its wire has modes (`kind: acp`).
         mode: Text,
         /// What it may do without asking. Default `full`.
@@ -210,7 +212,7 @@ keys! {
         /// How the process trees of its runs are held together, where the task does not say.
         containment: ContainmentWord,
     }
-    later { "models" }
+    later { }
 }
 
 keys! {

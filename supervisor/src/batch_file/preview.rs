@@ -75,6 +75,7 @@ impl Preview {
             attempt: AttemptNo(1),
             item: None,
             slot: 0,
+            model: None,
             deps: &BTreeMap::new(),
             own_env: &BTreeMap::new(),
         };

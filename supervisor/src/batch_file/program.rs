@@ -62,7 +62,8 @@ pub(super) fn read(
         drive.args.push(arg.value.0.text.clone());
     }
     let text = |key: &Option<At<Text>>| key.as_ref().map(|text| text.value.text.clone());
-    (drive.model, drive.mode) = (text(&agent.model), text(&agent.mode));
+    // Which model it is, an attempt decides.
+    drive.mode = text(&agent.mode);
     if let Some(text) = &agent.system_prompt {
         texts.push(text.value.clone());
         drive.system_prompt = Some(text.value.text.clone());

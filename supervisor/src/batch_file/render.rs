@@ -32,6 +32,8 @@ pub struct RenderContext<'a> {
     pub item: Option<&'a str>,
     /// The attempt's place among those that live, from 0 to `concurrency - 1`.
     pub slot: u32,
+    /// The model that the attempt works with, where its agent names one.
+    pub model: Option<&'a str>,
     /// Results of the task's dependencies; may be empty unless [`TaskWork::reads_deps`].
     pub deps: &'a BTreeMap<TaskId, DependencyResult>,
     /// The supervisor's own environment.
@@ -340,6 +342,7 @@ impl<'a> Filling<'a> {
         batch: &BatchWork,
     ) -> Result<(Option<String>, Adapter), RenderError> {
         let mut adapter = drive.clone();
+        adapter.model = self.known.model.map(str::to_owned);
         if let Some(text) = &mut adapter.system_prompt {
             *text = self.argument(text, Part::SystemPrompt)?;
         }

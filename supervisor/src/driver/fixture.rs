@@ -94,6 +94,7 @@ fn plan(kind: AgentKind, drive: &Value, task: &Value) -> Plan {
             kind,
             account: AccountIx(0),
             concurrency: None,
+            models: Vec::new(),
             work: json!({ "drive": drive }).to_string().into(),
         }],
         accounts: vec![AccountSpec {

@@ -9,6 +9,7 @@ pub mod commit;
 pub mod error;
 #[cfg(test)]
 mod fixture;
+pub mod hand_off;
 pub mod handover;
 pub mod host_io;
 pub mod hosts;

@@ -15,6 +15,7 @@ use supervisor_core::plan::{AgentIx, RetryMode, SpecIx};
 
 use crate::batch_file::render::{DependencyResult, RenderContext, RenderError, Renderer};
 use crate::batch_file::work::{AgentWork, BatchWork, TaskWork};
+use crate::driver::hand_off;
 use crate::driver::run_files::{self, Unreadable};
 use crate::process::tag::{TOKEN_VARIABLE, token_text};
 use crate::store::StateDir;
@@ -126,6 +127,7 @@ impl Starter {
                 Some(prompt) => Some(fit(prompt, &run_dir, "prompt")?),
                 None => None,
             },
+            hand_off: of.hand_off(dir),
             env,
             session: of.session(),
             messages,
@@ -165,6 +167,7 @@ impl Starter {
             attempt: of.run.attempt,
             item: of.task.item.as_deref(),
             slot: of.attempt.slot,
+            model: model(facts, spec.agent, of.task),
             deps: &deps,
             own_env: &self.own_env,
         };
@@ -238,6 +241,13 @@ impl<'a> Subject<'a> {
         Ok(Subject { run, task, attempt })
     }
 
+    /// Only an agent learns from the attempt before.
+    fn hand_off(&self, dir: &StateDir) -> Option<String> {
+        let last = self.task.last.as_deref();
+        let last = last.filter(|_| self.run.kind == RunKind::Agent)?;
+        hand_off::hand_off(dir, &self.task.id, last)
+    }
+
     /// Only an agent that is to resume has a conversation to go on with.
     fn session(&self) -> Option<String> {
         let resumes = self.run.kind == RunKind::Agent && self.attempt.mode == RetryMode::Resume;
@@ -268,6 +278,13 @@ fn dependencies(facts: &Facts, task: &Task) -> BTreeMap<TaskId, DependencyResult
             (task.id.clone(), result)
         })
         .collect()
+}
+
+/// The model of the task's turn; the last one where the batch file names fewer by now.
+fn model<'a>(facts: &'a Facts, agent: AgentIx, task: &Task) -> Option<&'a str> {
+    let models = &facts.agents.get(index(agent.0))?.models;
+    let model = models.get(index(task.model)).or(models.last());
+    model.map(|model| &**model)
 }
 
 /// The limit under which the run was spawned; an edited batch file counts from the next attempt on.

@@ -19,6 +19,9 @@ use crate::view::family;
 use crate::view::reason::first_line;
 use crate::view::time::Span;
 
+/// Longest evidence in a line, bytes: its end says what went wrong, the run's files have all of it.
+const EVIDENCE_MAX: usize = 400;
+
 /// Whom a record is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum About {
@@ -261,6 +264,9 @@ impl Past<'_> {
             Next::Retry { mode, .. } => {
                 text.push_str("; another follows, to ");
                 text.push_str(mode.word());
+                if let Some(model) = self.model(ended) {
+                    text.push_str(&format!(" with model {model}"));
+                }
             }
             Next::Hold { reason, .. } => {
                 text.push_str("; held: ");
@@ -268,6 +274,15 @@ impl Past<'_> {
             }
         }
         text
+    }
+
+    /// The name of the model with which the next attempt goes on, where that is another one.
+    fn model(&self, ended: &AttemptEnded) -> Option<&str> {
+        let facts = self.before?;
+        let task = facts.tasks.get(ended.task.0 as usize)?;
+        let spec = facts.specs.get(task.spec.0 as usize)?;
+        let agent = facts.agents.get(spec.agent.0 as usize)?;
+        Some(agent.models.get(ended.model? as usize)?)
     }
 
     fn account_moved(&self, ix: AccountIx, to: AccountState, reason: AccountReason) -> String {
@@ -341,7 +356,16 @@ fn reconciled(run: Generation, letter: Letter, cleared: &Cleared) -> String {
 
 fn run_finished(run: Generation, result: &RunResult) -> String {
     let class = result.class.map_or("ok", |class| class.word());
-    sentence(&format!("run {run}: result {class}"), &result.summary)
+    let told = sentence(&format!("run {run}: result {class}"), &result.summary);
+    let evidence = result.evidence.split_whitespace().collect::<Vec<_>>();
+    if result.class.is_none() || evidence.is_empty() {
+        return told;
+    }
+    let evidence = evidence.join(" ");
+    let cut = evidence.len().saturating_sub(EVIDENCE_MAX);
+    let end = &evidence[evidence.ceil_char_boundary(cut)..];
+    let mark = if cut > 0 { "…" } else { "" };
+    format!("{told}; evidence: {mark}{end}")
 }
 
 fn run_spawned(run: Generation, pid: u32, containment: &Containment) -> String {

@@ -191,6 +191,9 @@ fn agent(rng: &mut Rng, number: u64, accounts: usize) -> AgentSpec {
         kind: rng.pick(&[AgentKind::Command, AgentKind::Scripted, AgentKind::Scripted]),
         account: AccountIx(u32::try_from(rng.index(accounts)).unwrap_or(0)),
         concurrency: sometimes(rng, 300, |rng| u32::try_from(rng.range(1, 3)).unwrap_or(1)),
+        models: (0..rng.below(3))
+            .map(|model| format!("model-{model}").into())
+            .collect(),
         work: "{}".into(),
     }
 }

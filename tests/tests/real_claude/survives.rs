@@ -62,9 +62,7 @@ fn a_killed_agent_goes_on_in_its_session() {
     let stage = in_mid_command();
     let run = stage.world.start("run", &["run"]);
     begun(&stage);
-    let agents = of_role(&stage, "agent");
-    assert_eq!(agents.len(), 1);
-    kill(agents[0], Signal::SIGKILL).expect("the agent is killed");
+    strike(&stage, "agent");
     assert_eq!(run.end(&stage.world), Some(0));
     went_on(&stage);
 }
@@ -75,11 +73,17 @@ fn a_killed_host_is_followed_by_one_that_goes_on_in_the_session() {
     let stage = in_mid_command();
     let run = stage.world.start("run", &["run"]);
     begun(&stage);
-    let hosts = of_role(&stage, "host");
-    assert_eq!(hosts.len(), 1);
-    kill(hosts[0], Signal::SIGKILL).expect("the host is killed");
+    strike(&stage, "host");
     assert_eq!(run.end(&stage.world), Some(0));
     went_on(&stage);
+}
+
+/// Kills the one process of this role.
+#[track_caller]
+fn strike(stage: &Stage, role: &str) {
+    let pids = of_role(stage, role);
+    assert_eq!(pids.len(), 1, "{role}");
+    kill(pids[0], Signal::SIGKILL).expect("it is killed");
 }
 
 #[test]
@@ -88,6 +92,23 @@ fn a_killed_supervisor_is_followed_by_one_that_goes_on_in_the_session() {
     let stage = in_mid_command();
     let run = stage.world.start("run", &["run"]);
     begun(&stage);
+    strike(&stage, "supervisor");
+    assert_eq!(
+        run.end(&stage.world),
+        Some(0),
+        "its guardian starts another"
+    );
+    went_on(&stage);
+}
+
+#[test]
+#[ignore = "needs the real program: scripts/real-agents.sh"]
+fn a_run_after_guardian_and_supervisor_were_killed_goes_on_in_the_session() {
+    let stage = in_mid_command();
+    let run = stage.world.start("run", &["run"]);
+    begun(&stage);
+    strike(&stage, "guardian");
+    strike(&stage, "supervisor");
     run.kill();
     stage.world.supervisor(&["run"]).ok();
     went_on(&stage);

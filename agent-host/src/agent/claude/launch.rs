@@ -234,6 +234,7 @@ mod tests {
             run_dir: text("task/run"),
             task_dir: text("task"),
             prompt: None,
+            hand_off: None,
             env: BTreeMap::from([("HOME".to_owned(), text("op"))]),
             session: None,
             messages: Vec::new(),

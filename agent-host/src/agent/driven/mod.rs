@@ -311,10 +311,10 @@ impl<W: Wire> Agent for Driven<W> {
     }
 
     fn prompt(&mut self, run: &mut Run, mut prompt: Prompt) -> Result<(), Failure> {
-        if !self.is_prompted && self.wire.is_resumed() {
-            prompt.text = Some(GO_ON.to_owned());
+        if !std::mem::replace(&mut self.is_prompted, true) {
+            let hand_off = run.start.hand_off.take();
+            prompt.text = first_text(prompt.text.take(), hand_off, self.wire.is_resumed());
         }
-        self.is_prompted = true;
         let messages = prompt.messages.iter().map(|message| message.id).collect();
         let text = prompt.into_text().unwrap_or_default();
         self.state = State::Works;
@@ -441,6 +441,23 @@ impl<W: Wire> Agent for Driven<W> {
 
     fn program(&mut self) -> Option<&mut Program> {
         self.program.as_mut()
+    }
+}
+
+/// The first text of a run: the task's prompt, or in a session that has it in its history the word to
+/// go on; with what the attempt before has taught.
+fn first_text(prompt: Option<String>, hand_off: Option<String>, resumed: bool) -> Option<String> {
+    match (resumed, hand_off) {
+        (true, None) => Some(GO_ON.to_owned()),
+        (true, Some(hand_off)) => Some(format!("{hand_off}\n\n{GO_ON}")),
+        (false, None) => prompt,
+        (false, Some(hand_off)) => {
+            let prompt = prompt.unwrap_or_default();
+            let note = "The working folder is as that attempt left it.";
+            Some(format!(
+                "{prompt}\n\n--- the attempt before ---\n{hand_off}\n\n{note}\n"
+            ))
+        }
     }
 }
 

@@ -118,6 +118,11 @@ impl Apply<'_> {
             Some(class) if !ended.consumed && is_our_side(class) => task.free_retries + 1,
             Some(_) | None => 0,
         };
+        task.overloads = match ended.class {
+            Some(Class::Overload) if ended.model.is_none() => task.overloads + 1,
+            Some(_) | None => 0,
+        };
+        task.model = ended.model.unwrap_or(task.model);
         let summary = attempt
             .result
             .as_ref()

@@ -312,6 +312,8 @@ fn new_task(planned: &PlannedTask, wall: crate::time::Wall) -> Task {
         attempts_max: None,
         lost: 0,
         free_retries: 0,
+        overloads: 0,
+        model: 0,
         attempt: None,
         mode: RetryMode::Fresh,
         session: None,

@@ -108,6 +108,7 @@ impl Apply<'_> {
         task.usage_before = task.usage;
         task.lost = 0;
         task.free_retries = 0;
+        (task.overloads, task.model) = (0, 0);
         task.attempts_max = attempts;
         task.mode = mode;
         // What was never tried because the batch stopped comes back with the first one that does.

@@ -452,6 +452,7 @@ impl Desk<'_> {
                 to: TaskState::Cancelled,
                 reason,
             },
+            model: None,
         };
         self.record(Record::AttemptEnded(ended));
     }

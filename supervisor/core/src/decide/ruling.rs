@@ -24,6 +24,9 @@ use crate::time::{Deadline, Wall};
 
 /// Spawn failures in a row, over all tasks, after which nothing can be expected to start.
 pub(crate) const SPAWN_FAILURES_MAX: u32 = 5;
+/// Attempts in a row that an overloaded model may end before the next one is tried: with the waits of
+/// its account between them a few minutes.
+const OVERLOADS_MAX: u32 = 3;
 /// Verify runs of one attempt that may vanish or break before the attempt fails by their class.
 const PROOFS_MAX: u32 = 5;
 /// A reset time further away than this is not believed (a service's clock or unit is wrong).
@@ -332,6 +335,17 @@ impl Desk<'_> {
     }
 
     fn end_attempt(&mut self, ix: TaskIx, class: Option<Class>, detail: Arc<str>, next: Next) {
+        self.end_attempt_with(ix, class, detail, next, None);
+    }
+
+    fn end_attempt_with(
+        &mut self,
+        ix: TaskIx,
+        class: Option<Class>,
+        detail: Arc<str>,
+        next: Next,
+        model: Option<u32>,
+    ) {
         let Some(attempt) = &self.task(ix).attempt else {
             return;
         };
@@ -346,6 +360,7 @@ impl Desk<'_> {
             consumed,
             detail,
             next,
+            model,
         };
         self.record(Record::AttemptEnded(ended));
         self.follow_failure(ix);
@@ -377,7 +392,14 @@ impl Desk<'_> {
             | Group::Lost => failure.class,
         };
         self.resolve_probe(ix, Some(class));
-        let mut next = self.next_after(ix, class);
+        let model = self.next_model(ix, class);
+        let mut next = match model {
+            None => self.next_after(ix, class),
+            Some(_) => Next::Retry {
+                mode: retry::mode(&self.next_spec(ix).retry, class, self.task(ix).consumed),
+                at: None,
+            },
+        };
         let (mut class, mut detail) = (class, failure.detail);
         if matches!(next, Next::Retry { .. }) && self.is_spent(ix) {
             next = Next::End {
@@ -391,13 +413,28 @@ impl Desk<'_> {
                 class = Class::Budget;
             }
         }
-        self.end_attempt(ix, Some(class), detail, next);
+        let model = model.filter(|_| matches!(next, Next::Retry { .. }));
+        self.end_attempt_with(ix, Some(class), detail, next, model);
         match retry::group(class) {
+            // The other model may well be free.
+            Group::Account if model.is_some() => {}
             Group::Account => self.limit_account(ix, class, failure.reset),
             Group::AccountStop => self.stop_account(ix, class),
             Group::OurSide => self.count_spawn_failures(),
             Group::Work | Group::Operator | Group::Lost | Group::Chosen => {}
         }
+    }
+
+    /// The model with which a task goes on after a failure that is its model's, where its agent has
+    /// one more.
+    fn next_model(&self, ix: TaskIx, class: Class) -> Option<u32> {
+        let task = self.task(ix);
+        let overloaded = class == Class::Overload && task.overloads + 1 >= OVERLOADS_MAX;
+        let gives_up = overloaded || matches!(class, Class::ModelMissing | Class::Refused);
+        let next = task.model + 1;
+        let agent = &self.facts().agents[self.next_spec(ix).agent.0 as usize];
+        let has_one = usize::try_from(next).is_ok_and(|next| next < agent.models.len());
+        (gives_up && has_one).then_some(next)
     }
 
     /// Whether a task has used up one of its limits since it was last opened: then no attempt of it

@@ -138,6 +138,7 @@ pub(crate) fn attempt_ended(task: TaskIx, attempt: u32, to: TaskState) -> Record
             to,
             reason: TaskReason::Failed(Class::AgentFailed),
         },
+        model: None,
     })
 }
 

@@ -19,6 +19,7 @@ mod journals;
 mod lost;
 mod mail;
 mod mail_refusals;
+mod models;
 mod operator;
 mod questions;
 mod random;

@@ -136,6 +136,10 @@ pub(super) struct TaskDef {
     lost: u32,
     #[serde(default, skip_serializing_if = "is_default")]
     free_retries: u32,
+    #[serde(default, skip_serializing_if = "is_default")]
+    overloads: u32,
+    #[serde(default, skip_serializing_if = "is_default")]
+    model: u32,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[serde(with = "As::<Opt<AttemptDef>>")]
     attempt: Option<Attempt>,

@@ -81,6 +81,8 @@ pub(super) struct AgentSpecDef {
     account: AccountIx,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     concurrency: Option<u32>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    models: Vec<Arc<str>>,
     work: Arc<str>,
 }
 

@@ -268,6 +268,8 @@ pub(super) struct AttemptEndedDef {
     detail: Arc<str>,
     #[serde(with = "As::<NextDef>")]
     next: Next,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    model: Option<u32>,
 }
 
 #[derive(Serialize, Deserialize)]

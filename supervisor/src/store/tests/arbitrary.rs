@@ -226,7 +226,7 @@ any_struct! {
     Settings {
         name, concurrency, on_failure, max_failures, not_before, until, limits, lost_max, work,
     }
-    AgentSpec { name, kind, account, concurrency, work }
+    AgentSpec { name, kind, account, concurrency, models, work }
     AccountSpec { name, concurrency, auto_resume }
     RetryPolicy { backoff_min, backoff_max, by_class }
     TaskSpec {
@@ -239,7 +239,7 @@ any_struct! {
     PlanRevised { revision, settings, agents, accounts }
     BatchCreated { id, seed, settings, agents, accounts }
     AttemptStarted { task, attempt, slot, mode, generation, token, probe }
-    AttemptEnded { task, attempt, class, consumed, detail, next }
+    AttemptEnded { task, attempt, class, consumed, detail, next, model }
     Entry { seq, term, now, record }
     Facts { batch, agents, accounts, specs, tasks, runs, messages, questions }
     Batch {
@@ -250,7 +250,7 @@ any_struct! {
     }
     Task {
         id, spec, item, touches, depends_on, state, reason, since, next_check, epoch, attempts,
-        consumed, attempts_max, lost, free_retries, attempt, mode, session, last, usage,
+        consumed, attempts_max, lost, free_retries, overloads, model, attempt, mode, session, last, usage,
         usage_before, hold, revised, removed,
     }
     Attempt {

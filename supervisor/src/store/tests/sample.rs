@@ -104,6 +104,7 @@ fn agent() -> AgentSpec {
         kind: AgentKind::Scripted,
         account: AccountIx(0),
         concurrency: Some(3),
+        models: vec![text("large"), text("small")],
         work: text("{}"),
     }
 }
@@ -365,6 +366,7 @@ fn run_records() -> Vec<Record> {
                 mode: RetryMode::Resume,
                 at: Some(Deadline::Boot(Boot(99_000))),
             },
+            model: Some(1),
         }),
         Record::TaskEnded {
             task: TaskIx(3),
@@ -496,6 +498,8 @@ fn quiet_task() -> Task {
         attempts_max: None,
         lost: 0,
         free_retries: 0,
+        overloads: 0,
+        model: 0,
         attempt: None,
         mode: RetryMode::Resume,
         session: None,
@@ -524,6 +528,8 @@ fn live_task() -> Task {
         attempts_max: Some(5),
         lost: 1,
         free_retries: 2,
+        overloads: 1,
+        model: 1,
         attempt: Some(Attempt {
             no: AttemptNo(2),
             state: AttemptState::Proving,

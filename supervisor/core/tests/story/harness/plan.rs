@@ -110,6 +110,7 @@ impl PlanBuilder {
             kind: AgentKind::Scripted,
             account: AccountIx(index(at.expect("an account of the plan"))),
             concurrency: None,
+            models: Vec::new(),
             work: "{}".into(),
         };
         change(&mut agent);
