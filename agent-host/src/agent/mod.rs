@@ -17,6 +17,7 @@ use crate::program::Program;
 use crate::run::{Failure, Run};
 use driven::Driven;
 
+mod acp;
 mod claude;
 mod codex;
 mod command;
@@ -199,9 +200,7 @@ fn program(adapter: ProgramAdapter) -> Box<dyn Agent> {
     match adapter.kind {
         ProgramKind::Claude => Box::new(Driven::new(claude::Claude::new(adapter), policy)),
         ProgramKind::Codex => Box::new(Driven::new(codex::Codex::new(adapter), policy)),
+        ProgramKind::Acp => Box::new(Driven::new(acp::Acp::new(adapter), policy)),
         ProgramKind::Pi => Box::new(Driven::new(pi::Pi::new(adapter), policy)),
-        ProgramKind::Acp => {
-            Box::new(Driven::new(claude::Claude::new(adapter), policy))
-        }
     }
 }

@@ -7,6 +7,7 @@
     reason = "a test that can not go on has failed, and it starts the program itself"
 )]
 
+mod acp;
 mod bridge;
 mod bridge_wire;
 mod claude;
