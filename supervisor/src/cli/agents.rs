@@ -53,7 +53,7 @@ fn kinds() -> Vec<Kind> {
         receipt: Receipt::Injected,
         interrupt: false,
         resume: false,
-        questions: false,
+        questions: true,
         usage: false,
         cost: false,
     };

@@ -11,6 +11,7 @@ use serde_json::json;
 use crate::agent::driven::home::{self, Login};
 use crate::agent::driven::servers::{self, Servers};
 use crate::agent::driven::session_id;
+use crate::bridge;
 
 /// The variable that names its home.
 const HOME_VARIABLE: &str = "CLAUDE_CONFIG_DIR";
@@ -75,6 +76,10 @@ pub(super) fn argv(adapter: &ProgramAdapter, session: &Session, servers: &Server
     }
     if adapter.home != Home::Shared {
         argv.push("--strict-mcp-config");
+    }
+    let own = format!("mcp__{}", bridge::SERVER_NAME);
+    if servers.contains_key(bridge::SERVER_NAME) {
+        argv.extend(["--allowedTools", &own]);
     }
     let own = argv.into_iter().map(str::to_owned);
     own.chain(adapter.args.iter().cloned()).collect()
