@@ -5,4 +5,5 @@
 mod ends;
 mod stage;
 mod survives;
+mod talks;
 mod works;

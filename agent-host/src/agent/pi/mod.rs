@@ -2,7 +2,8 @@
 //!
 //! A message goes into pi's queue while a turn runs; pi tells when it hands it to the model. pi has no
 //! permissions and no servers of tools: an extension of ours, which is written into the run's folder,
-//! asks before a tool is used and tells what pi's own lines leave out.
+//! asks before a tool is used, gives it the supervisor's tools over the bridge, and tells what pi's own
+//! lines leave out.
 
 use std::path::{Component, Path};
 
