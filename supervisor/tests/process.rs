@@ -223,7 +223,8 @@ fn what_a_killed_host_leaves_behind_comes_home_and_is_ended() {
     pidfd::kill(&host.pidfd).unwrap();
     assert_eq!(reap(&host), Exit::Signal(9));
     let swept = orphans::sweep(CLEAN_PASSES, |pid| pid == bystander.identity.pid, |_| {}).unwrap();
-    assert!(swept.ended >= 4 && swept.left == 0, "{swept:?}");
+    // The third may be killed before it has begun what it waits for.
+    assert!(swept.ended >= 3 && swept.left == 0, "{swept:?}");
     assert!(tagged(token).is_empty());
     assert!(
         !pidfd::has_ended(&bystander.pidfd).unwrap(),

@@ -9,6 +9,7 @@ use std::process::Stdio;
 use nix::fcntl::OFlag;
 use nix::pty::{PtyMaster, grantpt, posix_openpt, ptsname_r, unlockpt};
 use nix::sys::signal::{Signal, kill, killpg};
+use nix::sys::termios::{LocalFlags, SetArg, tcgetattr, tcsetattr};
 use nix::unistd::Pid;
 use serde_json::Value;
 use supervisor_tests::world::{Started, World, tool};
@@ -508,6 +509,11 @@ fn at_terminal(world: &World) -> (Started, PtyMaster) {
         .custom_flags(flags.bits())
         .open(ptsname_r(&master).unwrap())
         .unwrap();
+    // A terminal throws away what was just printed when its interrupt key is pressed, also what a
+    // quick program answers to that: here every word counts.
+    let mut modes = tcgetattr(&slave).unwrap();
+    modes.local_flags.insert(LocalFlags::NOFLSH);
+    tcsetattr(&slave, SetArg::TCSANOW, &modes).unwrap();
     let side = || Stdio::from(slave.try_clone().unwrap());
     let program = world.command(&["run"]);
     let mut command = tool("setsid");

@@ -7,6 +7,7 @@ mod failure;
 mod host;
 mod mail;
 mod operator;
+mod proof;
 mod report;
 mod revise;
 mod ruling;
