@@ -59,8 +59,7 @@ pub(super) fn fill(out: &mut Out, now_ms: i64) {
 fn said(message: &str, now_ms: i64) -> Option<i64> {
     let (_, words) = message.split_once(BEFORE)?;
     let words: Vec<&str> = words.split_whitespace().take(5).collect();
-    let is_clock = |word: &&str| word.contains(':');
-    let at = words.iter().position(|word| is_clock(word))?;
+    let at = words.iter().position(|word| word.contains(':'))?;
     let in_day = clock_ms(words[at], words.get(at + 1)?)? + MINUTE_MS;
     let today = now_ms.div_euclid(DAY_MS);
     match words[..at] {
