@@ -1,5 +1,5 @@
-//! What `supervisor agents` says of a kind is what its hosts declare when they start; and a batch of
-//! `kind: claude` from its file to its end, with a program that speaks the wire.
+//! What `supervisor agents` says of a kind is what its hosts declare when they start; and a batch from
+//! its file to its end, with programs that speak the wires.
 
 use std::os::unix::fs::PermissionsExt as _;
 
@@ -19,14 +19,34 @@ printf '{"type":"result","subtype":"success","is_error":false,"result":"It is do
 read -r line
 "#;
 
+/// As above, for the wire of codex.
+const CODEX: &str = r#"#!/bin/sh
+hear() { read -r line || exit 0; id=$(printf %s "$line" | sed -n 's/.*"id":\([0-9]*\),.*/\1/p'); }
+tell() { printf '{"method":"%s","params":{"threadId":"T",%s}}\n' "$1" "$2"; }
+hear; printf '{"id":%s,"result":{}}\n' "$id"
+hear
+hear; printf '{"id":%s,"result":{"thread":{"id":"T"}}}\n' "$id"
+hear; printf '{"id":%s,"result":{}}\n' "$id"
+tell turn/started '"turn":{"id":"a"}'
+tell item/completed '"item":{"type":"agentMessage","text":"It is done."}'
+tell thread/tokenUsage/updated '"tokenUsage":{"total":{"totalTokens":120},"last":{"totalTokens":120,"inputTokens":100,"outputTokens":20},"modelContextWindow":1000}'
+tell turn/completed '"turn":{"id":"a","status":"completed","error":null}'
+hear
+"#;
+
+/// The kinds that have a task in the batch.
+const KINDS: [&str; 4] = ["claude", "codex", "command", "scripted"];
+
 const BATCH: &str = "version: 1
 name: kinds
 isolation: none
 agents:
   coder: {kind: claude, program: ./claude, permissions: ask}
+  other: {kind: codex, program: ./codex, permissions: ask}
   tool: {kind: command, command: ['true']}
 tasks:
   - {id: claude, agent: coder, prompt: Do it., verify: [test -s home]}
+  - {id: codex, agent: other, prompt: Do it.}
   - {id: command, agent: tool, prompt: Do it.}
   - {id: scripted, agent: scripted, prompt: '- say: hello'}
 ";
@@ -34,16 +54,19 @@ tasks:
 #[test]
 fn what_the_table_says_is_what_the_hosts_declare() {
     let world = World::new();
-    let program = world.write("claude", CLAUDE);
-    let mode = std::fs::Permissions::from_mode(0o755);
-    std::fs::set_permissions(program, mode).unwrap();
+    for (name, text) in [("claude", CLAUDE), ("codex", CODEX)] {
+        let program = world.write(name, text);
+        let mode = std::fs::Permissions::from_mode(0o755);
+        std::fs::set_permissions(program, mode).unwrap();
+    }
     world.write("batch.yml", BATCH);
     world.supervisor(&["run"]).ok();
 
     let table = world.supervisor(&["agents", "--json"]).ok().json();
     let dir = world.batch_dir().unwrap();
-    for row in table.as_array().unwrap() {
-        let kind = row["kind"].as_str().unwrap();
+    for kind in KINDS {
+        let mut rows = table.as_array().unwrap().iter();
+        let row = rows.find(|row| row["kind"] == kind).unwrap();
         let run = dir.join("tasks").join(kind).join("attempts/1/runs");
         let runs = std::fs::read_dir(run).unwrap().flatten();
         let first = runs.map(|run| run.path()).min().unwrap();
@@ -62,6 +85,9 @@ fn what_the_table_says_is_what_the_hosts_declare() {
     assert_eq!(claude["state"], "done");
     assert_eq!(claude["usage"]["tokens"], 120);
     assert_eq!(claude["usage"]["cost_usd"], 0.5);
+    let codex = tasks.iter().find(|task| task["id"] == "codex").unwrap();
+    assert_eq!(codex["state"], "done");
+    assert_eq!(codex["usage"]["tokens"], 120);
     let home = dir.join("tasks/claude/home/claude");
     assert_eq!(world.read("home").trim_end(), home.to_str().unwrap());
     world.assert_nothing_left();

@@ -61,9 +61,8 @@ pub(super) fn read(
         texts.push(arg.value.0.clone());
         drive.args.push(arg.value.0.text.clone());
     }
-    let text = |key: &Option<At<Text>>| key.as_ref().map(|text| text.value.text.clone());
     // Which model it is, an attempt decides.
-    drive.mode = text(&agent.mode);
+    drive.mode = agent.mode.as_ref().map(|mode| mode.value.text.clone());
     if let Some(text) = &agent.system_prompt {
         texts.push(text.value.clone());
         drive.system_prompt = Some(text.value.text.clone());

@@ -43,7 +43,7 @@ fn kinds() -> Vec<Kind> {
             ProgramKind::Claude => {
                 "questions with `permissions: ask`; cost at the end of each turn"
             }
-            ProgramKind::Codex => "tokens without a price",
+            ProgramKind::Codex => "questions with `permissions: ask`; tokens without a price",
             ProgramKind::Acp => "any program of the batch file; what it can is known once it runs",
             ProgramKind::Pi => "questions with `permissions: ask`; no servers of tools",
         },

@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::driven::wire::{Decision, Launch, Out, Wire};
 use super::driven::{home, servers};
+use crate::clock;
 use crate::run::{Failure, Run};
 use conversation::Conversation;
 
@@ -20,6 +21,7 @@ mod item;
 mod judge;
 mod launch;
 mod meter;
+mod reset;
 mod settings;
 #[cfg(test)]
 mod tests;
@@ -33,6 +35,8 @@ pub(super) struct Codex {
     earlier: Option<String>,
     /// The run's, for names that no other run of this thread has.
     generation: u64,
+    /// Local time is UTC, so what it says of times can be read.
+    is_utc: bool,
     conversation: Conversation,
 }
 
@@ -43,6 +47,7 @@ impl Codex {
             thread: Value::Null,
             earlier: None,
             generation: 0,
+            is_utc: false,
             conversation: Conversation::default(),
         }
     }
@@ -66,6 +71,7 @@ impl Wire for Codex {
         self.thread = launch::thread(&self.adapter, start, &servers);
         self.earlier = resume.map(str::to_owned);
         self.generation = start.generation.0;
+        self.is_utc = reset::is_utc(start);
         Ok(Launch {
             argv: launch::argv(&self.adapter, start, home.as_deref()),
             env: launch::environment(home.as_deref()),
@@ -93,6 +99,9 @@ impl Wire for Codex {
 
     fn hear(&mut self, line: &[u8], out: &mut Out) {
         self.conversation.hear(line, out);
+        if self.is_utc {
+            reset::fill(out, clock::wall_ms());
+        }
     }
 
     fn prompt(&mut self, text: &str, messages: Vec<MessageId>, out: &mut Out) {
