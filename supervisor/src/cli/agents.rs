@@ -44,7 +44,9 @@ fn kinds() -> Vec<Kind> {
                 "questions with `permissions: ask`; cost at the end of each turn"
             }
             ProgramKind::Codex => "tokens without a price",
-            ProgramKind::Acp => "any program of the batch file; what it can is known once it runs",
+            ProgramKind::Acp => {
+                "any program of the batch file, and no more than that can: known once it runs"
+            }
             ProgramKind::Pi => "has no permissions to ask for",
         },
     });
