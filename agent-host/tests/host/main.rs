@@ -8,13 +8,18 @@
 )]
 
 mod acp;
+mod bridge;
+mod bridge_wire;
 mod claude;
 mod client;
+mod codex;
 mod commands;
 mod hello;
+mod mcp;
 mod memory;
 mod messages;
 mod output;
+mod pi;
 mod scripts;
 mod stops;
 mod verifies;

@@ -24,6 +24,7 @@ mod preview;
 mod program;
 mod read;
 pub mod render;
+mod reports;
 mod scalars;
 mod schema;
 mod script;

@@ -6,8 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value as Json;
 use supervisor_core::plan::{
-    AgentKind, AgentSpec, Dependency, Limits, MaxFailures, OnFailure, Plan, PlannedTask, Settings,
-    SpecIx,
+    AgentSpec, Dependency, Limits, MaxFailures, OnFailure, Plan, PlannedTask, Settings, SpecIx,
 };
 
 use super::agents::{Agents, RUN_AGENT, environment};
@@ -20,6 +19,7 @@ use super::low::{BatchKeys, BatchLimitKeys, Common};
 use super::names;
 use super::parse::parse;
 use super::preview::{Preview, Sight};
+use super::reports;
 use super::scalars::{Failures, Text};
 use super::tasks::{SpecDraft, TaskDraft, TaskReader, variables};
 use super::template::is_template;
@@ -345,28 +345,17 @@ impl Reading<'_> {
         let Some(limits) = self.keys.limits.as_ref().map(|limits| &limits.value) else {
             return;
         };
-        let silent =
-            |agent: &&AgentSpec| agent.kind == AgentKind::Command && &*agent.name != RUN_AGENT;
-        let Some(agent) = used
-            .iter()
-            .find(silent)
-            .filter(|_| limits.enforce.is_none())
-        else {
+        if limits.enforce.is_some() {
             return;
-        };
-        let reported = [
-            limits.turns.as_ref().map(|key| (key.key, "turns")),
-            limits.tokens.as_ref().map(|key| (key.key, "tokens")),
-            limits.cost_usd.as_ref().map(|key| (key.key, "cost_usd")),
-        ];
-        for (place, name) in reported.into_iter().flatten() {
-            let message = format!(
-                "the agent `{}` (kind command) can not report {name}",
-                agent.name
-            );
-            let help = "add `enforce: best_effort` to the limits, or remove this one";
-            sink.report(place, message, help);
         }
+        let written = [
+            ("turns", limits.turns.as_ref().map(|key| key.key)),
+            ("tokens", limits.tokens.as_ref().map(|key| key.key)),
+            ("cost_usd", limits.cost_usd.as_ref().map(|key| key.key)),
+        ];
+        let agents = used.iter().filter(|agent| &*agent.name != RUN_AGENT);
+        let agents = agents.map(|agent| (&*agent.name, agent.kind));
+        reports::check(agents, written, sink);
     }
 }
 

@@ -16,6 +16,7 @@ use super::files::FileText;
 use super::low::{Common, TaskLimitKeys, VerifyItem};
 use super::names;
 use super::parse::{parse, parse_shifted};
+use super::reports;
 use super::scalars::{Length, Text};
 use super::script::{ScriptLow, read_script};
 use super::tasks::{TaskReader, index};
@@ -263,17 +264,13 @@ impl TaskReader<'_> {
             return Limits::default();
         };
         let keys = &limits.value;
-        if kind == Some(AgentKind::Command) && keys.enforce.is_none() {
-            let reported = [
-                keys.turns.as_ref().map(|key| (key.key, "turns")),
-                keys.tokens.as_ref().map(|key| (key.key, "tokens")),
-                keys.cost_usd.as_ref().map(|key| (key.key, "cost_usd")),
+        if let Some(kind) = kind.filter(|_| keys.enforce.is_none()) {
+            let written = [
+                ("turns", keys.turns.as_ref().map(|key| key.key)),
+                ("tokens", keys.tokens.as_ref().map(|key| key.key)),
+                ("cost_usd", keys.cost_usd.as_ref().map(|key| key.key)),
             ];
-            for (place, name) in reported.into_iter().flatten() {
-                let message = format!("the agent `{agent}` (kind command) can not report {name}");
-                let help = "add `enforce: best_effort` to the limits, or remove this one";
-                self.sink.report(place, message, help);
-            }
+            reports::check(std::iter::once((agent, kind)), written, self.sink);
         }
         Limits {
             turns: keys.turns.as_ref().map(|key| key.value.0),

@@ -47,7 +47,7 @@ fn kinds() -> Vec<Kind> {
             ProgramKind::Acp => {
                 "any program of the batch file, and no more than that can: known once it runs"
             }
-            ProgramKind::Pi => "has no permissions to ask for",
+            ProgramKind::Pi => "questions with `permissions: ask`; no servers of tools",
         },
     });
     let none = Capabilities {
@@ -55,7 +55,7 @@ fn kinds() -> Vec<Kind> {
         receipt: Receipt::Injected,
         interrupt: false,
         resume: false,
-        questions: false,
+        questions: true,
         usage: false,
         cost: false,
     };

@@ -147,6 +147,7 @@ fn the_adapter_of_claude_works_and_is_steered() {
 #[ignore = "needs the real program: scripts/real-agents.sh --all"]
 fn the_adapter_of_codex_works_and_is_steered() {
     is_done(&works(Real::Codex, &json!({})));
+    steered(Real::Codex, "injected");
 }
 
 #[test]

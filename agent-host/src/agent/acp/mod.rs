@@ -327,7 +327,7 @@ impl Wire for Acp {
             preset => home::make(&self.adapter, start, &preset.logins(start))?,
         };
         let folder = settings::write(self.preset, &self.adapter, start, home.as_deref())?;
-        self.servers = servers::of(&self.adapter);
+        self.servers = servers::of(&self.adapter, run);
         self.cwd.clone_from(&start.cwd);
         self.resume = resume.map(str::to_owned);
         let mut argv = vec![self.adapter.program.clone()];
