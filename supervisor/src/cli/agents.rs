@@ -41,11 +41,15 @@ fn kinds() -> Vec<Kind> {
         capabilities: kind.capabilities(),
         note: match kind {
             ProgramKind::Claude => {
-                "questions with `permissions: ask`; cost at the end of each turn"
+                "permissions by policy or as questions; cost at the end of each turn"
             }
-            ProgramKind::Codex => "questions with `permissions: ask`; tokens without a price",
-            ProgramKind::Acp => "any program of the batch file; what it can is known once it runs",
-            ProgramKind::Pi => "questions with `permissions: ask`; no servers of tools",
+            ProgramKind::Codex => "permissions by policy or as questions; tokens without a price",
+            ProgramKind::Acp => {
+                "any program of the batch file, and no more than that can: known once it runs"
+            }
+            ProgramKind::Pi => {
+                "permissions by policy or as questions; no servers of tools but ours"
+            }
         },
     });
     let none = Capabilities {

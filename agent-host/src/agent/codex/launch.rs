@@ -191,7 +191,6 @@ mod tests {
                 .collect(),
             session: None,
             messages: Vec::new(),
-            hand_off: None,
             injected: Vec::new(),
             memory: None,
             cgroup: None,
