@@ -95,6 +95,15 @@ scripts() {
     fi
 }
 
+# The portable layers can only be compiled here, not run. What C libraries would be built for the
+# other system is left out: nothing is linked.
+macos() {
+    cargo clippy --locked --target aarch64-apple-darwin \
+        --config 'target.aarch64-apple-darwin.git2.rustc-link-lib=["git2"]' \
+        --config 'target.aarch64-apple-darwin.z.rustc-link-lib=["z"]' \
+        -p protocol -p supervisor-core -p process-macos -p agent-host -p supervisor -- -D warnings
+}
+
 documentation() {
     RUSTDOCFLAGS="${RUSTDOCFLAGS:-} -D warnings" cargo doc --locked --workspace --no-deps
 }
@@ -117,6 +126,11 @@ else
     skip 'licenses, bans, sources' 'cargo-deny is not installed'
 fi
 part 'clippy' cargo clippy --locked --workspace --all-targets -- -D warnings
+if [[ -d $(rustc --print target-libdir --target aarch64-apple-darwin) ]]; then
+    part 'macOS' macos
+else
+    skip 'macOS' 'rustup target add aarch64-apple-darwin'
+fi
 part 'documentation' documentation
 part 'build' cargo build --locked --workspace --all-targets
 part 'doc tests' cargo test --locked --workspace --doc --quiet

@@ -17,7 +17,7 @@ use protocol::command::{Keeper, MemoryLimit, Start};
 use protocol::report::{Family, RunResult};
 use rustix::process::Pid;
 
-use crate::process::{self, Stat};
+use crate::kernel::{self, Stat};
 use crate::run::Failure;
 
 /// Most processes read for one sample; those beyond are counted, not read.
@@ -226,7 +226,7 @@ fn look_at_processes() -> Look {
     let mut look = Look::default();
     let mut ticks = 0_u64;
     // This program has one thread.
-    let mut known = process::children(rustix::process::getpid(), 1);
+    let mut known = kernel::children(rustix::process::getpid(), 1);
     let mut read = 0;
     while let Some(&pid) = known.get(read)
         && read < READ_MAX
@@ -237,11 +237,11 @@ fn look_at_processes() -> Look {
         if stat.is_living() {
             look.memory_bytes = look.memory_bytes.saturating_add(stat.resident_bytes());
             look.processes.insert(pid);
-            known.extend(process::children(pid, stat.threads));
+            known.extend(kernel::children(pid, stat.threads));
         }
     }
     look.unread = u32::try_from(known.len() - read).unwrap_or(u32::MAX);
-    let living_ms = ticks.saturating_mul(1000) / rustix::param::clock_ticks_per_second().max(1);
+    let living_ms = ticks.saturating_mul(1000) / kernel::ticks_a_second();
     look.cpu_ms = living_ms.saturating_add(ended.as_ref().map_or(0, cpu_ms));
     look
 }

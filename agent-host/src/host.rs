@@ -5,10 +5,11 @@ use std::time::Instant;
 
 use protocol::command::{Command, Message, Pong, Start};
 use protocol::framing::{Frame, LINE_MAX};
-use protocol::report::{Event, ResultStatus, RunResult, Started};
+use protocol::report::{Event, ResultStatus, RunResult, Started, SteerReach};
 use protocol::rpc::{self, ERROR_BAD_PARAMS, ERROR_UNKNOWN_METHOD, Incoming, RpcError};
 
 use crate::agent::{self, Advance, Agent, Prompt};
+use crate::bridge::Bridge;
 use crate::clock;
 use crate::link::{Heard, Link};
 use crate::mailbox::Moment;
@@ -51,6 +52,8 @@ impl Ending {
 pub(crate) struct Host {
     run: Run,
     agent: Box<dyn Agent>,
+    /// By which the agent calls us, where it is a program.
+    bridge: Option<Bridge>,
     /// When the silence of the supervisor has been too long.
     lease_end: Instant,
     /// When the tree is killed, once a stop has come.
@@ -64,6 +67,7 @@ pub(crate) struct Host {
 pub(crate) fn carry_out(start: Start, link: Link, scratch: Scratch) -> u8 {
     let lease_end = clock::after(clock::now(), start.lease_ms);
     let (mut run, files) = Run::new(start, link, scratch);
+    let bridge = Bridge::open(&mut run);
     let agent = match files.and_then(|()| agent::adapter(&mut run.start)) {
         Ok(agent) => agent,
         Err(failure) => {
@@ -79,6 +83,7 @@ pub(crate) fn carry_out(start: Start, link: Link, scratch: Scratch) -> u8 {
     let mut host = Host {
         run,
         agent,
+        bridge,
         lease_end,
         kill_at: None,
         bad_lines: 0,
@@ -88,6 +93,9 @@ pub(crate) fn carry_out(start: Start, link: Link, scratch: Scratch) -> u8 {
         Ok(()) => host.work(),
         Err(failure) => Ending::failed(failure),
     };
+    if let Some(bridge) = host.bridge.take() {
+        bridge.close(&mut host.run);
+    }
     let sweep = host.clear_away();
     if !host.is_greeted {
         not_started(&mut host.run);
@@ -132,6 +140,9 @@ impl Host {
         loop {
             let now = clock::now();
             self.run.do_due(now);
+            if let Some(bridge) = &mut self.bridge {
+                bridge.do_due(&mut self.run, now);
+            }
             if let Some(ending) = self.overdue(now) {
                 return ending;
             }
@@ -162,6 +173,10 @@ impl Host {
                     }
                     Advance::Done(result) => {
                         let result = self.run.explained(*result);
+                        let result = match &self.bridge {
+                            Some(bridge) => bridge.judge(result),
+                            None => result,
+                        };
                         return self.done(Box::new(result));
                     }
                     Advance::Leaves(code) => return Ending::Leaves(code),
@@ -188,7 +203,8 @@ impl Host {
     fn deadline(&mut self, now: Instant) -> Option<Instant> {
         let lease = (!self.agent.is_frozen()).then_some(self.lease_end);
         let program = self.agent.program().and_then(|program| program.due(now));
-        [lease, self.kill_at, self.run.due(), program]
+        let bridge = self.bridge.as_ref().and_then(Bridge::due);
+        [lease, self.kill_at, self.run.due(), program, bridge]
             .into_iter()
             .flatten()
             .min()
@@ -219,18 +235,15 @@ impl Host {
         } else {
             messages(run, agent.takes_prompts())
         };
-        if messages.is_empty() {
+        // An answer that no call waits for any more begins a turn, where the agent can be told.
+        let told = agent.capabilities().steer != SteerReach::None && !stopping;
+        let bridge = self.bridge.as_mut().filter(|_| told);
+        let text = bridge.and_then(Bridge::late_answers);
+        if messages.is_empty() && text.is_none() {
             agent.drain(run);
             return Ok(());
         }
-        hand_prompt(
-            agent.as_mut(),
-            run,
-            Prompt {
-                text: None,
-                messages,
-            },
-        )
+        hand_prompt(agent.as_mut(), run, Prompt { text, messages })
     }
 
     /// After a stop only a good result counts: a failure is the stop's doing, not the work's.
@@ -248,6 +261,7 @@ impl Host {
         let output = link.blocked_output().filter(|_| !frozen);
         let program = self.agent.program().map(|program| program.watched(hold));
         let [out, err, exit, stdin] = program.unwrap_or_default();
+        let bridge = self.bridge.as_ref().filter(|_| !hold);
         let watched = [
             Some((link.input(), input)),
             output.map(|fd| (fd, Interest::Write)),
@@ -255,9 +269,14 @@ impl Host {
             err.map(|fd| (fd, Interest::Read)),
             exit.map(|fd| (fd, Interest::Read)),
             stdin.map(|fd| (fd, Interest::Write)),
+            bridge.map(|bridge| (bridge.watched(), Interest::Read)),
         ];
         let timeout = timeout.map(|until| until.saturating_duration_since(clock::now()));
-        let [input, _output, program @ ..] = wait(watched, timeout)?;
+        let [input, _output, out, err, exit, stdin, calls] = wait(watched, timeout)?;
+        let program = [out, err, exit, stdin];
+        if let Some(bridge) = self.bridge.as_mut().filter(|_| calls.usable) {
+            bridge.take_in(&mut self.run, clock::now());
+        }
         if let Some(program_ready) = self.agent.program() {
             program_ready.take_in(&mut self.run, program, clock::now());
         }
@@ -308,6 +327,11 @@ impl Host {
         match rpc::read(line) {
             Err(error) => self.bad_line(&format!("no message: {error}")),
             Ok(Incoming::Request { id, method, .. }) => self.take_request(id, &method),
+            Ok(Incoming::Answer { id, outcome }) if Bridge::asked(id) => {
+                if let Some(bridge) = &mut self.bridge {
+                    bridge.answered(&mut self.run, id, outcome);
+                }
+            }
             Ok(Incoming::Answer { id, outcome }) => {
                 let outcome = outcome.and_then(|value| {
                     let asked: Result<protocol::report::Asked, _> =
@@ -345,7 +369,8 @@ impl Host {
         let (agent, run) = (&mut self.agent, &mut self.run);
         match command {
             Command::Start(_) => self.bad_line("a second `start`"),
-            Command::Deliver(message) if !agent.takes_prompts() => {
+            // What takes no prompt may still read its mailbox.
+            Command::Deliver(message) if !agent.takes_prompts() && self.bridge.is_none() => {
                 let id = message.id;
                 run.notice(&format!(
                     "message {id} can not go in: the command takes no prompt"
@@ -355,7 +380,12 @@ impl Host {
                 run.deliver(message);
                 agent.steer(run);
             }
-            Command::Answer(answer) => agent.answer(run, answer),
+            Command::Answer(answer) => {
+                let bridge = self.bridge.as_mut();
+                if !bridge.is_some_and(|bridge| bridge.takes(run, &answer)) {
+                    agent.answer(run, answer);
+                }
+            }
             Command::Interrupt {} => agent.interrupt(run),
             Command::Stop(stop) => {
                 if agent.heeds_stop() {

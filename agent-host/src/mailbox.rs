@@ -286,6 +286,7 @@ mod tests {
             id: MessageId(id),
             mode,
             text: format!("text {id}"),
+            from: None,
         }
     }
 

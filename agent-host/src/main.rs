@@ -21,11 +21,14 @@ use crate::scratch::Scratch;
 
 mod actions;
 mod agent;
+mod bridge;
+mod call;
 mod clock;
 #[cfg(all(target_os = "linux", target_env = "gnu", not(test)))]
 mod entry;
 mod family;
 mod host;
+mod kernel;
 mod link;
 mod logs;
 mod mailbox;
@@ -48,7 +51,8 @@ const EXIT_SYSTEM: u8 = 71;
 const HELP: &str = "\
 agent-host: carries out one run of one task for `supervisor`.
 
-It is not started by hand: it speaks JSON-RPC on stdin and stdout and ends with its stdin.
+Without arguments it is not started by hand: it speaks JSON-RPC on stdin and stdout and ends with
+its stdin.
 
 Options:
   --version   print the release and the protocol versions
@@ -71,7 +75,11 @@ fn run_program() -> u8 {
         Some("--version") => {
             format!("agent-host {} (protocol {min} to {max})\n", version::BUILD)
         }
-        Some("--help") => HELP.to_owned(),
+        Some("--help") => format!("{HELP}\n{}", call::line::HELP),
+        Some(word) if call::line::is_word(word) => {
+            let rest = arguments.map(|one| one.to_string_lossy().into_owned());
+            return call::line::run(word, rest.collect());
+        }
         _ => {
             complain(
                 0,

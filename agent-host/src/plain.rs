@@ -9,11 +9,11 @@
 use std::ffi::OsStr;
 use std::fs::{DirBuilder, File};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags, mkdirat, openat};
+use rustix::fs::{AtFlags, Mode, OFlags, chmodat, mkdirat, openat, unlinkat};
 use rustix::io::Errno;
 
 const FOLDER: OFlags = OFlags::RDONLY
@@ -132,6 +132,31 @@ impl Folder {
     /// As [`Folder::open`].
     pub(crate) fn create_new(&self, name: &str) -> io::Result<File> {
         self.open(name, OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL)
+    }
+
+    /// A path to an entry of it that is short however long its own path is, and leads through what is
+    /// open; good for as long as the folder is.
+    pub(crate) fn reach(&self, name: &str) -> PathBuf {
+        Path::new("/proc/self/fd")
+            .join(self.fd.as_raw_fd().to_string())
+            .join(name)
+    }
+
+    /// Lets nobody but the owner use an entry of it (0600).
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub(crate) fn set_private(&self, name: &str) -> io::Result<()> {
+        let mode = Mode::RUSR | Mode::WUSR;
+        Ok(chmodat(&self.fd, name, mode, AtFlags::empty())?)
+    }
+
+    /// Removes an entry of it that is no folder.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub(crate) fn remove(&self, name: &str) -> io::Result<()> {
+        Ok(unlinkat(&self.fd, name, AtFlags::empty())?)
     }
 
     /// Makes its entries durable.

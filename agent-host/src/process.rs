@@ -1,10 +1,10 @@
-//! Every call that makes, signals or reaps a process, and what `/proc` says of the family.
+//! Every call that makes, signals or reaps a process.
 //!
-//! The host is the subreaper of its run: a descendant whose parent died becomes the host's own
-//! child, whatever session it is in. So "no child left" (`ECHILD`) proves that nothing is left.
+//! On Linux the host is the subreaper of its run: a descendant whose parent died becomes the host's
+//! own child, whatever session it is in. So "no child left" (`ECHILD`) proves that nothing is left.
+//! Elsewhere it does not, and what went astray is looked for ([`kernel::strays`]).
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
@@ -15,12 +15,12 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::process::{
-    Pid, PidfdFlags, Resource, Signal, WaitOptions, WaitStatus, getpgid, getpid, getrlimit, getsid,
-    kill_process, kill_process_group, pidfd_open, set_child_subreaper, setrlimit, setsid,
-    wait as wait_any, waitpid,
+    Pid, Signal, WaitOptions, WaitStatus, getpgid, getpid, getsid, kill_process,
+    kill_process_group, setsid, wait as wait_any, waitpid,
 };
 
 use crate::clock;
+use crate::kernel::{self, Stat, children_of};
 use crate::wait::{Interest, wait};
 
 /// Where programs are looked for when the run's environment names no `PATH`.
@@ -34,6 +34,13 @@ const KILL_ROUND: Duration = Duration::from_millis(10);
 const FAMILY_MAX: usize = 100_000;
 /// Most bytes of a command line that are read (64 KiB): a server is recognised by far less.
 const ARGUMENTS_MAX: u64 = 64 << 10;
+/// Longest command line that is shown, bytes.
+const COMMAND_LINE_MAX: usize = 200;
+
+/// From here on a write to a reader that is gone is an error, not the end.
+pub(crate) fn ignore_broken_pipes() {
+    ignore(&[nix::sys::signal::Signal::SIGPIPE]);
+}
 
 /// Makes this process the leader of a session of its own and the subreaper of its descendants, makes
 /// its tag a lasting one, and closes what is not its own. Nothing comes before it, and no hello is
@@ -44,42 +51,12 @@ const ARGUMENTS_MAX: u64 = 64 << 10;
 /// from a shell) is none: the family is then killed one by one instead of by group.
 pub(crate) fn begin() -> io::Result<()> {
     // A write to a reader that is gone is to be an error; std starts programs with the default.
-    ignore(&[nix::sys::signal::Signal::SIGPIPE]);
+    ignore_broken_pipes();
     match setsid() {
         Ok(_) | Err(Errno::PERM) => {}
         Err(error) => return Err(error.into()),
     }
-    set_child_subreaper(Some(getpid()))?;
-    keep_tag()?;
-    close_strangers()
-}
-
-/// Makes the tag that the supervisor lent us as our soft limit of file locks the hard one: what we
-/// start can not get rid of it by raising it.
-fn keep_tag() -> io::Result<()> {
-    let mut locks = getrlimit(Resource::Locks);
-    if locks.current != locks.maximum {
-        locks.maximum = locks.current;
-        setrlimit(Resource::Locks, locks)?;
-    }
-    Ok(())
-}
-
-/// Closes what was open in whoever started the supervisor and would be open in all that we start: a
-/// pipe of a shell that waits for its end, for one.
-fn close_strangers() -> io::Result<()> {
-    const FIRST: std::ffi::c_uint = 3;
-    // SAFETY: called first thing in `main`, before anything was opened: no descriptor above stderr
-    // is owned by anybody here.
-    let closed = unsafe { nix::libc::close_range(FIRST, std::ffi::c_uint::MAX, 0) };
-    if closed == 0 {
-        return Ok(());
-    }
-    match io::Error::last_os_error() {
-        // Before Linux 5.9: they stay open, as they were for the supervisor.
-        error if error.raw_os_error() == Some(nix::libc::ENOSYS) => Ok(()),
-        error => Err(error),
-    }
+    kernel::begin()
 }
 
 /// The two ends of the pipe to the supervisor: stdin and stdout as owned descriptors.
@@ -145,7 +122,7 @@ pub(crate) fn spawn(what: &Spawn<'_>) -> io::Result<Spawned> {
     let pid = child_pid(&child)?;
     Ok(Spawned {
         pid,
-        exit: pidfd_open(pid, PidfdFlags::empty()).ok(),
+        exit: kernel::watch_end(pid),
         stdin: child.stdin.take().map(OwnedFd::from),
         stdout: child.stdout.take().map(OwnedFd::from),
         stderr: child.stderr.take().map(OwnedFd::from),
@@ -304,7 +281,8 @@ pub(crate) struct Sweep {
     pub(crate) left: Vec<u32>,
 }
 
-/// Kills every descendant and waits until none is left, at most [`KILL_MAX`].
+/// Kills every descendant, and what else the kernel shows to be of the run, and waits until none is
+/// left, at most [`KILL_MAX`].
 ///
 /// Each round kills all that are there; a process that was killed can not fork any more, so the
 /// rounds end unless something sits in the kernel. Descendants are read from the kernel's own lists
@@ -314,16 +292,16 @@ pub(crate) fn kill_family() -> Sweep {
     let deadline = clock::now() + KILL_MAX;
     let mut killed = BTreeSet::new();
     loop {
-        if reap_all() {
+        let is_alone = reap_all();
+        let strays = kernel::strays();
+        if is_alone && strays.is_empty() {
             return Sweep {
                 killed: killed.len(),
                 left: Vec::new(),
             };
         }
-        let living: Vec<Pid> = descendants()
-            .into_iter()
-            .filter(|pid| is_living(*pid))
-            .collect();
+        let family = descendants().into_iter().chain(strays);
+        let living: Vec<Pid> = family.filter(|pid| is_living(*pid)).collect();
         kill_all(&living);
         killed.extend(living.iter().map(|pid| pid.as_raw_nonzero().get()));
         if clock::now() >= deadline {
@@ -374,8 +352,8 @@ fn kill_all(family: &[Pid]) {
 /// Waits until one direct child has ended, at most [`KILL_ROUND`].
 fn await_a_child() {
     let first = children_of(getpid()).into_iter().next();
-    let pidfd = first.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
-    let watched = pidfd.as_ref().map(|fd| (fd.as_fd(), Interest::Read));
+    let end = first.and_then(kernel::watch_end);
+    let watched = end.as_ref().map(|fd| (fd.as_fd(), Interest::Read));
     // A failed wait only makes the next round come sooner; the rounds have a deadline.
     drop(wait([watched], Some(KILL_ROUND)));
 }
@@ -398,119 +376,17 @@ pub(crate) fn descendants_but(skip: impl Fn(Pid) -> bool) -> Vec<Pid> {
     found
 }
 
-/// Direct children of a process with so many threads.
-pub(crate) fn children(pid: Pid, threads: u64) -> Vec<Pid> {
-    if threads != 1 {
-        return children_of(pid);
-    }
-    let number = pid.as_raw_nonzero();
-    let path = format!("/proc/{number}/task/{number}/children");
-    let list = fs::read_to_string(path).unwrap_or_default();
-    list.split_ascii_whitespace()
-        .filter_map(parse_pid)
-        .collect()
-}
-
-/// Direct children, of all threads (the kernel keeps one list per thread).
-fn children_of(pid: Pid) -> Vec<Pid> {
-    let mut found = Vec::new();
-    let folder = format!("/proc/{}/task", pid.as_raw_nonzero());
-    // A process that is gone has no children.
-    let Ok(threads) = fs::read_dir(folder) else {
-        return found;
-    };
-    for thread in threads.flatten() {
-        let list = fs::read_to_string(thread.path().join("children")).unwrap_or_default();
-        found.extend(list.split_ascii_whitespace().filter_map(parse_pid));
-    }
-    found
-}
-
-fn parse_pid(text: &str) -> Option<Pid> {
-    text.parse().ok().and_then(Pid::from_raw)
-}
-
-/// Fields of `/proc/PID/stat` after the command name; field 3 (the state) is at index 0.
-fn stat_fields(who: impl AsRef<OsStr>) -> Option<Vec<String>> {
-    let mut file = fs::File::open(Path::new("/proc").join(who.as_ref()).join("stat")).ok()?;
-    // One read brings all of it: 52 numbers and a short name.
-    let mut bytes = [0; 2048];
-    let count = io::Read::read(&mut file, &mut bytes).ok()?;
-    let text = String::from_utf8_lossy(&bytes[..count]);
-    // The name stands in parentheses and may hold anything, also parentheses.
-    let (_, rest) = text.rsplit_once(')')?;
-    Some(rest.split_ascii_whitespace().map(str::to_owned).collect())
-}
-
 /// Whether it has not ended.
 pub(crate) fn is_living(pid: Pid) -> bool {
     Stat::of(pid).is_some_and(|stat| stat.is_living())
 }
 
-/// Its command line, an excerpt; empty when it is gone.
-pub(crate) fn command_line(pid: Pid) -> String {
-    let path = format!("/proc/{}/cmdline", pid.as_raw_nonzero());
-    let text = fs::read(path).unwrap_or_default();
-    let text = String::from_utf8_lossy(&text).replace('\0', " ");
-    protocol::report::excerpt(text.trim_end(), 200)
-}
-
 /// Its program and arguments; empty when it is gone.
 pub(crate) fn arguments(pid: Pid) -> Vec<String> {
-    let mut bytes = Vec::new();
-    let path = format!("/proc/{}/cmdline", pid.as_raw_nonzero());
-    let read = fs::File::open(path).and_then(|file| {
-        io::Read::read_to_end(&mut io::Read::take(file, ARGUMENTS_MAX), &mut bytes)
-    });
-    if read.is_err() {
-        return Vec::new();
-    }
-    let text = String::from_utf8_lossy(&bytes);
-    let words = text.strip_suffix('\0').unwrap_or(&text).split('\0');
-    words.map(str::to_owned).collect()
+    kernel::arguments(pid, ARGUMENTS_MAX)
 }
 
-/// When the process began: clock ticks since boot, field 22 of its `stat`; 0 when it is gone.
-pub(crate) fn start_ticks(pid: Pid) -> u64 {
-    let fields = stat_fields(pid.as_raw_nonzero().to_string());
-    let field = fields.as_ref().and_then(|fields| fields.get(22 - 3));
-    field.and_then(|text| text.parse().ok()).unwrap_or(0)
-}
-
-/// What the kernel says of one process, in one read.
-pub(crate) struct Stat {
-    state: u8,
-    /// Its threads.
-    pub(crate) threads: u64,
-    /// CPU time of it and of what it has collected, clock ticks.
-    pub(crate) cpu_ticks: u64,
-    resident_pages: u64,
-}
-
-impl Stat {
-    /// Of this process; `None` when it is gone.
-    pub(crate) fn of(pid: Pid) -> Option<Self> {
-        let fields = stat_fields(pid.as_raw_nonzero().to_string())?;
-        let number = |number: usize| -> u64 {
-            let field = fields.get(number - 3);
-            field.and_then(|text| text.parse().ok()).unwrap_or(0)
-        };
-        Some(Self {
-            state: fields.first()?.bytes().next()?,
-            threads: number(20),
-            cpu_ticks: [14, 15, 16, 17].map(number).iter().sum(),
-            resident_pages: number(24),
-        })
-    }
-
-    /// Whether it has not ended.
-    pub(crate) fn is_living(&self) -> bool {
-        self.state != b'Z' && self.state != b'X'
-    }
-
-    /// Its resident memory; what it shares counts in full.
-    pub(crate) fn resident_bytes(&self) -> u64 {
-        let page = rustix::param::page_size() as u64;
-        self.resident_pages.saturating_mul(page)
-    }
+/// Its command line, an excerpt; empty when it is gone.
+pub(crate) fn command_line(pid: Pid) -> String {
+    protocol::report::excerpt(&arguments(pid).join(" "), COMMAND_LINE_MAX)
 }

@@ -377,7 +377,7 @@ pub(crate) fn start_apart(run: &mut Run, argv: &[String]) -> Result<(), Failure>
 fn report_spawned(run: &mut Run, pid: Pid, argv: &[String]) {
     run.report(Event::ProcessSpawned(ProcessSpawned {
         pid: pid.as_raw_nonzero().get().unsigned_abs(),
-        start_ticks: process::start_ticks(pid),
+        start_ticks: crate::kernel::start_ticks(pid),
         command: excerpt(&argv.join(" "), EXCERPT_MAX),
     }));
 }

@@ -22,6 +22,7 @@ use crate::family::Gauge;
 use crate::link::Link;
 use crate::logs::{Logs, Stream};
 use crate::mailbox::{Delivered, Mailbox, Moment};
+use crate::plain::Folder;
 use crate::run_dir::{FileError, RunDir, make_in_task};
 use crate::scratch::Scratch;
 
@@ -71,6 +72,7 @@ pub(crate) fn result(status: ResultStatus, class: Option<Class>, summary: &str) 
         usage: Usage::default(),
         family: None,
         evidence: String::new(),
+        artifacts: Vec::new(),
     }
 }
 
@@ -130,6 +132,11 @@ impl Run {
     /// The run's folder.
     pub(crate) fn folder(&self) -> &Path {
         Path::new(&self.start.run_dir)
+    }
+
+    /// The run's folder, open; absent when it could not be made.
+    pub(crate) fn files(&self) -> Option<Rc<Folder>> {
+        self.dir.as_ref().map(|dir| Rc::clone(dir.folder()))
     }
 
     /// Reports an event and keeps it in `events.jsonl`.
@@ -219,7 +226,7 @@ impl Run {
         match self.mailbox.inject_next(moment, clock::now()) {
             Ok(Some(message)) => {
                 self.report(Event::MessageInjected { id: message.id });
-                Some(message)
+                Some(headed(message))
             }
             Ok(None) => None,
             Err(error) => {
@@ -353,6 +360,16 @@ impl Run {
         };
         std::mem::replace(&mut start.adapter, Adapter::Verify(empty))
     }
+}
+
+/// The message; one of another task's agent says so, because an agent must not take it for a word of
+/// its operator.
+fn headed(mut message: Message) -> Message {
+    if let Some(from) = &message.from {
+        let text = &message.text;
+        message.text = format!("[from the agent of task {from}, not from the operator]\n{text}");
+    }
+    message
 }
 
 /// What is seen of a family of which something was killed for want of memory; other classes have a

@@ -91,6 +91,11 @@ impl RunDir {
         Self { folder, events }
     }
 
+    /// The folder itself.
+    pub(crate) fn folder(&self) -> &Rc<Folder> {
+        &self.folder
+    }
+
     /// Writes `manifest.json`: what the run was started with, without texts and values that may
     /// hold secrets.
     ///

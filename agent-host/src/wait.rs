@@ -1,4 +1,4 @@
-//! Waiting for whatever comes first: one `poll` over at most six descriptors and one deadline.
+//! Waiting for whatever comes first: one `poll` over at most seven descriptors and one deadline.
 
 use std::io;
 use std::os::fd::BorrowedFd;

@@ -2,6 +2,7 @@
 //!
 //! A line may be long, and a supervisor hears many hosts: what is kept of a line must be small.
 
+use crate::bridge::{ARTIFACT_PATH_MAX, ARTIFACTS_MAX};
 use crate::report::{Ask, EXCERPT_MAX, Event, RunResult, excerpt};
 
 /// Longest text of a question, bytes: a page or two; what is longer belongs into a file.
@@ -51,8 +52,11 @@ impl Event {
 }
 
 impl RunResult {
-    /// Cuts its texts to [`EXCERPT_MAX`].
+    /// Cuts its texts to [`EXCERPT_MAX`], and its list of files to [`ARTIFACTS_MAX`] whole ones.
     pub fn keep_bounded(&mut self) {
+        self.artifacts.truncate(ARTIFACTS_MAX);
+        self.artifacts
+            .retain(|path| path.len() <= ARTIFACT_PATH_MAX);
         cut(&mut self.summary, EXCERPT_MAX);
         cut(&mut self.evidence, EXCERPT_MAX);
         if let Some(session) = &mut self.session {

@@ -233,6 +233,9 @@ pub struct Message {
     pub mode: SteerMode,
     /// Its text.
     pub text: String,
+    /// The task whose agent wrote it; absent: the operator.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<TaskId>,
 }
 
 /// When a message goes in.

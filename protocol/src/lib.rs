@@ -12,12 +12,14 @@
 //! 4. At any time the supervisor may send `deliver`, `answer`, `interrupt`, `stop` (notifications:
 //!    a report acknowledges them) and `ping` (a request: its answer is the heartbeat).
 //! 5. At any time the host may send the request `ask`; the answer to the request is the question's
-//!    id, the operator's answer comes later as the command `answer`.
+//!    id, the operator's answer comes later as the command `answer`. So it may send `send`, a
+//!    message to another task, and `tasks`, which is answered with the batch's tasks.
 //! 6. The host ends by itself after `result`, after `stop`, and when its stdin ends; always after
 //!    its whole process tree is gone.
 
 pub mod action_file;
 pub mod bounds;
+pub mod bridge;
 pub mod class;
 pub mod command;
 pub mod event_file;

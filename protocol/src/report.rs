@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::class::Class;
-use crate::ids::{Generation, MessageId, QuestionId};
+use crate::ids::{Generation, MessageId, QuestionId, TaskId};
 use crate::rpc;
 
 /// Longest excerpt of free text in a report, bytes: enough for a status line and for `explain`,
@@ -277,6 +277,10 @@ pub struct RunResult {
     /// Evidence: the end of the output, cut to [`EXCERPT_MAX`].
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub evidence: String,
+    /// Files that the agent names as its work, relative to its working folder; they were there when
+    /// it named them. At most [`ARTIFACTS_MAX`](crate::bridge::ARTIFACTS_MAX).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub artifacts: Vec<String>,
 }
 
 /// The host's request `ask`: a question to the operator.
@@ -296,6 +300,63 @@ pub struct Ask {
 pub struct Asked {
     /// The question's id; `answer` will name it.
     pub question: QuestionId,
+}
+
+/// The host's request `send`: a message of its agent to another task of the batch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Send {
+    /// The run that sends.
+    pub generation: Generation,
+    /// For this task.
+    pub to: TaskId,
+    /// The text, at most [`TEXT_MAX`](crate::bridge::TEXT_MAX) bytes; a longer one is refused.
+    pub text: String,
+}
+
+/// The answer to `send`, once the message is durable in the task's mailbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sent {
+    /// The message.
+    pub message: MessageId,
+}
+
+/// The host's request `tasks`: what the tasks of the batch are and how far they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListTasks {
+    /// The run that asks.
+    pub generation: Generation,
+}
+
+/// The answer to `tasks`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tasks {
+    /// The asking task, what it depends on, then the others in the order of the plan.
+    pub tasks: Vec<TaskLine>,
+    /// Tasks for which there was no room.
+    pub left_out: u32,
+}
+
+/// Most tasks of an answer to `tasks`; the others are counted.
+pub const TASKS_MAX: usize = 256;
+/// Most dependencies that are named of each; the task ids are short, but a plan may be wide.
+pub const DEPENDS_ON_MAX: usize = 16;
+/// Longest summary of each, bytes. With the two limits above, an answer stays below
+/// [`LINE_MAX`](crate::framing::LINE_MAX).
+pub const TASK_SUMMARY_MAX: usize = 300;
+
+/// One task, for another task's agent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskLine {
+    /// Its id.
+    pub id: TaskId,
+    /// Where it is, in the word of `status`.
+    pub state: String,
+    /// What must come first; at most [`DEPENDS_ON_MAX`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub depends_on: Vec<TaskId>,
+    /// What its last result says; an excerpt.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub summary: String,
 }
 
 /// Cuts `text` to at most `max` bytes at a character boundary and marks the cut, where the mark

@@ -46,10 +46,12 @@ fn mode() -> impl Strategy<Value = SteerMode> {
 }
 
 fn message() -> impl Strategy<Value = Message> {
-    (any::<u64>(), mode(), words()).prop_map(|(id, mode, text)| Message {
+    let from = option::of(Just("other-task".parse().unwrap()));
+    (any::<u64>(), mode(), words(), from).prop_map(|(id, mode, text, from)| Message {
         id: MessageId(id),
         mode,
         text,
+        from,
     })
 }
 
@@ -217,7 +219,8 @@ fn result() -> impl Strategy<Value = RunResult> {
         option::of(any::<i32>()),
         option::of(any::<i64>()),
     );
-    let said = (words(), option::of(words()), words());
+    let files = proptest::collection::vec(words(), 0..3);
+    let said = (words(), option::of(words()), words(), files);
     let used = (usage(), option::of(family()));
     (status, option::of(class()), end, said, used).prop_map(
         |(status, class, end, said, (usage, family))| RunResult {
@@ -231,6 +234,7 @@ fn result() -> impl Strategy<Value = RunResult> {
             usage,
             family,
             evidence: said.2,
+            artifacts: said.3,
         },
     )
 }
@@ -442,6 +446,7 @@ proptest! {
             usage: Usage::default(),
             family: None,
             evidence: text,
+            artifacts: Vec::new(),
         };
         let event = Event::Result(Box::new(result));
         let line = Report { generation: Generation(u64::MAX), event }.line().unwrap();

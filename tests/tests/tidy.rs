@@ -69,6 +69,8 @@ const SIGNAL_CALLS: &[(&str, &[&str])] = &[
     (
         "kill_process(",
         &[
+            // Where there is no pidfd, after the start was compared.
+            "supervisor/src/process/macos.rs",
             "supervisor/src/process/orphans.rs",
             "agent-host/src/process.rs",
         ],

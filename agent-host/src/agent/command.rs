@@ -110,7 +110,8 @@ impl Agent for CommandAgent {
             receipt: Receipt::Injected,
             interrupt: false,
             resume: false,
-            questions: false,
+            // By the bridge.
+            questions: true,
             // In its result file, if it writes one; never while it runs.
             usage: self.adapter.result_file.is_some(),
             cost: self.adapter.result_file.is_some(),

@@ -17,10 +17,12 @@ use crate::program::Program;
 use crate::run::{Failure, Run};
 use driven::Driven;
 
+mod acp;
 mod claude;
 mod codex;
 mod command;
 mod driven;
+mod pi;
 mod result_file;
 mod scripted;
 mod verify;
@@ -73,12 +75,16 @@ impl Prompt {
             return (!texts.is_empty()).then(|| texts.join("\n\n"));
         };
         for Message {
-            id, text: message, ..
+            id,
+            text: message,
+            from,
+            ..
         } in messages
         {
+            let of = from.map_or_else(|| "the operator".to_owned(), |from| format!("task {from}"));
             text.truncate(text.trim_end_matches('\n').len());
             text.push_str(&format!(
-                "\n\n--- message {id} of the operator ---\n{message}\n--- end of {id} ---\n"
+                "\n\n--- message {id} of {of} ---\n{message}\n--- end of {id} ---\n"
             ));
         }
         Some(text)
@@ -194,8 +200,7 @@ fn program(adapter: ProgramAdapter) -> Box<dyn Agent> {
     match adapter.kind {
         ProgramKind::Claude => Box::new(Driven::new(claude::Claude::new(adapter), policy)),
         ProgramKind::Codex => Box::new(Driven::new(codex::Codex::new(adapter), policy)),
-        ProgramKind::Acp | ProgramKind::Pi => {
-            Box::new(Driven::new(claude::Claude::new(adapter), policy))
-        }
+        ProgramKind::Acp => Box::new(Driven::new(acp::Acp::new(adapter), policy)),
+        ProgramKind::Pi => Box::new(Driven::new(pi::Pi::new(adapter), policy)),
     }
 }

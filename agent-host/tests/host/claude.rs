@@ -36,7 +36,7 @@ fn adapter(program: String, permissions: Permissions) -> Adapter {
 }
 
 /// A host that drives a program of these lines.
-fn plays(lines: &str) -> Client {
+pub(crate) fn plays(lines: &str) -> Client {
     plays_with(lines, Permissions::Full, None)
 }
 

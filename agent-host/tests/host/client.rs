@@ -21,6 +21,7 @@ use protocol::report::{Event, Report, RunResult};
 use protocol::rpc::{self, Incoming, RpcError};
 use protocol::version::Hello;
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tempfile::TempDir;
 
 /// Makes the named pipe, and the `sh` that runs find first, which opens it. Returns the reading end,
@@ -54,6 +55,8 @@ pub(crate) struct Client {
     early: VecDeque<Event>,
     /// Requests of the host, as they came: number, method.
     pub(crate) requests: VecDeque<(u64, String)>,
+    /// Their parameters, by their number.
+    asked: BTreeMap<u64, String>,
     next_id: u64,
 }
 
@@ -85,6 +88,7 @@ impl Client {
             child,
             early: VecDeque::new(),
             requests: VecDeque::new(),
+            asked: BTreeMap::new(),
             next_id: 1,
         }
     }
@@ -267,6 +271,12 @@ impl Client {
         }
     }
 
+    /// As [`Client::wait_for_request`], with its parameters.
+    pub(crate) fn wait_for_call<T: DeserializeOwned>(&mut self, wanted: &str) -> (u64, T) {
+        let id = self.wait_for_request(wanted);
+        (id, serde_json::from_str(&self.asked[&id]).unwrap())
+    }
+
     fn put_aside(&mut self, message: Incoming<'_>) {
         match message {
             Incoming::Notification { method, params } => {
@@ -275,7 +285,11 @@ impl Client {
                 assert_eq!(report.generation, Generation(7));
                 self.early.push_back(report.event);
             }
-            Incoming::Request { id, method, .. } => self.requests.push_back((id, method)),
+            Incoming::Request { id, method, params } => {
+                let params = params.map_or_else(String::new, |params| params.get().to_owned());
+                self.asked.insert(id, params);
+                self.requests.push_back((id, method));
+            }
             Incoming::Answer { id, .. } => panic!("an answer to {id}, which was not asked"),
         }
     }
@@ -413,6 +427,7 @@ pub(crate) fn message(id: u64, mode: SteerMode, text: &str) -> Message {
         id: MessageId(id),
         mode,
         text: text.to_owned(),
+        from: None,
     }
 }
 

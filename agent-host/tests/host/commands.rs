@@ -209,7 +209,7 @@ fn a_run_folder_that_can_not_be_made_is_said() {
 }
 
 #[test]
-fn the_environment_is_exactly_what_start_says() {
+fn the_environment_is_exactly_what_start_says_and_the_bridge() {
     let client = Client::started(|client| {
         let mut start = client.start(command(&["env"]));
         start.env.insert("ONE".to_owned(), "a=b c".to_owned());
@@ -220,7 +220,11 @@ fn the_environment_is_exactly_what_start_says() {
     lines.sort();
     assert_eq!(lines[0], "ONE=a=b c");
     assert!(
-        lines[1].starts_with("PATH=") && lines.len() == 2,
+        lines[1].starts_with("PATH=") && lines.len() == 3,
+        "{lines:?}"
+    );
+    assert!(
+        lines[2].starts_with("SUPERVISOR_BRIDGE=/") && lines[2].ends_with("/bridge.json"),
         "{lines:?}"
     );
 }

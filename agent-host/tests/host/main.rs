@@ -7,14 +7,19 @@
     reason = "a test that can not go on has failed, and it starts the program itself"
 )]
 
+mod acp;
+mod bridge;
+mod bridge_wire;
 mod claude;
 mod client;
 mod codex;
 mod commands;
 mod hello;
+mod mcp;
 mod memory;
 mod messages;
 mod output;
+mod pi;
 mod scripts;
 mod stops;
 mod verifies;

@@ -8,6 +8,7 @@ use protocol::command::SteerMode;
 use protocol::ids::{Generation, MessageId, QuestionId};
 
 use crate::input::ReplyId;
+use crate::plan::TaskIx;
 
 /// One act.
 #[derive(Debug, Clone, PartialEq)]
@@ -34,6 +35,8 @@ pub enum Effect {
         mode: SteerMode,
         /// Its text.
         text: Arc<str>,
+        /// The task whose agent wrote it; absent: the operator.
+        from: Option<TaskIx>,
     },
     /// Hand an answer to the run's host.
     AnswerHost {

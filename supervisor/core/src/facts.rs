@@ -301,6 +301,8 @@ pub struct Message {
     pub text: Arc<str>,
     /// Useless after this.
     pub expires: Option<Wall>,
+    /// The task whose agent wrote it; absent: the operator.
+    pub from: Option<TaskIx>,
     /// How far it is.
     pub state: MessageState,
     /// The run it was handed to.

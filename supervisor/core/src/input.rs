@@ -99,6 +99,17 @@ pub enum Input {
         /// Where the question's id goes.
         reply: ReplyId,
     },
+    /// A host hands on a message of its agent to another task.
+    HostSent {
+        /// The run.
+        generation: Generation,
+        /// For this task.
+        to: TaskIx,
+        /// The text, at most [`crate::mailbox::TEXT_MAX`] bytes.
+        text: Arc<str>,
+        /// Where the message's id goes.
+        reply: ReplyId,
+    },
     /// A host answered a ping.
     HostPonged {
         /// The run.

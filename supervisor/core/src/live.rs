@@ -39,6 +39,10 @@ pub const WIRE_FAULTS_MAX: u32 = 100;
 /// as faults of its wire.
 pub const QUESTIONS_MAX: u32 = 200;
 
+/// Messages that one run may send to other tasks: the limit that its host keeps, too. Each is a
+/// record, and two agents that answer each other must come to an end.
+pub const SENDS_MAX: u32 = protocol::bridge::SENDS_MAX;
+
 /// Time between two pings of a host whose run may be silent for this long: at least two answers
 /// come in that time, so that what works without a word is noticed.
 pub(crate) fn ping_every(silence: Duration) -> Duration {
@@ -106,6 +110,8 @@ pub struct Live {
     pub wire_faults: u32,
     /// Questions so far.
     pub asked: u32,
+    /// Messages to other tasks so far.
+    pub sent: u32,
     /// The fault that broke the wire, if one did.
     pub broken: Option<WireFault>,
     /// Why it could not begin, if so.
@@ -130,6 +136,7 @@ impl Live {
             context: None,
             wire_faults: 0,
             asked: 0,
+            sent: 0,
             broken: None,
             refused: None,
             armed: [None; KINDS],

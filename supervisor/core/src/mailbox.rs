@@ -1,4 +1,5 @@
-//! The operator's messages to a task: durable, in order, with honest receipts.
+//! Messages to a task, of the operator or of another task's agent: durable, in order, with honest
+//! receipts.
 
 /// Longest message, bytes: fits a line of the pipe with room to spare.
 pub const TEXT_MAX: usize = 64 * 1024;

@@ -205,6 +205,8 @@ pub enum Record {
         text: Arc<str>,
         /// Useless after this.
         expires: Option<Wall>,
+        /// The task whose agent wrote it; absent: the operator.
+        from: Option<TaskIx>,
     },
     /// A message went a rung further, or off the ladder.
     MessageMoved {

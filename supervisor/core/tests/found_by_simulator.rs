@@ -110,6 +110,7 @@ fn well() -> RunResult {
         usage: Usage::default(),
         family: None,
         evidence: String::new(),
+        artifacts: Vec::new(),
     }
 }
 

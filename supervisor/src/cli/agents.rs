@@ -45,7 +45,7 @@ fn kinds() -> Vec<Kind> {
             }
             ProgramKind::Codex => "questions with `permissions: ask`; tokens without a price",
             ProgramKind::Acp => "any program of the batch file; what it can is known once it runs",
-            ProgramKind::Pi => "has no permissions to ask for",
+            ProgramKind::Pi => "questions with `permissions: ask`; no servers of tools",
         },
     });
     let none = Capabilities {
@@ -53,7 +53,7 @@ fn kinds() -> Vec<Kind> {
         receipt: Receipt::Injected,
         interrupt: false,
         resume: false,
-        questions: false,
+        questions: true,
         usage: false,
         cost: false,
     };

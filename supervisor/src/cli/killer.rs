@@ -20,7 +20,7 @@ use crate::control::wire::{CONTROL_VERSION, Reply, Request, Want};
 use crate::driver::error::chain;
 use crate::driver::recover;
 use crate::process::recorded::{self, Field, Proven, Refused, difference};
-use crate::process::{pidfd, stat};
+use crate::process::{pidfd, stat, tree};
 use crate::store::registry::{self, LiveRun, Process};
 use crate::store::{Holder, Lock, LockState, RealDisk, StoreError, lock};
 
@@ -232,9 +232,10 @@ impl Killer {
     pub(super) fn question(&self, batch: &Found, run: &LiveRun) -> Option<Arc<str>> {
         let host = run.host.as_ref()?; // one that waits behind its gate has started nothing
         match Proven::find(&self.census.machine, &host.identity()) {
-            // It lives, and what it lost has come home to it; or the machine was started anew.
-            Ok(_)
-            | Err(Refused::Differs {
+            // It lives, and what it lost has come home to it.
+            Ok(_) => tree::went_astray(run.containment().layers),
+            // The machine was started anew.
+            Err(Refused::Differs {
                 field: Field::BootId,
                 ..
             }) => None,

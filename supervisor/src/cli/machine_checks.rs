@@ -6,13 +6,20 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use rustix::process::{Resource, getrlimit};
+#[cfg(target_os = "linux")]
+use supervisor_core::identity::Identity;
 use sysinfo::System;
 
 use crate::cli::doctor::{Check, Health};
+#[cfg(target_os = "macos")]
+use crate::cli::macos_checks::{layers, pins};
 use crate::driver::error::chain;
+#[cfg(target_os = "linux")]
 use crate::process::cgroup::Parent;
 use crate::process::identity::Machine;
-use crate::process::{orphans, pidfd, stat, tag};
+use crate::process::pidfd;
+#[cfg(target_os = "linux")]
+use crate::process::{orphans, stat, tag};
 use crate::store::StateRoot;
 
 /// Open files that about a thousand hosts need; fewer limit how many run at a time.
@@ -23,11 +30,23 @@ const FREE_WANTED: u64 = 1 << 30;
 const FREE_NEEDED: u64 = 16 << 20;
 /// Free memory below which a few agents may be too many.
 const MEMORY_WANTED: u64 = 1 << 30;
+#[cfg(target_os = "linux")]
 const KERNEL: &str = "use a kernel of Linux 5.14 or later with procfs mounted";
+#[cfg(target_os = "macos")]
+const KERNEL: &str = "look at the error: every macOS has this";
 
 /// Every check that needs no folder.
 pub fn all() -> Vec<Check> {
     let mut checks = identity();
+    checks.extend(layers());
+    checks.extend([open_files(), memory()]);
+    checks
+}
+
+/// What holds the tree of a run together.
+#[cfg(target_os = "linux")]
+fn layers() -> Vec<Check> {
+    let mut checks = Vec::new();
     checks.push(match orphans::adopt() {
         Ok(()) => Check::ok("subreaper", "orphans of hosts come home"),
         Err(error) => Check::bad(
@@ -48,14 +67,7 @@ pub fn all() -> Vec<Check> {
             "use a kernel with CONFIG_PROC_CHILDREN",
         ),
     });
-    checks.extend([
-        cgroup(),
-        limit_tag(),
-        user_namespaces(),
-        hidepid(),
-        open_files(),
-        memory(),
-    ]);
+    checks.extend([cgroup(), limit_tag(), user_namespaces(), hidepid()]);
     checks
 }
 
@@ -82,19 +94,7 @@ fn identity() -> Vec<Check> {
     let us = std::process::id();
     let identity = pidfd::open(us).and_then(|pinned| machine.identify(us, pinned));
     match identity {
-        Ok(identity) => {
-            checks.push(Check::ok("pidfd", "processes can be pinned"));
-            checks.push(match identity.pidfs_inode {
-                Some(_) => Check::ok("pidfs_inode", "each process has an inode of its own"),
-                None => Check::bad(
-                    "pidfs_inode",
-                    Health::Weak,
-                    "this kernel has none",
-                    "a process is known by its start time instead, which counts in steps of 10 ms",
-                    "Linux 6.9 or later has them",
-                ),
-            });
-        }
+        Ok(identity) => checks.extend(pins(&identity)),
         Err(error) => checks.push(Check::bad(
             "pidfd",
             Health::Missing,
@@ -106,6 +106,22 @@ fn identity() -> Vec<Check> {
     checks
 }
 
+#[cfg(target_os = "linux")]
+fn pins(identity: &Identity) -> Vec<Check> {
+    let inode = match identity.pidfs_inode {
+        Some(_) => Check::ok("pidfs_inode", "each process has an inode of its own"),
+        None => Check::bad(
+            "pidfs_inode",
+            Health::Weak,
+            "this kernel has none",
+            "a process is known by its start time instead, which counts in steps of 10 ms",
+            "Linux 6.9 or later has them",
+        ),
+    };
+    vec![Check::ok("pidfd", "processes can be pinned"), inode]
+}
+
+#[cfg(target_os = "linux")]
 fn cgroup() -> Check {
     let made = format!("doctor-{}", std::process::id()).parse();
     let Ok(name) = made else {
@@ -137,6 +153,7 @@ fn cgroup() -> Check {
     }
 }
 
+#[cfg(target_os = "linux")]
 fn limit_tag() -> Check {
     let hard = getrlimit(Resource::Locks).maximum;
     let shown = hard.map_or_else(|| "unlimited".to_owned(), |hard| hard.to_string());
@@ -155,6 +172,7 @@ fn limit_tag() -> Check {
     }
 }
 
+#[cfg(target_os = "linux")]
 fn user_namespaces() -> Check {
     let number = |path: &str| -> Option<u64> { fs::read_to_string(path).ok()?.trim().parse().ok() };
     let most = number("/proc/sys/user/max_user_namespaces");
@@ -174,6 +192,7 @@ fn user_namespaces() -> Check {
     )
 }
 
+#[cfg(target_os = "linux")]
 fn hidepid() -> Check {
     match fs::metadata("/proc/1") {
         Ok(_) => Check::ok("hidepid", "all processes can be seen"),

@@ -23,6 +23,8 @@ pub mod list;
 pub mod live;
 pub mod logs;
 pub mod machine_checks;
+#[cfg(target_os = "macos")]
+mod macos_checks;
 pub mod open;
 pub mod orphans;
 pub mod pace;

@@ -123,18 +123,16 @@ impl Search {
             let message = format!("the processes of this machine can not be listed: {error}");
             CliError::new(Code::Environment, message)
         };
-        let mut members = family::members(&census.machine, &self.runs).map_err(failed)?;
+        let tagged = family::tagged(&census.machine, &self.runs).map_err(failed)?;
+        let mut members = tagged.members;
         let owners = self.living_owners();
         members.retain(|one| !has_ancestor(one.pid, |pid| owners.contains(&pid)));
         let known: HashSet<u32> = members.iter().map(|one| one.pid).collect();
         let owned: HashSet<u128> = self.owned_tokens();
         let mut unknown = Vec::new();
-        for pid in scan::all_pids().map_err(failed)? {
-            let Some(token) = scan::token_of(pid).filter(|_| !known.contains(&pid)) else {
-                continue;
-            };
-            if owned.contains(&token) || self.runs.iter().any(|run| run.trace.token == token) {
-                continue; // it has a living owner
+        for (pid, token) in tagged.unknown {
+            if known.contains(&pid) || owned.contains(&token) {
+                continue; // shown as what it is, or it has a living owner
             }
             let batch = batch_of(pid);
             let Some(found) = stat::of(pid).filter(|it| !it.is_over) else {

@@ -180,7 +180,7 @@ impl Census {
         let now = Clock::new(machine.boot_id).now();
         Ok(Census {
             machine,
-            now_ms: now.boot.0,
+            now_ms: stat::start_clock_ms(&now),
             ticks_a_second: stat::ticks_a_second(),
             page_size: stat::page_size(),
         })

@@ -400,7 +400,14 @@ fn judge(stream: &Stream) -> io::Result<Result<Option<u32>, Reply>> {
     if creds.euid() != Some(rustix::process::geteuid().as_raw()) {
         return Ok(Err(refused(8, "the batch belongs to another user")));
     }
-    Ok(Ok(creds.pid().and_then(|pid| u32::try_from(pid).ok())))
+    #[cfg(target_os = "linux")]
+    let pid = creds.pid().and_then(|pid| u32::try_from(pid).ok());
+    #[cfg(target_os = "macos")]
+    let pid = {
+        let Stream::UdSocket(stream) = stream;
+        Some(crate::process::macos::peer(stream.as_fd())?)
+    };
+    Ok(Ok(pid))
 }
 
 /// Why an insider is refused.

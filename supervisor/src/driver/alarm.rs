@@ -6,13 +6,20 @@
 use std::io;
 use std::os::fd::OwnedFd;
 
+#[cfg(target_os = "linux")]
 use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
     timerfd_settime,
 };
 use supervisor_core::core::NextDeadline;
+#[cfg(target_os = "macos")]
+use supervisor_core::time::BootId;
 use tokio::io::unix::AsyncFd;
 
+#[cfg(target_os = "macos")]
+use crate::driver::clock::Clock;
+#[cfg(target_os = "macos")]
+use crate::process::macos::{Count, set_timer, take_fired, timer};
 use crate::process::pidfd::watch;
 
 /// One timer for each clock.
@@ -29,12 +36,8 @@ impl Alarm {
     /// When the process is out of descriptors.
     pub fn new() -> io::Result<Alarm> {
         Ok(Alarm {
-            boot: Timer::new(TimerfdClockId::Boottime, TimerfdTimerFlags::ABSTIME)?,
-            // A change of the date wakes too: it may have jumped over the deadline.
-            wall: Timer::new(
-                TimerfdClockId::Realtime,
-                TimerfdTimerFlags::ABSTIME | TimerfdTimerFlags::CANCEL_ON_SET,
-            )?,
+            boot: Timer::boot()?,
+            wall: Timer::wall()?,
         })
     }
 
@@ -67,12 +70,58 @@ impl Alarm {
 #[derive(Debug)]
 struct Timer {
     fd: AsyncFd<OwnedFd>,
+    #[cfg(target_os = "linux")]
     flags: TimerfdTimerFlags,
+    #[cfg(target_os = "macos")]
+    count: Count,
     /// Set to this many milliseconds of its clock.
     set: Option<u64>,
 }
 
+/// A date that is set forward does not wake: the next deadline or input does.
+#[cfg(target_os = "macos")]
 impl Timer {
+    fn boot() -> io::Result<Timer> {
+        Self::new(Count::FromNow)
+    }
+
+    fn wall() -> io::Result<Timer> {
+        Self::new(Count::Date)
+    }
+
+    fn new(count: Count) -> io::Result<Timer> {
+        Ok(Timer {
+            fd: watch(timer()?)?,
+            count,
+            set: None,
+        })
+    }
+
+    fn start(&self, millis: u64) -> io::Result<()> {
+        let at = match self.count {
+            Count::FromNow => millis.saturating_sub(Clock::new(BootId::default()).now().boot.0),
+            Count::Date => millis,
+        };
+        set_timer(&self.fd, self.count, at.saturating_mul(1000))
+    }
+
+    fn take(&self) -> io::Result<()> {
+        take_fired(&self.fd)
+    }
+}
+
+#[cfg(target_os = "linux")]
+impl Timer {
+    fn boot() -> io::Result<Timer> {
+        Self::new(TimerfdClockId::Boottime, TimerfdTimerFlags::ABSTIME)
+    }
+
+    /// A change of the date wakes too: it may have jumped over the deadline.
+    fn wall() -> io::Result<Timer> {
+        let flags = TimerfdTimerFlags::ABSTIME | TimerfdTimerFlags::CANCEL_ON_SET;
+        Self::new(TimerfdClockId::Realtime, flags)
+    }
+
     fn new(clock: TimerfdClockId, flags: TimerfdTimerFlags) -> io::Result<Timer> {
         let fd = timerfd_create(clock, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
         Ok(Timer {
@@ -82,10 +131,7 @@ impl Timer {
         })
     }
 
-    fn no_later_than(&mut self, millis: u64) -> io::Result<()> {
-        if self.set.is_some_and(|set| set <= millis) {
-            return Ok(());
-        }
+    fn start(&self, millis: u64) -> io::Result<()> {
         let at = millis.max(1); // zero would unset the timer
         let value = Itimerspec {
             it_interval: Timespec::default(),
@@ -96,9 +142,23 @@ impl Timer {
         };
         match timerfd_settime(&self.fd, self.flags, &value) {
             // The date was changed since the timer was last read; the new value is in force.
-            Ok(_) | Err(rustix::io::Errno::CANCELED) => {}
-            Err(other) => return Err(other.into()),
+            Ok(_) | Err(rustix::io::Errno::CANCELED) => Ok(()),
+            Err(other) => Err(other.into()),
         }
+    }
+
+    fn take(&self) -> io::Result<()> {
+        rustix::io::read(&self.fd, &mut [0_u8; 8][..])?;
+        Ok(())
+    }
+}
+
+impl Timer {
+    fn no_later_than(&mut self, millis: u64) -> io::Result<()> {
+        if self.set.is_some_and(|set| set <= millis) {
+            return Ok(());
+        }
+        self.start(millis)?;
         self.set = Some(millis);
         Ok(())
     }
@@ -108,9 +168,8 @@ impl Timer {
             // Only a loop that is shutting down refuses to watch; it waits for nobody.
             return std::future::pending().await;
         };
-        let mut count = [0_u8; 8];
         // Fired, cancelled by a change of the date, or (raced) neither: a tick is never wrong.
-        if let Err(error) = rustix::io::read(ready.get_inner(), &mut count) {
+        if let Err(error) = self.take() {
             tracing::trace!(%error, "timer was not read");
         }
         ready.clear_ready();

@@ -3,6 +3,13 @@
 use rustix::time::{ClockId, Timespec, clock_gettime};
 use supervisor_core::time::{Boot, BootId, Now, Wall};
 
+/// The clock that counts suspended time too. That of macOS does under the name of the one that does
+/// not elsewhere.
+#[cfg(target_os = "linux")]
+const BOOT: ClockId = ClockId::Boottime;
+#[cfg(target_os = "macos")]
+const BOOT: ClockId = ClockId::Monotonic;
+
 /// The clocks of this boot.
 #[derive(Debug, Clone, Copy)]
 pub struct Clock {
@@ -19,7 +26,7 @@ impl Clock {
     pub fn now(&self) -> Now {
         Now {
             wall: Wall(millis(clock_gettime(ClockId::Realtime))),
-            boot: Boot(u64::try_from(millis(clock_gettime(ClockId::Boottime))).unwrap_or(0)),
+            boot: Boot(u64::try_from(millis(clock_gettime(BOOT))).unwrap_or(0)),
             boot_id: self.boot_id,
         }
     }

@@ -104,6 +104,7 @@ mod tests {
                 usage: Usage::default(),
                 family: None,
                 evidence: evidence.to_owned(),
+                artifacts: Vec::new(),
             },
             injected: Vec::new(),
         };

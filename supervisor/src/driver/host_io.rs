@@ -4,10 +4,11 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use protocol::bridge::TEXT_MAX;
 use protocol::command::Pong;
 use protocol::framing::{Frame, FrameReader, HalfLine, LINE_MAX};
 use protocol::ids::Generation;
-use protocol::report::{Ask, EXCERPT_MAX, Event, Report, excerpt};
+use protocol::report::{Ask, EXCERPT_MAX, Event, ListTasks, Report, Send, excerpt};
 use protocol::rpc::{self, ERROR_BAD_PARAMS, ERROR_UNKNOWN_METHOD, Incoming, RpcError};
 use protocol::version::{self, HelloReply};
 use supervisor_core::input::WireFault;
@@ -43,6 +44,10 @@ pub enum HostWord {
     Reported(Generation, Event),
     /// The request `ask`, and its number.
     Asked(u64, Ask),
+    /// The request `send`, and its number.
+    Sent(u64, Send),
+    /// The request `tasks`, and its number.
+    TasksWanted(u64, Generation),
     /// The answer to a ping.
     Ponged(Pong),
     /// Not the protocol.
@@ -77,6 +82,22 @@ pub fn understand(frame: Frame, said: &str) -> HostWord {
             match params.map(|params| serde_json::from_str::<Ask>(params.get())) {
                 Some(Ok(ask)) => HostWord::Asked(id, ask.bounded()),
                 Some(Err(_)) | None => unanswerable(id, ERROR_BAD_PARAMS, "not a question"),
+            }
+        }
+        Ok(Incoming::Request { id, method, params }) if method == "send" => {
+            match params.map(|params| serde_json::from_str::<Send>(params.get())) {
+                // Words wait, so what is kept of one is bounded here.
+                Some(Ok(send)) if send.text.len() > TEXT_MAX => {
+                    unanswerable(id, ERROR_BAD_PARAMS, "the message is too long")
+                }
+                Some(Ok(send)) => HostWord::Sent(id, send),
+                Some(Err(_)) | None => unanswerable(id, ERROR_BAD_PARAMS, "not a message"),
+            }
+        }
+        Ok(Incoming::Request { id, method, params }) if method == "tasks" => {
+            match params.map(|params| serde_json::from_str::<ListTasks>(params.get())) {
+                Some(Ok(wanted)) => HostWord::TasksWanted(id, wanted.generation),
+                Some(Err(_)) | None => unanswerable(id, ERROR_BAD_PARAMS, "whose tasks?"),
             }
         }
         Ok(Incoming::Request { id, .. }) => unanswerable(
@@ -456,6 +477,10 @@ mod tests {
         ));
         let ask = r#"{"id":9,"method":"ask","params":{"generation":5,"text":"which?"}}"#;
         assert!(matches!(line(ask), HostWord::Asked(9, ask) if ask.text == "which?"));
+        let send = r#"{"id":6,"method":"send","params":{"generation":5,"to":"b","text":"hello"}}"#;
+        assert!(matches!(line(send), HostWord::Sent(6, send) if send.to.as_str() == "b"));
+        let tasks = r#"{"id":7,"method":"tasks","params":{"generation":5}}"#;
+        assert!(matches!(line(tasks), HostWord::TasksWanted(7, RUN)));
         let pong = r#"{"id":2,"result":{"output_bytes":3,"family":{"memory_bytes":1,"memory_peak_bytes":2,"cpu_ms":4,"processes":1,"begun":1}}}"#;
         assert!(matches!(line(pong), HostWord::Ponged(pong) if pong.family.cpu_ms == 4));
         let unknown = r#"{"id":3,"method":"lend_me_money","params":{}}"#;
@@ -483,6 +508,10 @@ mod tests {
         let ask =
             format!(r#"{{"id":9,"method":"ask","params":{{"generation":5,"text":"{long}"}}}}"#);
         assert!(matches!(line(&ask), HostWord::Asked(9, ask) if ask.text.len() < long.len() / 8));
+        let send = format!(
+            r#"{{"id":6,"method":"send","params":{{"generation":5,"to":"b","text":"{long}"}}}}"#
+        );
+        assert!(matches!(line(&send), HostWord::Unanswerable(6, _)));
         let refusal = format!(r#"{{"id":1,"error":{{"code":-32001,"message":"{long}"}}}}"#);
         assert!(matches!(line(&refusal), HostWord::Refused(why) if why.len() == EXCERPT_MAX));
         let other = format!(r#"{{"id":1,"result":{{"version":1,"build":"{long}"}}}}"#);

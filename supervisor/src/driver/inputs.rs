@@ -44,6 +44,8 @@ impl Driver<'_> {
                 event,
             },
             HostWord::Asked(id, ask) => return self.host_asked(generation, id, ask),
+            HostWord::Sent(id, send) => return self.host_sent(generation, id, send),
+            HostWord::TasksWanted(id, of) => return self.tasks_wanted(generation, id, of),
             HostWord::Ponged(pong) => Input::HostPonged { generation, pong },
             HostWord::Fault(fault) => Input::WireFault { generation, fault },
             HostWord::Unanswerable(id, error) => return self.refuse_host(generation, id, &error),
@@ -57,13 +59,8 @@ impl Driver<'_> {
     }
 
     fn host_asked(&mut self, generation: Generation, id: u64, ask: Ask) {
-        if ask.generation != generation {
-            let message = format!(
-                "this pipe is of run {generation}, not of {}",
-                ask.generation
-            );
-            let code = ERROR_BAD_PARAMS;
-            return self.refuse_host(generation, id, &RpcError { code, message });
+        if !self.is_of(generation, id, ask.generation) {
+            return;
         }
         let reply = self.desk.enlist(Waiter::Host { generation, id });
         self.inputs.push_back(Input::HostAsked {
@@ -72,6 +69,16 @@ impl Driver<'_> {
             options: ask.options.into_iter().map(Into::into).collect(),
             reply,
         });
+    }
+
+    /// Whether a request names the run of its pipe; it is refused otherwise.
+    pub(super) fn is_of(&mut self, generation: Generation, id: u64, named: Generation) -> bool {
+        if named != generation {
+            let message = format!("this pipe is of run {generation}, not of {named}");
+            let code = ERROR_BAD_PARAMS;
+            self.refuse_host(generation, id, &RpcError { code, message });
+        }
+        named == generation
     }
 
     /// A request that can not be met is answered, and counts as a fault of the wire.

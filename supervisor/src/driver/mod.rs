@@ -25,6 +25,7 @@ mod run;
 pub mod run_files;
 pub mod signals;
 pub mod start;
+mod tasks;
 
 pub use error::DriverError;
 pub use observer::{Found, Note, Observer, Picture};

@@ -31,7 +31,7 @@ impl TaskNames {
     ///
     /// # Errors
     /// A refusal that names the first one that is not there.
-    fn all(&mut self, facts: &Facts, ids: &[TaskId]) -> Result<Vec<TaskIx>, Reply> {
+    pub fn all(&mut self, facts: &Facts, ids: &[TaskId]) -> Result<Vec<TaskIx>, Reply> {
         if self.positions.len() != facts.tasks.len() {
             let numbered = (0_u32..).zip(&facts.tasks);
             self.positions = numbered

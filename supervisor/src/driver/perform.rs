@@ -6,7 +6,7 @@ use std::time::Duration;
 use protocol::class::Class;
 use protocol::command::{Answer as AnswerCommand, Command, Message, Stop};
 use protocol::ids::{Generation, MessageId};
-use protocol::report::Asked;
+use protocol::report::{Asked, Sent as SentMessage};
 use protocol::rpc::{self, ERROR_BAD_PARAMS, RpcError};
 use supervisor_core::effect::{Answer, Effect};
 use supervisor_core::facts::Facts;
@@ -17,6 +17,7 @@ use crate::driver::error::chain;
 use crate::driver::host_io::Sent;
 use crate::driver::operator::{Waiter, queued_at};
 use crate::driver::run::Driver;
+use crate::driver::tasks::task_id;
 use crate::process::spawn::{Order, SpawnError};
 
 impl Driver<'_> {
@@ -33,9 +34,15 @@ impl Driver<'_> {
                 id,
                 mode,
                 text,
+                from,
             } => {
-                let text = text.to_string();
-                self.command(generation, &Command::Deliver(Message { id, mode, text }));
+                let message = Message {
+                    id,
+                    mode,
+                    text: text.to_string(),
+                    from: from.and_then(|from| task_id(self.facts()?, from)),
+                };
+                self.command(generation, &Command::Deliver(message));
             }
             Effect::AnswerHost {
                 generation,
@@ -180,8 +187,12 @@ impl Driver<'_> {
                 let question = *question;
                 rpc::answer(id, Asked { question })
             }
+            Answer::Messages(ids) => match ids.first() {
+                Some(&message) => rpc::answer(id, SentMessage { message }),
+                None => refuse(id, "the message was not taken"),
+            },
             Answer::Refused(refusal) => refuse(id, &refusal.to_string()),
-            Answer::Done(_) | Answer::Messages(_) => refuse(id, "the question was not taken"),
+            Answer::Done(_) => refuse(id, "the request was not taken"),
         };
         self.line(generation, line);
     }
@@ -214,7 +225,8 @@ fn class_of(error: &SpawnError) -> Class {
     }
 }
 
-fn refuse(id: u64, message: &str) -> Result<Vec<u8>, serde_json::Error> {
+/// A refusal that is no fault of the wire.
+pub(super) fn refuse(id: u64, message: &str) -> Result<Vec<u8>, serde_json::Error> {
     let message = message.to_owned();
     let code = ERROR_BAD_PARAMS;
     rpc::refusal(id, &RpcError { code, message })

@@ -17,7 +17,7 @@ use supervisor_core::facts::{Facts, Run, Task};
 use supervisor_core::identity::Identity;
 use supervisor_core::machine::MessageState;
 use supervisor_core::reconcile::{ProcessFact, ResultFact, RunFacts, rule};
-use supervisor_core::time::Boot;
+use supervisor_core::time::Now;
 
 use crate::control::wire::Want;
 use crate::driver::clock::Clock;
@@ -27,7 +27,7 @@ use crate::process::identity::Machine;
 use crate::process::recorded::{Field, Proven, Refused, difference};
 use crate::process::scan::Trace;
 use crate::process::tree::RecordedRun;
-use crate::process::{pidfd, tree};
+use crate::process::{pidfd, stat, tree};
 use crate::store::{RealDisk, StateDir, inbox};
 
 /// How long what is left of earlier supervisors is waited for.
@@ -201,7 +201,7 @@ fn clear(
                 host: run.identity.clone(),
                 host_lived_until: match hosts.contains(generation) {
                     true => u64::MAX,
-                    false => ticks(scene.facts.batch.now.boot),
+                    false => ticks(&scene.facts.batch.now),
                 },
             },
             containment: run.containment.clone(),
@@ -256,6 +256,9 @@ pub fn question(layers: Layers, run_dir: &Path) -> Option<Arc<str>> {
     if layers.has(Layer::Cgroup) || layers.has(Layer::Pidns) {
         return None; // it was empty, or is gone with its first process
     }
+    if let Some(why) = tree::went_astray(layers) {
+        return Some(why); // whatever its host saw, it did not see those
+    }
     if run_files::host_saw_the_end(run_dir) {
         return None;
     }
@@ -266,13 +269,9 @@ fn task_of<'a>(facts: &'a Facts, run: &Run) -> Option<&'a Task> {
     facts.tasks.get(usize::try_from(run.task.0).ok()?)
 }
 
-/// Length of the clock tick in which start times are counted: `USER_HZ` is 100 on every platform of
-/// ours.
-const MS_PER_TICK: u64 = 10;
-
-/// Clock ticks since boot, as start times are counted.
-fn ticks(at: Boot) -> u64 {
-    at.0 / MS_PER_TICK
+/// A moment as start times are counted.
+fn ticks(at: &Now) -> u64 {
+    stat::start_clock_ms(at).saturating_mul(stat::ticks_a_second()) / 1000
 }
 
 fn recorded_host(machine: &Machine, identity: &Identity) -> Option<Proven> {
@@ -518,6 +517,7 @@ mod tests {
                 mode: protocol::command::SteerMode::Boundary,
                 text: "text".into(),
                 expires: None,
+                from: None,
                 state,
                 generation,
                 rungs: Vec::new(),

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 
+use crate::driver::tasks::task_id;
 use protocol::command::{Adapter, MemoryLimit, Message, RunKind, Start, Text};
 use protocol::ids::{Generation, MessageId, TaskId};
 use supervisor_core::facts::{Attempt, Facts, Run, Task};
@@ -305,6 +306,7 @@ fn split_messages(facts: &Facts, ids: &[MessageId]) -> (Vec<Message>, Vec<Messag
                 id,
                 mode: message.mode,
                 text: message.text.to_string(),
+                from: message.from.and_then(|from| task_id(facts, from)),
             })
         })
         .collect();

@@ -6,6 +6,7 @@ use std::os::unix::net::UnixStream;
 
 use rustix::io::Errno;
 use rustix::net::RecvFlags;
+#[cfg(target_os = "linux")]
 use rustix::net::sockopt::socket_peercred;
 use rustix::process::getppid;
 use supervisor_core::identity::Identity;
@@ -62,10 +63,11 @@ impl Guarded {
     /// The guardian at the other end of a socket that this process got; `None` when it has died, or
     /// when our parent did not make the socket.
     pub fn handed_over(fd: OwnedFd) -> Option<Guarded> {
-        let maker = socket_peercred(&fd).ok()?.pid;
-        (Some(maker) == getppid()).then(|| Guarded {
+        let maker = maker_of(&fd)?;
+        let parent = getppid()?.as_raw_nonzero().get().unsigned_abs();
+        (maker == parent).then(|| Guarded {
             stream: fd.into(),
-            guardian: maker.as_raw_nonzero().get().unsigned_abs(),
+            guardian: maker,
         })
     }
 
@@ -101,6 +103,21 @@ impl Guarded {
         stream.set_nonblocking(true)?;
         Ok(stream)
     }
+}
+
+/// The process that made a socket; of macOS we know who used the other end last, which is the same
+/// as long as we alone have this one.
+fn maker_of(fd: &OwnedFd) -> Option<u32> {
+    #[cfg(target_os = "linux")]
+    let maker = socket_peercred(fd)
+        .ok()?
+        .pid
+        .as_raw_nonzero()
+        .get()
+        .unsigned_abs();
+    #[cfg(target_os = "macos")]
+    let maker = crate::process::macos::peer(fd.as_fd()).ok()?;
+    Some(maker)
 }
 
 /// Whether the other end of a socket is closed; nothing is taken from it.

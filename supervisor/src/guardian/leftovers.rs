@@ -12,7 +12,7 @@ use supervisor_core::time::Boot;
 
 use crate::driver::recover::Patience;
 use crate::process::orphans::{self, CLEAN_PASSES, Swept};
-use crate::process::{pidfd, scan};
+use crate::process::{pidfd, scan, stat};
 
 /// Longest wait before the list of children is read anew: a host that has ended may have left
 /// something that never ends by itself.
@@ -92,8 +92,8 @@ impl Leftovers {
 
     /// Whether a child of ours runs the hosts' program. It decides on patience alone.
     fn is_host(&self, pid: u32) -> bool {
-        let program = std::fs::read_link(format!("/proc/{pid}/exe"));
-        program.is_ok_and(|program| self.hosts.iter().any(|host| host == as_installed(&program)))
+        let program = stat::program(pid);
+        program.is_some_and(|program| self.hosts.iter().any(|host| host == as_installed(&program)))
     }
 }
 

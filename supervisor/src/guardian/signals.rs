@@ -3,8 +3,14 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use nix::sys::signal::{SigSet, Signal};
+#[cfg(target_os = "linux")]
+use nix::sys::signal::SigSet;
+use nix::sys::signal::Signal;
+#[cfg(target_os = "linux")]
 use nix::sys::signalfd::{SfdFlags, SignalFd, siginfo};
+
+#[cfg(target_os = "macos")]
+use crate::process::macos::SignalQueue;
 
 /// The signals that ask for an end.
 pub const HEARD: [Signal; 4] = [
@@ -28,14 +34,18 @@ pub struct Came {
 /// The signals of this process from now on.
 #[derive(Debug)]
 pub struct Signals {
+    #[cfg(target_os = "linux")]
     queue: SignalFd,
+    #[cfg(target_os = "macos")]
+    queue: SignalQueue,
 }
 
 impl Signals {
-    /// Blocks the signals that ask for an end, so that they wait here instead of ending the process.
+    /// The signals that ask for an end come here from now on, instead of ending the process.
     ///
     /// # Errors
     /// When the kernel refuses (out of descriptors).
+    #[cfg(target_os = "linux")]
     pub fn hear() -> io::Result<Signals> {
         let set: SigSet = HEARD.into_iter().collect();
         set.thread_block()?;
@@ -44,12 +54,26 @@ impl Signals {
         Ok(Signals { queue })
     }
 
+    /// As on Linux.
+    ///
+    /// # Errors
+    /// When the kernel refuses (out of descriptors).
+    #[cfg(target_os = "macos")]
+    pub fn hear() -> io::Result<Signals> {
+        let queue = SignalQueue::hear(&HEARD)?;
+        Ok(Signals { queue })
+    }
+
     /// The next signal that came; `None`: no more for now.
     ///
     /// # Errors
     /// When the descriptor can not be read.
     pub fn next(&self) -> io::Result<Option<Came>> {
-        Ok(self.queue.read_signal()?.and_then(|info| came(&info)))
+        #[cfg(target_os = "linux")]
+        let came = self.queue.read_signal()?.and_then(|info| came(&info));
+        #[cfg(target_os = "macos")]
+        let came = self.queue.next()?.and_then(came);
+        Ok(came)
     }
 }
 
@@ -59,6 +83,7 @@ impl AsFd for Signals {
     }
 }
 
+#[cfg(target_os = "linux")]
 fn came(info: &siginfo) -> Option<Came> {
     let number = i32::try_from(info.ssi_signo).ok()?;
     let signal = Signal::try_from(number).ok()?;
@@ -66,6 +91,18 @@ fn came(info: &siginfo) -> Option<Came> {
         signal,
         hand_on: is_ours_alone(signal, info.ssi_code),
         sender: (info.ssi_code <= 0).then_some(info.ssi_pid),
+    })
+}
+
+/// What the kernel sends has no sender here: as if its code were the kernel's.
+#[cfg(target_os = "macos")]
+fn came((number, sender): (i32, Option<u32>)) -> Option<Came> {
+    let signal = Signal::try_from(number).ok()?;
+    let code = i32::from(sender.is_none());
+    Some(Came {
+        signal,
+        hand_on: is_ours_alone(signal, code),
+        sender,
     })
 }
 

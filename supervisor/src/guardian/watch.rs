@@ -21,7 +21,7 @@ use crate::guardian::ruling::{self, Death, RESTARTS_MAX, Restarts, WINDOW};
 use crate::guardian::signals::{Came, Signals};
 use crate::guardian::start::{self, Supervisor};
 use crate::process::orphans::Swept;
-use crate::process::{inherited, pidfd};
+use crate::process::{inherited, pidfd, stat};
 
 /// What a guardian starts.
 #[derive(Debug)]
@@ -295,7 +295,7 @@ fn as_sent(signal: Signal) -> Option<rustix::process::Signal> {
 
 /// The program that a process runs; one that was replaced on the disk is its successor there.
 fn program_of(pid: u32) -> Option<PathBuf> {
-    let path = std::fs::read_link(format!("/proc/{pid}/exe")).ok()?;
+    let path = stat::program(pid)?;
     Some(leftovers::as_installed(&path).to_owned())
 }
 

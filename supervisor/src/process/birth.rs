@@ -7,7 +7,7 @@
 
 use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 /// What is started.
 #[derive(Debug)]
@@ -78,13 +78,13 @@ mod elsewhere {
 mod here {
     use std::arch::asm;
     use std::ffi::{c_char, c_int, c_void};
-    use std::os::fd::FromRawFd;
+    use std::os::fd::{AsRawFd, FromRawFd};
     use std::ptr;
 
     use nix::libc;
     use rustix::process::{WaitId, WaitIdOptions, waitid};
 
-    use super::{AsRawFd, Birth, Born, CString, OwnedFd, io};
+    use super::{Birth, Born, CString, OwnedFd, io};
 
     /// Stack of the child between clone and exec. It makes a dozen system calls without buffers; a
     /// signal handler can not run on it.

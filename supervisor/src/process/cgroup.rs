@@ -174,7 +174,12 @@ impl Leaf {
     /// # Errors
     /// When it is gone.
     pub fn open(&self) -> io::Result<OwnedFd> {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        // Elsewhere there are no cgroups, and this only has to be known.
+        #[cfg(target_os = "linux")]
+        const NAMED_ONLY: OFlags = OFlags::PATH;
+        #[cfg(not(target_os = "linux"))]
+        const NAMED_ONLY: OFlags = OFlags::RDONLY;
+        let flags = NAMED_ONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         Ok(open(&self.dir, flags, Mode::empty())?)
     }
 

@@ -12,7 +12,7 @@ use supervisor_core::containment::Layer;
 use crate::process::cgroup::Leaf;
 use crate::process::identity::Machine;
 use crate::process::pidfd;
-use crate::process::scan::{self, Traces};
+use crate::process::scan::{self, Look, Traces};
 use crate::process::stat::{self, Stat};
 use crate::process::tree::RecordedRun;
 
@@ -83,8 +83,35 @@ impl Member {
 /// # Errors
 /// When the processes of this machine can not be listed.
 pub fn members(machine: &Machine, runs: &[RecordedRun]) -> io::Result<Vec<Member>> {
-    let traces = Traces::new(runs.iter().map(|run| run.trace.clone()).collect());
-    let look = scan::look(machine, &traces)?;
+    let traces = traces(runs);
+    Ok(gather(scan::look(machine, &traces)?, runs))
+}
+
+/// What carries a tag at all.
+#[derive(Debug)]
+pub struct Tagged {
+    /// What lives of the runs that were looked for.
+    pub members: Vec<Member>,
+    /// Carry a token of none of these runs: pid and token.
+    pub unknown: Vec<(u32, u128)>,
+}
+
+/// As [`members`], and in the same pass what carries a token of none of these runs.
+///
+/// # Errors
+/// As [`members`].
+pub fn tagged(machine: &Machine, runs: &[RecordedRun]) -> io::Result<Tagged> {
+    let mut look = scan::look_at_all(machine, &traces(runs))?;
+    let unknown = std::mem::take(&mut look.unknown);
+    let members = gather(look, runs);
+    Ok(Tagged { members, unknown })
+}
+
+fn traces(runs: &[RecordedRun]) -> Traces {
+    Traces::new(runs.iter().map(|run| run.trace.clone()).collect())
+}
+
+fn gather(look: Look, runs: &[RecordedRun]) -> Vec<Member> {
     let mut family = Family::default();
     for one in look.found {
         family.add(Member {
@@ -99,7 +126,7 @@ pub fn members(machine: &Machine, runs: &[RecordedRun]) -> io::Result<Vec<Member
         family.add_leaf(ix, run);
     }
     family.add_descendants();
-    Ok(family.members)
+    family.members
 }
 
 #[derive(Default)]

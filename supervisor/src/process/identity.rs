@@ -1,8 +1,10 @@
 //! What this machine says of a process: its number, and what proves that the number still means it.
 
+#[cfg(target_os = "linux")]
 use std::fs;
 use std::io;
 use std::os::fd::AsFd;
+#[cfg(target_os = "linux")]
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,15 +13,23 @@ use nix::unistd::{Pid, getpgid, getsid};
 use supervisor_core::identity::Identity;
 use supervisor_core::time::BootId;
 
+#[cfg(target_os = "macos")]
+use crate::process::macos::{boot_id, node, pid_namespace, pidfs_inode};
+#[cfg(target_os = "macos")]
+pub use crate::process::macos::{is_dying, start_ticks};
+#[cfg(target_os = "linux")]
 use crate::process::procfs;
 
 /// `f_type` of a pidfd where the kernel gives each process an inode of its own (Linux 6.9 and
 /// later; `PID_FS_MAGIC` of `linux/magic.h`).
+#[cfg(target_os = "linux")]
 const PID_FS_MAGIC: i64 = 0x5049_4446;
 
 /// Most bytes read of a `stat`: its 52 numbers and a name of 16 bytes at most take about 1,100.
+#[cfg(target_os = "linux")]
 pub const STAT_MAX: usize = 4096;
 /// Most bytes read of a `status`: some sixty short lines.
+#[cfg(target_os = "linux")]
 const STATUS_MAX: usize = 8192;
 
 /// A file of the kernel that is missing or says something else than documented.
@@ -33,13 +43,14 @@ pub struct KernelFile {
     pub source: io::Error,
 }
 
-fn unusable(path: &Path, source: io::Error) -> KernelFile {
+pub(super) fn unusable(path: &Path, source: io::Error) -> KernelFile {
     KernelFile {
         path: path.to_owned(),
         source,
     }
 }
 
+#[cfg(target_os = "linux")]
 fn malformed(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what.to_owned())
 }
@@ -49,7 +60,7 @@ fn malformed(what: &str) -> io::Error {
 pub struct Machine {
     /// The machine id, or the host's name where there is none (containers).
     pub node: Arc<str>,
-    /// Inode of our pid namespace.
+    /// Inode of our pid namespace; 0 where there are none.
     pub pid_namespace: u64,
     /// This boot.
     pub boot_id: BootId,
@@ -61,18 +72,10 @@ impl Machine {
     /// # Errors
     /// [`KernelFile`] when procfs is not mounted or not as documented.
     pub fn here() -> Result<Machine, KernelFile> {
-        let boot = Path::new("/proc/sys/kernel/random/boot_id");
-        let text = fs::read_to_string(boot).map_err(|e| unusable(boot, e))?;
-        let boot_id =
-            parse_boot_id(&text).ok_or_else(|| unusable(boot, malformed("not a uuid")))?;
-        let namespace = Path::new("/proc/self/ns/pid");
-        let pid_namespace = fs::metadata(namespace)
-            .map_err(|e| unusable(namespace, e))?
-            .ino();
         Ok(Machine {
             node: node()?,
-            pid_namespace,
-            boot_id,
+            pid_namespace: pid_namespace()?,
+            boot_id: boot_id()?,
         })
     }
 
@@ -93,6 +96,21 @@ impl Machine {
     }
 }
 
+#[cfg(target_os = "linux")]
+fn boot_id() -> Result<BootId, KernelFile> {
+    let boot = Path::new("/proc/sys/kernel/random/boot_id");
+    let text = fs::read_to_string(boot).map_err(|e| unusable(boot, e))?;
+    parse_boot_id(&text).ok_or_else(|| unusable(boot, malformed("not a uuid")))
+}
+
+#[cfg(target_os = "linux")]
+fn pid_namespace() -> Result<u64, KernelFile> {
+    let namespace = Path::new("/proc/self/ns/pid");
+    let found = fs::metadata(namespace).map_err(|e| unusable(namespace, e))?;
+    Ok(found.ino())
+}
+
+#[cfg(target_os = "linux")]
 fn node() -> Result<Arc<str>, KernelFile> {
     for path in ["/etc/machine-id", "/var/lib/dbus/machine-id"] {
         if let Ok(text) = fs::read_to_string(path)
@@ -106,6 +124,7 @@ fn node() -> Result<Arc<str>, KernelFile> {
     Ok(text.trim().into())
 }
 
+#[cfg(target_os = "linux")]
 fn parse_boot_id(text: &str) -> Option<BootId> {
     let digits: String = text.trim().chars().filter(|&c| c != '-').collect();
     if digits.len() != 32 {
@@ -132,6 +151,7 @@ pub fn group_of(pid: u32) -> Option<u32> {
 ///
 /// # Errors
 /// When there is no such process.
+#[cfg(target_os = "linux")]
 pub fn start_ticks(pid: u32) -> io::Result<u64> {
     let stat = procfs::read(format!("/proc/{pid}/stat"), STAT_MAX)?;
     parse_start_ticks(&stat).ok_or_else(|| malformed("stat has no start time"))
@@ -139,6 +159,7 @@ pub fn start_ticks(pid: u32) -> io::Result<u64> {
 
 /// Whether a process is on its way out: it was killed and has not noticed yet, or is giving back what
 /// it holds. It may still hold a lock then, and will never use it again.
+#[cfg(target_os = "linux")]
 pub fn is_dying(pid: u32) -> bool {
     let read = |file: &str| procfs::read(format!("/proc/{pid}/{file}"), STATUS_MAX);
     let (Ok(stat), Ok(status)) = (read("stat"), read("status")) else {
@@ -149,12 +170,14 @@ pub fn is_dying(pid: u32) -> bool {
 
 /// The flag of the kernel for a task that has begun to exit (`PF_EXITING` of `linux/sched.h`), in
 /// field 9 of `stat`.
+#[cfg(target_os = "linux")]
 fn is_exiting(stat: &[u8]) -> bool {
     const PF_EXITING: u64 = 4;
     field(stat, 6).is_some_and(|flags| flags & PF_EXITING != 0)
 }
 
 /// Whether SIGKILL (signal 9: bit 8) is pending for the main thread or the whole process.
+#[cfg(target_os = "linux")]
 fn is_killed(status: &str) -> bool {
     let pending = |name: &str| {
         let line = status.lines().find_map(|line| line.strip_prefix(name))?;
@@ -167,18 +190,21 @@ fn is_killed(status: &str) -> bool {
 
 /// The name of a program may hold anything, also spaces and brackets; the fields that follow its
 /// last closing bracket may not.
+#[cfg(target_os = "linux")]
 fn parse_start_ticks(stat: &[u8]) -> Option<u64> {
     field(stat, 19)
 }
 
 /// The number in the field that has so many fields between itself and the name; field 3 is the first
 /// one behind it.
+#[cfg(target_os = "linux")]
 fn field(stat: &[u8], before: usize) -> Option<u64> {
     let name_end = stat.iter().rposition(|&byte| byte == b')')?;
     let rest = std::str::from_utf8(stat.get(name_end + 1..)?).ok()?;
     rest.split_ascii_whitespace().nth(before)?.parse().ok()
 }
 
+#[cfg(target_os = "linux")]
 fn pidfs_inode(pidfd: impl AsFd) -> io::Result<Option<u64>> {
     if rustix::fs::fstatfs(&pidfd)?.f_type as i64 != PID_FS_MAGIC {
         return Ok(None);

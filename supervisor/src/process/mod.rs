@@ -5,6 +5,9 @@
 //! down is signalled by [`recorded`] alone. What a dead host leaves behind comes home to
 //! [`orphans`]; what comes home to nobody is seen by [`scan`] and ended by [`hunt`]. [`tree`] puts
 //! them in the order in which a run's tree is ended; [`family`] lists what lives of it.
+//!
+//! What differs on macOS is in `macos`, under the same names; the modules that ask the kernel take it
+//! from there.
 
 pub mod birth;
 pub mod cgroup;
@@ -13,6 +16,8 @@ pub mod hunt;
 pub mod identity;
 pub mod inherited;
 pub mod limits;
+#[cfg(target_os = "macos")]
+pub mod macos;
 pub mod orphans;
 pub mod pidfd;
 pub mod pressure;

@@ -1,14 +1,23 @@
-//! What a dead host leaves behind: it becomes our child, and is killed and collected.
+//! What a dead host leaves behind: it becomes our child, and is killed and collected. On macOS it
+//! becomes `launchd`'s, and is found by [`hunt`](crate::process::hunt) alone.
 
 use std::collections::BTreeSet;
+#[cfg(target_os = "linux")]
 use std::fs;
 use std::io;
 use std::time::Duration;
 
+#[cfg(target_os = "linux")]
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
-use rustix::process::{Pid, Signal, getpid, kill_process, kill_process_group, set_child_subreaper};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+#[cfg(target_os = "linux")]
+use rustix::process::{getpid, set_child_subreaper};
 
 use crate::process::identity::{group_of, session_of};
+#[cfg(target_os = "macos")]
+pub use crate::process::macos::{adopt, own_children as children};
+#[cfg(target_os = "macos")]
+use crate::process::macos::{children_of, collect_ended};
 use crate::process::pidfd;
 
 /// Passes over our children until those that are left are called unkillable: each pass kills all it
@@ -35,6 +44,7 @@ pub struct Swept {
 ///
 /// # Errors
 /// When the kernel is older than Linux 3.4.
+#[cfg(target_os = "linux")]
 pub fn adopt() -> io::Result<()> {
     Ok(set_child_subreaper(Some(getpid()))?)
 }
@@ -44,6 +54,7 @@ pub fn adopt() -> io::Result<()> {
 ///
 /// # Errors
 /// When procfs does not have the file (a kernel without `CONFIG_PROC_CHILDREN`).
+#[cfg(target_os = "linux")]
 pub fn children() -> io::Result<Vec<u32>> {
     let mut found = Vec::new();
     for thread in fs::read_dir("/proc/self/task")? {
@@ -57,6 +68,7 @@ pub fn children() -> io::Result<Vec<u32>> {
     Ok(found)
 }
 
+#[cfg(target_os = "linux")]
 fn thread_ended(error: &io::Error) -> bool {
     let gone = Some(rustix::io::Errno::SRCH.raw_os_error());
     error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == gone
@@ -102,6 +114,7 @@ pub fn sweep(
 
 /// Collects children that have ended, without a list of them; how many. It ends at the first host
 /// that waits to be collected by its own: what is behind it is found in the list.
+#[cfg(target_os = "linux")]
 fn collect_ended(is_host: impl Fn(u32) -> bool) -> u32 {
     let ended = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG;
     let mut collected = 0;
@@ -168,6 +181,7 @@ pub fn descendants(of: u32) -> Vec<u32> {
     found
 }
 
+#[cfg(target_os = "linux")]
 fn children_of(pid: u32) -> Vec<u32> {
     let threads = fs::read_dir(format!("/proc/{pid}/task"))
         .into_iter()
@@ -178,6 +192,7 @@ fn children_of(pid: u32) -> Vec<u32> {
     lists.flat_map(|list| numbers(&list)).collect()
 }
 
+#[cfg(target_os = "linux")]
 fn numbers(list: &str) -> Vec<u32> {
     let words = list.split_ascii_whitespace();
     words.filter_map(|pid| pid.parse().ok()).collect()

@@ -1,22 +1,30 @@
 //! A process held by a descriptor: it can be waited for and signalled without its number ever being
-//! read as another process.
+//! read as another process. macOS has no such descriptor; what stands in for it, and how far, is told
+//! in `macos`.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+#[cfg(target_os = "linux")]
+use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
+#[cfg(target_os = "linux")]
 use rustix::process::{
-    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitIdStatus, pidfd_open, pidfd_send_signal,
-    waitid,
+    Pid, PidfdFlags, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid,
 };
+use rustix::process::{Signal, WaitIdStatus};
 use supervisor_core::identity::Exit;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+
+#[cfg(target_os = "macos")]
+pub use crate::process::macos::{collect, open, reap, signal};
 
 /// Pins the process that has this number now.
 ///
 /// # Errors
 /// `NotFound` when there is none; others when the kernel is too old (before Linux 5.3) or out of
 /// descriptors.
+#[cfg(target_os = "linux")]
 pub fn open(pid: u32) -> io::Result<OwnedFd> {
     let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) else {
         return Err(io::ErrorKind::NotFound.into());
@@ -51,6 +59,7 @@ pub fn kill(pidfd: impl AsFd) -> io::Result<()> {
 ///
 /// # Errors
 /// When we may not.
+#[cfg(target_os = "linux")]
 pub fn signal(pidfd: impl AsFd, signal: Signal) -> io::Result<()> {
     match pidfd_send_signal(pidfd, signal) {
         Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
@@ -62,6 +71,7 @@ pub fn signal(pidfd: impl AsFd, signal: Signal) -> io::Result<()> {
 ///
 /// # Errors
 /// When it is not a child of ours, or was collected before.
+#[cfg(target_os = "linux")]
 pub fn reap(pidfd: BorrowedFd<'_>) -> io::Result<Option<Exit>> {
     let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
     Ok(waitid(WaitId::PidFd(pidfd), options)?.map(exit_of))
@@ -71,12 +81,13 @@ pub fn reap(pidfd: BorrowedFd<'_>) -> io::Result<Option<Exit>> {
 ///
 /// # Errors
 /// As [`reap`].
+#[cfg(target_os = "linux")]
 pub fn collect(pidfd: BorrowedFd<'_>) -> io::Result<()> {
     waitid(WaitId::PidFd(pidfd), WaitIdOptions::EXITED)?;
     Ok(())
 }
 
-fn exit_of(status: WaitIdStatus) -> Exit {
+pub(super) fn exit_of(status: WaitIdStatus) -> Exit {
     match (status.exit_status(), status.terminating_signal()) {
         (Some(code), _) => Exit::Code(code),
         (None, Some(signal)) => Exit::Signal(signal),

@@ -6,16 +6,21 @@
 
 use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
-use std::io::{self, Read, Seek, Write};
+use std::io::{self, Read, Seek};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+#[cfg(target_os = "linux")]
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, pthread_sigmask};
+#[cfg(target_os = "linux")]
 use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::io::FdFlags;
 
+#[cfg(target_os = "macos")]
+pub use crate::process::macos::{name_of_open, own_program, restore_name, sealed};
 use crate::process::pidfd;
 
 /// Largest document that is handed over, bytes: 200 hosts with a longest line and a longest backlog
@@ -26,7 +31,9 @@ pub const DOCUMENT_MAX: u64 = 2 << 30;
 ///
 /// # Errors
 /// When memory or descriptors are out.
+#[cfg(target_os = "linux")]
 pub fn sealed(bytes: &[u8]) -> io::Result<File> {
+    use std::io::Write;
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     let mut file = File::from(rustix::fs::memfd_create("supervisor-handover", flags)?);
     file.write_all(bytes)?;
@@ -136,16 +143,19 @@ pub fn release_signals() -> io::Result<()> {
 ///
 /// # Errors
 /// When procfs is not there.
+#[cfg(target_os = "linux")]
 pub fn own_program() -> io::Result<File> {
     File::open("/proc/self/exe")
 }
 
 /// The name under which an open program can be executed.
+#[cfg(target_os = "linux")]
 pub fn name_of_open(program: RawFd) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{program}"))
 }
 
 /// A program executed by its descriptor is called by that number; it gives itself its name back.
+#[cfg(target_os = "linux")]
 pub fn restore_name() {
     // The name only decorates lists of processes.
     let _named = nix::sys::prctl::set_name(c"supervisor");
@@ -248,6 +258,8 @@ pub fn numbers<'a>(fds: impl IntoIterator<Item = BorrowedFd<'a>>) -> Vec<RawFd> 
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use super::*;
 
     #[test]

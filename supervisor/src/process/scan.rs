@@ -5,6 +5,7 @@
 //! several times as much.
 
 use std::collections::HashMap;
+#[cfg(target_os = "linux")]
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -13,12 +14,18 @@ use supervisor_core::containment::Layer;
 use supervisor_core::identity::Identity;
 
 use crate::process::identity::{Machine, session_of, start_ticks};
+#[cfg(target_os = "macos")]
+pub use crate::process::macos::{all_pids, environ_of, hard_limit_of};
+#[cfg(target_os = "linux")]
+use crate::process::procfs;
 use crate::process::recorded::{Proven, Refused};
-use crate::process::{pidfd, procfs, tag};
+use crate::process::{pidfd, tag};
 
 /// Most bytes read of one environment: what the kernel allows a process to be started with.
+#[cfg(target_os = "linux")]
 const ENVIRON_MAX: usize = 2 * 1024 * 1024;
 /// Most bytes read of `limits`: sixteen short lines.
+#[cfg(target_os = "linux")]
 const LIMITS_MAX: usize = 16 * 1024;
 
 /// What the processes of one run are known by.
@@ -80,11 +87,23 @@ impl Traces {
 
     /// Which run's tags a process carries, and in which of the two.
     pub fn tagged(&self, pid: u32) -> Option<(usize, Layer)> {
-        if let Some(run) = self.of_limit(hard_limit_of(pid)) {
-            return Some((run, Layer::LimitTag));
+        match self.tags_of(pid) {
+            Tags::OfRun(run, layer) => Some((run, layer)),
+            Tags::Unknown(_) | Tags::None => None,
         }
-        let run = self.by_token.get(&token_of(pid)?)?;
-        Some((*run, Layer::EnvTag))
+    }
+
+    fn tags_of(&self, pid: u32) -> Tags {
+        if let Some(run) = self.of_limit(hard_limit_of(pid)) {
+            return Tags::OfRun(run, Layer::LimitTag);
+        }
+        match token_of(pid) {
+            None => Tags::None,
+            Some(token) => match self.by_token.get(&token) {
+                Some(&run) => Tags::OfRun(run, Layer::EnvTag),
+                None => Tags::Unknown(token),
+            },
+        }
     }
 
     fn of_limit(&self, limit: Option<u64>) -> Option<usize> {
@@ -93,6 +112,17 @@ impl Traces {
         let ours = |&&run: &&usize| tag::stands_for(limit, self.all[run].token);
         runs.iter().find(ours).copied()
     }
+}
+
+/// What the tags of a process say.
+#[derive(Debug, Clone, Copy)]
+enum Tags {
+    /// It is of a run that is looked for, and which of the two says so.
+    OfRun(usize, Layer),
+    /// It carries a token of no such run.
+    Unknown(u128),
+    /// It has none.
+    None,
 }
 
 /// A living process that is proven to be of a run, pinned before it was judged for good.
@@ -117,6 +147,8 @@ pub struct Look {
     pub found: Vec<Found>,
     /// In a session with the number of a run's, but not proven to be of it: run and pid.
     pub doubtful: Vec<(usize, u32)>,
+    /// Carry a token of no run that is looked for: pid and token. Nothing more is known of them.
+    pub unknown: Vec<(u32, u128)>,
 }
 
 /// The token in the environment of a process; `None` when it has none, is gone, or is another
@@ -130,11 +162,13 @@ pub fn token_of(pid: u32) -> Option<u128> {
 /// # Errors
 /// When the process is gone or another user's. One that ends while it is read gives what was read
 /// so far.
+#[cfg(target_os = "linux")]
 pub fn environ_of(pid: u32) -> io::Result<Vec<u8>> {
     procfs::read(format!("/proc/{pid}/environ"), ENVIRON_MAX)
 }
 
 /// The hard limit of file locks of a process; `None` when it is unlimited or can not be read.
+#[cfg(target_os = "linux")]
 pub fn hard_limit_of(pid: u32) -> Option<u64> {
     use nix::libc;
     let number = i32::try_from(pid).ok()?;
@@ -153,6 +187,7 @@ pub fn hard_limit_of(pid: u32) -> Option<u64> {
     hard_limit_in(std::str::from_utf8(&text).ok()?)
 }
 
+#[cfg(target_os = "linux")]
 fn hard_limit_in(limits: &str) -> Option<u64> {
     let line = limits
         .lines()
@@ -164,6 +199,7 @@ fn hard_limit_in(limits: &str) -> Option<u64> {
 ///
 /// # Errors
 /// When procfs can not be listed.
+#[cfg(target_os = "linux")]
 pub fn all_pids() -> io::Result<Vec<u32>> {
     let ours = std::process::id();
     let mut pids = Vec::new();
@@ -180,17 +216,29 @@ pub fn all_pids() -> io::Result<Vec<u32>> {
 /// # Errors
 /// When procfs can not be listed; single processes that can not be read are passed over.
 pub fn look(machine: &Machine, traces: &Traces) -> io::Result<Look> {
-    let mut look = Look::default();
     if traces.all.is_empty() {
-        return Ok(look);
+        return Ok(Look::default());
     }
+    look_at_all(machine, traces)
+}
+
+/// As [`look`], also when no run is looked for: what carries an unknown token is seen.
+///
+/// # Errors
+/// As [`look`].
+pub fn look_at_all(machine: &Machine, traces: &Traces) -> io::Result<Look> {
+    let mut look = Look::default();
     let mut others = Vec::new();
     for pid in all_pids()? {
-        if traces.tagged(pid).is_none() {
-            others.extend(session_of(pid).map(|session| (pid, session)));
-        } else if let Some(found) = pin(pid, |pid| traces.tagged(pid)) {
-            look.found.push(found);
+        let tags = traces.tags_of(pid);
+        if let Tags::OfRun(..) = tags {
+            look.found.extend(pin(pid, |pid| traces.tagged(pid)));
+            continue;
         }
+        if let Tags::Unknown(token) = tags {
+            look.unknown.push((pid, token));
+        }
+        others.extend(session_of(pid).map(|session| (pid, session)));
     }
     add_hosts(machine, traces, &mut look);
     let sessions = sessions(machine, traces, &look.found);

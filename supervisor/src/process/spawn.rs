@@ -32,6 +32,7 @@ const INHERITED: &[&str] = &["PATH", "HOME", "TMPDIR", "TZ", "LANG", "LC_ALL"];
 /// holds them, and nothing is started in it before.
 const OF_EVERY_HOST: &[Layer] = &[
     Layer::Session,
+    #[cfg(target_os = "linux")]
     Layer::Subreaper,
     Layer::EnvTag,
     Layer::Registry,

@@ -1,14 +1,30 @@
-//! What procfs says of one process, in two small reads: its `stat` and its children.
+//! What the kernel says of one process; on Linux in two small reads of procfs: its `stat` and its
+//! children.
 
+#[cfg(target_os = "linux")]
 use std::fs;
+#[cfg(target_os = "linux")]
 use std::io;
+#[cfg(target_os = "linux")]
+use std::path::PathBuf;
 
+#[cfg(target_os = "linux")]
+use supervisor_core::time::Now;
+
+#[cfg(target_os = "linux")]
 use crate::process::identity::STAT_MAX;
+#[cfg(target_os = "macos")]
+pub use crate::process::macos::{
+    children, command, lists_children, of, program, start_clock_ms, ticks_a_second,
+};
+#[cfg(target_os = "linux")]
 use crate::process::procfs;
 
 /// Most bytes read of one list of children: a hundred thousand numbers.
+#[cfg(target_os = "linux")]
 const CHILDREN_MAX: usize = 1 << 20;
 /// Most bytes read of a command line; only an excerpt of it is ever shown.
+#[cfg(target_os = "linux")]
 const COMMAND_MAX: usize = 4096;
 
 /// A process at one moment.
@@ -22,7 +38,7 @@ pub struct Stat {
     pub parent: u32,
     /// How many threads it has; each has a list of children of its own.
     pub threads: u32,
-    /// Clock ticks since boot at its start.
+    /// Clock ticks at its start: since boot, on macOS since the Unix epoch.
     pub start_ticks: u64,
     /// CPU time of its own, clock ticks.
     pub cpu_ticks: u64,
@@ -33,6 +49,7 @@ pub struct Stat {
 }
 
 /// Looks at a process; `None` when there is none of that number.
+#[cfg(target_os = "linux")]
 pub fn of(pid: u32) -> Option<Stat> {
     parse(
         pid,
@@ -42,6 +59,7 @@ pub fn of(pid: u32) -> Option<Stat> {
 
 /// The name of a program may hold anything, also brackets; the fields behind its last closing one
 /// may not. The first of them is field 3 of `proc_pid_stat(5)`.
+#[cfg(target_os = "linux")]
 fn parse(pid: u32, stat: &[u8]) -> Option<Stat> {
     let name_end = stat.iter().rposition(|&byte| byte == b')')?;
     let rest = std::str::from_utf8(stat.get(name_end + 1..)?).ok()?;
@@ -65,6 +83,7 @@ fn parse(pid: u32, stat: &[u8]) -> Option<Stat> {
 }
 
 /// The children of a process, of all its threads; nothing where the kernel has no such list.
+#[cfg(target_os = "linux")]
 pub fn children(of: &Stat) -> Vec<u32> {
     let pid = of.pid;
     if of.threads <= 1 {
@@ -76,6 +95,7 @@ pub fn children(of: &Stat) -> Vec<u32> {
     lists.flatten().collect()
 }
 
+#[cfg(target_os = "linux")]
 fn children_of_thread(list: impl AsRef<std::path::Path>) -> Vec<u32> {
     let text = procfs::read(list, CHILDREN_MAX).unwrap_or_default();
     let numbers = text.split(u8::is_ascii_whitespace);
@@ -84,6 +104,7 @@ fn children_of_thread(list: impl AsRef<std::path::Path>) -> Vec<u32> {
 }
 
 /// The words of a command line, or the program's name where it has none; `None` when it is gone.
+#[cfg(target_os = "linux")]
 pub fn command(pid: u32) -> Option<String> {
     let words = procfs::read(format!("/proc/{pid}/cmdline"), COMMAND_MAX).ok()?;
     let text = String::from_utf8_lossy(&words).replace('\0', " ");
@@ -96,8 +117,22 @@ pub fn command(pid: u32) -> Option<String> {
 }
 
 /// Clock ticks a second, in which `stat` counts.
+#[cfg(target_os = "linux")]
 pub fn ticks_a_second() -> u64 {
     rustix::param::clock_ticks_per_second().max(1)
+}
+
+/// Milliseconds on the clock in which starts are counted: that of the boot.
+#[cfg(target_os = "linux")]
+pub fn start_clock_ms(now: &Now) -> u64 {
+    now.boot.0
+}
+
+/// The file of the program that a process runs, with a word of the kernel's behind it when another
+/// one has taken its name; `None` when it is gone or another user's.
+#[cfg(target_os = "linux")]
+pub fn program(pid: u32) -> Option<PathBuf> {
+    fs::read_link(format!("/proc/{pid}/exe")).ok()
 }
 
 /// Bytes of a page.
@@ -109,6 +144,7 @@ pub fn page_size() -> u64 {
 ///
 /// # Errors
 /// When it does not (`CONFIG_PROC_CHILDREN`), or procfs is not mounted.
+#[cfg(target_os = "linux")]
 pub fn lists_children() -> io::Result<()> {
     fs::metadata("/proc/thread-self/children").map(|_| ())
 }

@@ -3,11 +3,16 @@
 //!
 //! The kernel has ignored `RLIMIT_LOCKS` since Linux 2.4.25, fork and exec inherit it, everybody
 //! may read it, and nobody but root may raise it again. So it marks also what clears its
-//! environment or changes its user.
+//! environment or changes its user. macOS has no such limit: there the token is the only tag.
 
+#[cfg(target_os = "linux")]
 use std::io;
 
+#[cfg(target_os = "linux")]
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+#[cfg(target_os = "macos")]
+pub use crate::process::macos::{Lent, lend};
 
 /// The variable that every host, and by inheritance its whole tree, carries.
 pub const TOKEN_VARIABLE: &str = "SUPERVISOR_TOKEN";
@@ -72,6 +77,7 @@ pub fn stands_for(limit: u64, token: u128) -> bool {
 ///
 /// Only the soft limit is touched, so nobody takes us for a part of the run: what counts is the
 /// hard one, which the host lowers to its soft one before it does anything else.
+#[cfg(target_os = "linux")]
 #[derive(Debug)]
 pub struct Lent {
     before: Rlimit,
@@ -81,6 +87,7 @@ pub struct Lent {
 ///
 /// # Errors
 /// When the kernel refuses, which it does for no soft limit within the hard one.
+#[cfg(target_os = "linux")]
 pub fn lend(token: u128) -> io::Result<Option<Lent>> {
     let before = getrlimit(Resource::Locks);
     let Some(tag) = limit_for(token, before.maximum) else {
@@ -94,6 +101,7 @@ pub fn lend(token: u128) -> io::Result<Option<Lent>> {
     Ok(Some(Lent { before }))
 }
 
+#[cfg(target_os = "linux")]
 impl Drop for Lent {
     fn drop(&mut self) {
         if let Err(error) = setrlimit(Resource::Locks, self.before) {

@@ -2,7 +2,7 @@
 //!
 //! A host that ended by itself with status 0 has seen that it has no child left (`ECHILD`), and it is the
 //! subreaper of its tree: that is the proof, and nothing more is looked at. So the usual end costs
-//! nothing. After any other end:
+//! nothing. After any other end, and where orphans do not come home:
 //!
 //! 1. the run's cgroup is killed until nothing is in it;
 //! 2. the host's process group is killed while the host is not collected, then it is collected;
@@ -16,7 +16,7 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
 
-use supervisor_core::containment::{Cleared, Containment};
+use supervisor_core::containment::{Cleared, Containment, Layer, Layers};
 use supervisor_core::identity::{Exit, Identity};
 
 use crate::process::cgroup::{Leaf, remove_leftovers};
@@ -70,7 +70,8 @@ pub fn end_trees<P: AsFd>(
         let counted = leaf.as_ref().filter(|_| exit == Exit::Signal(KILLED));
         let oom_kills = counted.map_or(0, Leaf::oom_kills);
         let emptied = leaf.as_ref().is_none_or(Leaf::remove_empty);
-        if exit != Exit::Code(0) || !emptied {
+        let is_proven = exit == Exit::Code(0) && went_astray(host.containment.layers).is_none();
+        if !is_proven || !emptied {
             forced.push((ix, emptied));
         }
         ends.push(End {
@@ -107,6 +108,19 @@ fn collect<P: AsFd>(host: &EndedHost<P>) -> Exit {
     }
 }
 
+/// What stands against a proof that nothing lives of a run with these layers, though it was looked
+/// for: its orphans came to nobody who would have known them.
+pub fn went_astray(layers: Layers) -> Option<Arc<str>> {
+    let is_held = [Layer::Subreaper, Layer::Cgroup, Layer::Pidns]
+        .iter()
+        .any(|&layer| layers.has(layer));
+    (!is_held).then(|| {
+        "orphans do not come home on this system: what left its session and cleared its \
+         environment is not seen"
+            .into()
+    })
+}
+
 fn leaf_of<P>(host: &EndedHost<P>) -> Option<Leaf> {
     Leaf::recorded(host.containment.leaf.as_deref()?, host.token)
 }
@@ -132,10 +146,12 @@ fn clear<'a, P: AsFd + 'a>(
     let mut stuck: Vec<Option<Arc<str>>> = vec![None; killed.len()];
     for (ix, (host, emptied)) in hosts.enumerate() {
         killed[ix] = host.killed;
+        stuck[ix] = went_astray(host.containment.layers);
         if let Some(leaf) = leaf_of(host).filter(|_| !emptied) {
             // What was killed together with the host may still be there, on its way out.
             let (found, why) = kill_leaf(&leaf);
-            (killed[ix], stuck[ix]) = (host.killed.max(found), why);
+            killed[ix] = host.killed.max(found);
+            stuck[ix] = why.or_else(|| stuck[ix].take());
             leaves.push(leaf);
         }
     }
@@ -254,6 +270,16 @@ fn verdict(killed: u32, ended: &hunt::Ended, open: Option<Arc<str>>) -> Cleared 
 mod tests {
     use super::*;
     use supervisor_core::containment::Leftover;
+
+    #[test]
+    fn without_a_layer_that_holds_orphans_nothing_is_proven() {
+        let portable = [Layer::Session, Layer::EnvTag, Layer::HostEof];
+        let portable: Layers = portable.into_iter().collect();
+        assert!(went_astray(portable).is_some());
+        for holds in [Layer::Subreaper, Layer::Cgroup, Layer::Pidns] {
+            assert_eq!(went_astray(portable.with(holds)), None, "{holds}");
+        }
+    }
 
     #[test]
     fn clean_is_said_only_when_nothing_stands_against_it() {

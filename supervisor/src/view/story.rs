@@ -215,8 +215,17 @@ impl Past<'_> {
                 format!("run {run}: {} tokens used so far", usage.tokens)
             }
             Record::Reopened { mode, .. } => format!("by the operator, to {}", mode.word()),
-            Record::MessageQueued { id, mode, text, .. } => {
-                sentence(&format!("message {id} queued ({})", mode.word()), text)
+            Record::MessageQueued {
+                id,
+                mode,
+                text,
+                from,
+                ..
+            } => {
+                let from =
+                    from.map_or_else(String::new, |from| format!(" from {}", self.name(from)));
+                let said = format!("message {id}{from} queued ({})", mode.word());
+                sentence(&said, text)
             }
             Record::MessageMoved { id, to, .. } => format!("message {id} {to}"),
             Record::QuestionOpened { id, text, .. } => sentence(&format!("asks {id}"), text),
@@ -356,7 +365,12 @@ fn reconciled(run: Generation, letter: Letter, cleared: &Cleared) -> String {
 
 fn run_finished(run: Generation, result: &RunResult) -> String {
     let class = result.class.map_or("ok", |class| class.word());
-    let told = sentence(&format!("run {run}: result {class}"), &result.summary);
+    let files = match result.artifacts.as_slice() {
+        [] => String::new(),
+        files => format!(" (files: {})", files.join(", ")),
+    };
+    let what = format!("run {run}: result {class}{files}");
+    let told = sentence(&what, &result.summary);
     let evidence = result.evidence.split_whitespace().collect::<Vec<_>>();
     if result.class.is_none() || evidence.is_empty() {
         return told;

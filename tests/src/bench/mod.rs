@@ -6,6 +6,7 @@ pub mod idle;
 pub mod latency;
 pub mod measure;
 pub mod ownership;
+pub mod recovery;
 pub mod resume;
 
 use std::fmt;
@@ -86,6 +87,7 @@ pub const SECTIONS: &[(&str, Measure)] = &[
     ("spawn", ownership::spawn),
     ("kill", ownership::kill),
     ("ps", ownership::list),
+    ("recovery", recovery::ownerless),
     ("idle", idle::sleeping),
     ("memory", idle::queued),
     ("status", cost::status),

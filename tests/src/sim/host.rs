@@ -120,6 +120,7 @@ pub(super) fn result(rng: &mut Rng, class: Option<Class>, wall: i64, usage: Usag
         usage,
         family: None,
         evidence: String::new(),
+        artifacts: Vec::new(),
     }
 }
 

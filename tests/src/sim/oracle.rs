@@ -558,6 +558,7 @@ fn said_by(input: &Input) -> Option<Generation> {
         Input::HostGreeted { generation }
         | Input::HostReported { generation, .. }
         | Input::HostAsked { generation, .. }
+        | Input::HostSent { generation, .. }
         | Input::HostPonged { generation, .. }
         | Input::WireFault { generation, .. } => Some(*generation),
         _other => None,

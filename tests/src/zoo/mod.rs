@@ -11,6 +11,7 @@ pub mod escape;
 pub mod kernel;
 pub mod layer;
 pub mod ledger;
+pub mod ownerless;
 pub mod owners;
 pub mod stage;
 pub mod table;

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 
 use protocol::command::Start;
@@ -11,6 +10,8 @@ use serde_json::json;
 
 use crate::agent::driven::home::{self, Login};
 use crate::agent::driven::servers::{self, Servers};
+use crate::agent::driven::session_id;
+use crate::bridge;
 
 /// The variable that names its home.
 const HOME_VARIABLE: &str = "CLAUDE_CONFIG_DIR";
@@ -76,6 +77,10 @@ pub(super) fn argv(adapter: &ProgramAdapter, session: &Session, servers: &Server
     if adapter.home != Home::Shared {
         argv.push("--strict-mcp-config");
     }
+    let own = format!("mcp__{}", bridge::SERVER_NAME);
+    if servers.contains_key(bridge::SERVER_NAME) {
+        argv.extend(["--allowedTools", &own]);
+    }
     let own = argv.into_iter().map(str::to_owned);
     own.chain(adapter.args.iter().cloned()).collect()
 }
@@ -115,31 +120,12 @@ pub(super) enum Origin {
     Resumed,
 }
 
-/// An id for a new session: one that no other run has, in the form of a UUID. The batch's id is
-/// unique on its machine and a generation within its batch.
+/// A new session.
 pub(super) fn new_session(start: &Start) -> Session {
-    let half = |salt: u8| {
-        let mut hasher = DefaultHasher::new();
-        (
-            salt,
-            start.batch.as_str(),
-            start.task.as_str(),
-            start.generation.0,
-        )
-            .hash(&mut hasher);
-        hasher.finish()
-    };
-    let (high, low) = (half(0), half(1));
-    let id = format!(
-        "{:08x}-{:04x}-8{:03x}-{:04x}-{:012x}",
-        high >> 32,
-        high >> 16 & 0xffff,
-        high & 0xfff,
-        low >> 48 & 0x3fff | 0x8000,
-        low & 0xffff_ffff_ffff,
-    );
-    let origin = Origin::New;
-    Session { id, origin }
+    Session {
+        id: session_id::of_run(start),
+        origin: Origin::New,
+    }
 }
 
 /// The session to go on with; with a new beginning under the same id when its history is not there

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use protocol::ids::MessageId;
-use protocol::program::{Permissions, ProgramAdapter, ProgramKind};
+use protocol::program::{ProgramAdapter, ProgramKind};
 use protocol::report::{Capabilities, Usage};
 use serde_json::{Value, json};
 
@@ -72,10 +72,7 @@ impl Wire for Claude {
     const LINE_MAX: usize = 16 << 20;
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities {
-            questions: self.adapter.permissions == Permissions::Ask,
-            ..ProgramKind::Claude.capabilities()
-        }
+        ProgramKind::Claude.capabilities()
     }
 
     fn launch(&mut self, run: &mut Run, resume: Option<&str>) -> Result<Launch, Failure> {
@@ -85,7 +82,7 @@ impl Wire for Claude {
             None => launch::new_session(start),
             Some(id) => launch::session(id, start, home.as_deref()),
         };
-        let servers = servers::of(&self.adapter);
+        let servers = servers::of(&self.adapter, run);
         self.generation = start.generation.0 & 0xffff_ffff;
         let launch = Launch {
             argv: launch::argv(&self.adapter, &session, &servers),

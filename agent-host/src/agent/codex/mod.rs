@@ -67,7 +67,7 @@ impl Wire for Codex {
     fn launch(&mut self, run: &mut Run, resume: Option<&str>) -> Result<Launch, Failure> {
         let start = &run.start;
         let home = home::make(&self.adapter, start, &launch::logins(start))?;
-        let servers = servers::of(&self.adapter);
+        let servers = servers::of(&self.adapter, run);
         self.thread = launch::thread(&self.adapter, start, &servers);
         self.earlier = resume.map(str::to_owned);
         self.generation = start.generation.0;

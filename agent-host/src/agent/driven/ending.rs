@@ -167,6 +167,10 @@ impl<W: Wire> Driven<W> {
             | State::Over { .. } => {
                 let mut ending = died(exit, self.wire.has_spoken());
                 ending.evidence = run.logs.evidence();
+                if ending.class == Some(Class::Environment) {
+                    let told = self.wire.class_of_no_beginning(&ending.evidence);
+                    ending.class = told.or(ending.class);
+                }
                 Box::new(ending)
             }
         };

@@ -34,6 +34,7 @@ mod permission;
 mod quiet;
 pub(super) mod receipts;
 pub(super) mod servers;
+pub(super) mod session_id;
 pub(super) mod unknown;
 pub(super) mod wire;
 

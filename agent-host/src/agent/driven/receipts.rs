@@ -66,15 +66,6 @@ impl Receipts {
         }
     }
 
-    /// All that were written are in the model's next request.
-    pub(in crate::agent) fn all_started(&mut self) {
-        for text in &mut self.0 {
-            if text.stage == Stage::Written {
-                text.stage = Stage::Started;
-            }
-        }
-    }
-
     /// The model answered a request: it has read what was in it.
     pub(in crate::agent) fn answered(&mut self, events: &mut Vec<Event>) {
         for text in &mut self.0 {
@@ -135,7 +126,7 @@ mod tests {
         receipts.completed("b", &mut events);
         assert_eq!(events, seen(&[2, 3]));
         assert!(receipts.knows("a") && !receipts.knows("b"));
-        receipts.all_started();
+        receipts.started("a");
         receipts.answered(&mut events);
         assert_eq!(events, seen(&[2, 3, 1]));
         assert_eq!(receipts.untaken(), 0);

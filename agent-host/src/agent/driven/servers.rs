@@ -6,12 +6,16 @@ use std::collections::BTreeMap;
 use protocol::program::{McpServer, ProgramAdapter};
 use serde_json::{Value, json};
 
+use crate::bridge;
+use crate::run::Run;
+
 /// By name, as the program is told of them.
 pub(in crate::agent) type Servers = BTreeMap<String, McpServer>;
 
 /// All servers of a run.
-pub(in crate::agent) fn of(adapter: &ProgramAdapter) -> Servers {
-    adapter.mcp.clone()
+pub(in crate::agent) fn of(adapter: &ProgramAdapter, run: &Run) -> Servers {
+    let own = bridge::mcp_server(run).map(|server| (bridge::SERVER_NAME.to_owned(), server));
+    adapter.mcp.clone().into_iter().chain(own).collect()
 }
 
 /// How their processes are recognised.

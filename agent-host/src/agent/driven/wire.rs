@@ -177,6 +177,12 @@ pub(in crate::agent) trait Wire {
         0
     }
 
+    /// The class of an end before its first word, where what it printed on stderr tells: a model that
+    /// it does not know, a login that is missing.
+    fn class_of_no_beginning(&self, _printed: &str) -> Option<Class> {
+        None
+    }
+
     /// What of its lines was not understood, as a sentence; `None` when all was.
     fn not_understood(&self) -> Option<String>;
 }

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use protocol::command::SteerMode;
 use protocol::ids::{Generation, MessageId, QuestionId};
 
 use super::Apply;
@@ -12,35 +11,42 @@ use crate::machine::{MessageState, QuestionState, TaskState};
 use crate::plan::TaskIx;
 use crate::reason::TaskReason;
 use crate::record::Record;
-use crate::time::Wall;
 
 impl Apply<'_> {
-    pub(super) fn message_queued(
-        &mut self,
-        id: MessageId,
-        ix: TaskIx,
-        mode: SteerMode,
-        text: &Arc<str>,
-        expires: Option<Wall>,
-    ) -> Result<(), ReplayError> {
-        if id <= self.state.facts.batch.last_message {
+    pub(super) fn message_queued(&mut self) -> Result<(), ReplayError> {
+        let Record::MessageQueued {
+            id,
+            task,
+            mode,
+            text,
+            expires,
+            from,
+        } = &self.entry.record
+        else {
+            return Err(self.unknown("message"));
+        };
+        if *id <= self.state.facts.batch.last_message {
             return Err(self.unknown("new message"));
         }
-        self.task(ix)?;
-        self.state.facts.batch.last_message = id;
+        self.task(*task)?;
+        if let Some(from) = from {
+            self.task(*from)?;
+        }
+        self.state.facts.batch.last_message = *id;
         let state = MessageState::Queued;
         let rungs = vec![(state, self.entry.now.wall)];
         let message = Message {
-            task: ix,
-            mode,
+            task: *task,
+            mode: *mode,
             text: text.clone(),
-            expires,
+            expires: *expires,
+            from: *from,
             state,
             generation: None,
             rungs,
         };
-        self.state.facts.messages.insert(id, message);
-        self.state.index.note_message(id, ix, state, expires);
+        self.state.facts.messages.insert(*id, message);
+        self.state.index.note_message(*id, *task, state, *expires);
         Ok(())
     }
 

@@ -139,13 +139,7 @@ impl Apply<'_> {
                 mode,
                 attempts,
             } => self.reopened(*task, *mode, *attempts),
-            Record::MessageQueued {
-                id,
-                task,
-                mode,
-                text,
-                expires,
-            } => self.message_queued(*id, *task, *mode, text, *expires),
+            Record::MessageQueued { .. } => self.message_queued(),
             Record::MessageMoved { id, to, generation } => {
                 self.message_moved(*id, *to, *generation)
             }

@@ -146,12 +146,13 @@ impl Desk<'_> {
     pub(super) fn deliver_queued(&mut self, generation: Generation) {
         for id in self.send_queued(generation) {
             let message = &self.facts().messages[&id];
-            let (mode, text) = (message.mode, message.text.clone());
+            let (mode, text, from) = (message.mode, message.text.clone(), message.from);
             self.effect(Effect::Deliver {
                 generation,
                 id,
                 mode,
                 text,
+                from,
             });
         }
     }

@@ -5,6 +5,7 @@
 
 mod failure;
 mod host;
+mod mail;
 mod operator;
 mod report;
 mod revise;
@@ -118,6 +119,12 @@ impl<'a> Desk<'a> {
             } => {
                 self.host_asked(generation, text, options, reply);
             }
+            Input::HostSent {
+                generation,
+                to,
+                text,
+                reply,
+            } => self.host_sent(generation, to, text, reply),
             Input::HostPonged { generation, pong } => self.host_ponged(generation, pong),
             Input::WireFault { generation, fault } => self.wire_fault(generation, fault),
             Input::HostExited {

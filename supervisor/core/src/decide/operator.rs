@@ -6,17 +6,15 @@ use std::time::Duration;
 
 use protocol::command::{RunKind, SteerMode};
 use protocol::ids::Generation;
-use protocol::report::Receipt;
 
 use super::{Desk, GRACE};
 use crate::effect::{Answer, Refusal};
 use crate::input::{OperatorCommand, ReplyId, StopStage};
-use crate::machine::{AccountState, BatchState, QuestionState, RunState, TaskState};
-use crate::mailbox::{TEXT_MAX, UNSETTLED_MAX};
-use crate::plan::{AccountIx, AgentKind, RetryMode, TaskIx};
+use crate::machine::{AccountState, BatchState, QuestionState, TaskState};
+use crate::mailbox::TEXT_MAX;
+use crate::plan::{AccountIx, RetryMode, TaskIx};
 use crate::reason::{AccountReason, BatchReason, TaskReason};
 use crate::record::{Record, StopReason};
-use crate::time::Wall;
 
 /// What is said of one task.
 type Line = Arc<str>;
@@ -113,109 +111,8 @@ impl Desk<'_> {
             .collect()
     }
 
-    fn steer(
-        &mut self,
-        reply: ReplyId,
-        tasks: &[TaskIx],
-        mode: SteerMode,
-        text: Arc<str>,
-        expires: Option<Wall>,
-        wait: Option<Receipt>,
-    ) {
-        for ix in tasks {
-            if let Err(refusal) = self.may_steer(*ix, mode, &text, wait) {
-                self.refuse(reply, refusal);
-                return;
-            }
-        }
-        let mut ids = Vec::new();
-        for ix in tasks {
-            let id = self.facts().batch.last_message.next();
-            let (task, text) = (*ix, text.clone());
-            self.record(Record::MessageQueued {
-                id,
-                task,
-                mode,
-                text,
-                expires,
-            });
-            ids.push(id);
-            // A run that could not be judged has no wire: the message waits for the next one.
-            let wired = self.agent_run(*ix);
-            let Some(generation) = wired.filter(|run| !self.is_unresolved(*run)) else {
-                continue;
-            };
-            if mode == SteerMode::Restart {
-                self.stop(generation, StopReason::Superseded, GRACE);
-            } else if self
-                .run(generation)
-                .is_some_and(|run| run.state == RunState::Started)
-            {
-                self.deliver_queued(generation);
-            }
-        }
-        self.reply(reply, Answer::Messages(ids));
-    }
-
-    fn may_steer(
-        &self,
-        ix: TaskIx,
-        mode: SteerMode,
-        text: &str,
-        wait: Option<Receipt>,
-    ) -> Result<(), Refusal> {
-        let task = self.task(ix);
-        let id = &task.id;
-        if task.state.is_terminal() {
-            let text = format!("{id} is {}: nobody is there to read a message", task.state);
-            return Err(Refusal::WrongState(text.into()));
-        }
-        check_length(text)?;
-        self.check_room(ix)?;
-        let kind = self.facts().agents[self.spec(ix).agent.0 as usize].kind;
-        let (steers, seen) = match kind {
-            AgentKind::Command => (false, false),
-            AgentKind::Scripted => (true, true),
-            AgentKind::Program(kind) => {
-                let can = kind.capabilities();
-                (can.interrupt, can.receipt == Receipt::Seen)
-            }
-        };
-        if mode == SteerMode::Interrupt && !steers {
-            let text = format!(
-                "{id} is a plain command, which can not be interrupted: use --mode after or restart"
-            );
-            return Err(Refusal::CanNotProve(text.into()));
-        }
-        if wait == Some(Receipt::Seen) && !seen {
-            let text =
-                format!("{id} is a plain command: `injected` is the most that can be proven");
-            return Err(Refusal::CanNotProve(text.into()));
-        }
-        Ok(())
-    }
-
-    /// Whether a task may be handed one more message.
-    fn check_room(&self, ix: TaskIx) -> Result<(), Refusal> {
-        let mail = self.index().mail.get(&ix);
-        if mail.is_some_and(|mail| mail.len() >= UNSETTLED_MAX) {
-            let id = &self.task(ix).id;
-            let text = format!("{id} has {UNSETTLED_MAX} messages that it has not taken yet");
-            return Err(Refusal::Limit(text.into()));
-        }
-        Ok(())
-    }
-
-    /// Whether a note can go to each of these tasks; it is a message like any other.
-    fn may_note(&self, tasks: &[TaskIx], note: &str) -> Result<(), Refusal> {
-        check_length(note)?;
-        let count = self.facts().tasks.len();
-        let known = tasks.iter().filter(|ix| (ix.0 as usize) < count);
-        known.copied().try_for_each(|ix| self.check_room(ix))
-    }
-
     /// The live agent run of a task.
-    fn agent_run(&self, ix: TaskIx) -> Option<Generation> {
+    pub(super) fn agent_run(&self, ix: TaskIx) -> Option<Generation> {
         let generation = self.task(ix).attempt.as_ref()?.run;
         let run = self.run(generation)?;
         let stays = run.stop.is_none() && run.result.is_none();
@@ -498,6 +395,7 @@ impl Desk<'_> {
                 mode,
                 text,
                 expires: None,
+                from: None,
             });
         }
         let batch = &self.facts().batch;
@@ -558,16 +456,4 @@ impl Desk<'_> {
             }
         }
     }
-}
-
-/// Whether a text can be a message.
-fn check_length(text: &str) -> Result<(), Refusal> {
-    if text.is_empty() || text.len() > TEXT_MAX {
-        let text = format!(
-            "a message has 1 to {TEXT_MAX} bytes, this one {}",
-            text.len()
-        );
-        return Err(Refusal::Limit(text.into()));
-    }
-    Ok(())
 }

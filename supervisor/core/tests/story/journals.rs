@@ -158,6 +158,7 @@ fn queued(id: u64, task: TaskIx) -> Record {
         mode: SteerMode::Boundary,
         text: "text".into(),
         expires: None,
+        from: None,
     }
 }
 

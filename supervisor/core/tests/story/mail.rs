@@ -146,6 +146,7 @@ fn a_delivery_carries_mode_text_and_run() {
             id,
             mode,
             text: "look here".into(),
+            from: None,
         };
         assert!(world.news().contains(&delivery), "{mode:?}");
     }

@@ -18,6 +18,7 @@ mod frontier;
 mod journals;
 mod lost;
 mod mail;
+mod mail_between;
 mod mail_refusals;
 mod models;
 mod operator;

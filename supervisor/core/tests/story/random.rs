@@ -51,6 +51,7 @@ enum Step {
     StartFailed(u64),
     Report(u64, u64, u8),
     Asked(u64),
+    Sent(u64, u8),
     Ponged(u64, u8),
     Fault(u64, bool),
     Exited(u64, u8, bool),
@@ -110,6 +111,7 @@ fn steps() -> impl Strategy<Value = Step> {
         1 => run().prop_map(Step::StartFailed),
         4 => (run(), run(), any::<u8>()).prop_map(|(a, b, c)| Step::Report(a, b, c)),
         2 => run().prop_map(Step::Asked),
+        2 => (run(), 0..6_u8).prop_map(|(run, to)| Step::Sent(run, to)),
         1 => (run(), any::<u8>()).prop_map(|(a, b)| Step::Ponged(a, b)),
         1 => (run(), any::<bool>()).prop_map(|(a, b)| Step::Fault(a, b)),
         3 => (run(), 0u8..5, any::<bool>()).prop_map(|(a, b, c)| Step::Exited(a, b, c)),
@@ -398,6 +400,12 @@ fn take(world: &mut World, step: &Step) {
             generation: Generation(run),
             text: "which?".into(),
             options: Vec::new(),
+            reply: world.reply_id(),
+        },
+        Step::Sent(run, to) => Input::HostSent {
+            generation: Generation(run),
+            to: TaskIx(u32::from(to)),
+            text: "from a colleague".into(),
             reply: world.reply_id(),
         },
         Step::Ponged(run, pick) => Input::HostPonged {

@@ -47,6 +47,8 @@ struct LeftRun {
     context: Option<Context>,
     wire_faults: u32,
     asked: u32,
+    #[serde(default)]
+    sent: u32,
     broken: Option<LeftFault>,
     refused: Option<(Class, String)>,
     armed: Vec<(LeftTimer, u64)>,
@@ -161,6 +163,7 @@ impl LeftRun {
             context: live.context,
             wire_faults: live.wire_faults,
             asked: live.asked,
+            sent: live.sent,
             broken: live.broken.map(LeftFault),
             refused: live.refused.map(|(class, why)| (class, why.to_string())),
         }
@@ -181,6 +184,7 @@ impl LeftRun {
         live.context = self.context;
         live.wire_faults = self.wire_faults;
         live.asked = self.asked;
+        live.sent = self.sent;
         live.broken = self.broken.map(|fault| fault.0);
         live.refused = self.refused.map(|(class, why)| (class, why.into()));
         let live = live.with_armed(armed.map(|(kind, at)| (kind.0, Boot(at))));
@@ -206,6 +210,7 @@ mod tests {
         live.usage_noted = Some(Boot(5));
         live.wire_faults = 6;
         live.asked = 7;
+        live.sent = 3;
         live.broken = Some(WireFault::TooLong);
         live.refused = Some((Class::SpawnFailure, "no".into()));
         let live = live.with_armed([(LiveTimer::Ping, Boot(70)), (LiveTimer::Kill, Boot(80))]);

@@ -247,6 +247,9 @@ pub(super) struct MessageDef {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[serde(with = "As::<Opt<Num>>")]
     expires: Option<Wall>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(with = "As::<Opt<Num>>")]
+    from: Option<TaskIx>,
     #[serde(with = "As::<Word>")]
     state: MessageState,
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -168,6 +168,9 @@ pub(super) enum RecordDef {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         #[serde(with = "As::<Opt<Num>>")]
         expires: Option<Wall>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(with = "As::<Opt<Num>>")]
+        from: Option<TaskIx>,
     },
     MessageMoved {
         id: MessageId,

@@ -221,6 +221,7 @@ any_struct! {
     Capabilities { steer, receipt, interrupt, resume, questions, usage, cost }
     RunResult {
         status, class, summary, exit_code, signal, reset_at_ms, session, usage, family, evidence,
+        artifacts,
     }
     Limits { turns, tokens, cost_micros, wall }
     Settings {
@@ -262,7 +263,7 @@ any_struct! {
     Run {
         task, attempt, kind, state, token, identity, containment, capabilities, stop, result, usage,
     }
-    Message { task, mode, text, expires, state, generation, rungs }
+    Message { task, mode, text, expires, from, state, generation, rungs }
     Question { task, generation, text, options, asked, deadline, state, answer }
     Account { spec, state, reason, until, limited }
 }
@@ -311,7 +312,7 @@ any_enum! {
         RunEnded { generation, exit, injected, cleared, footprint },
         RunReconciled { generation, letter, cleared },
         AttemptEnded(ended), TaskEnded { task, to, reason }, Reopened { task, mode, attempts },
-        MessageQueued { id, task, mode, text, expires }, MessageMoved { id, to, generation },
+        MessageQueued { id, task, mode, text, expires, from }, MessageMoved { id, to, generation },
         QuestionOpened { id, task, generation, text, options, deadline },
         QuestionMoved { id, to, answer }, AccountMoved { account, to, reason, until },
         UsageNoted { generation, usage }, ConcurrencySet { concurrency },

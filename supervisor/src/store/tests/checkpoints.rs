@@ -251,6 +251,7 @@ fn a_quick_look_at_a_large_journal_reads_the_tail() {
         mode: SteerMode::After,
         text: "x".repeat(9 * 1024 * 1024).into(),
         expires: None,
+        from: None,
     };
     write_groups(&mut journal, &[&group]);
     let mut damaged = disk.bytes(&segment(1));

@@ -184,6 +184,7 @@ fn result() -> Arc<RunResult> {
         usage: usage(),
         family: None,
         evidence: "assertion failed".to_owned(),
+        artifacts: vec!["report/index.html".to_owned()],
     })
 }
 
@@ -390,6 +391,7 @@ fn talk_records() -> Vec<Record> {
             mode: SteerMode::Boundary,
             text: text("look at the lexer first"),
             expires: Some(Wall(1_767_225_700_000)),
+            from: Some(TaskIx(1)),
         },
         Record::MessageMoved {
             id: MessageId(4),
@@ -587,6 +589,7 @@ fn message() -> Message {
         mode: SteerMode::After,
         text: text("look at the lexer first"),
         expires: Some(Wall(1_767_225_700_000)),
+        from: Some(TaskIx(3)),
         state: MessageState::Sent,
         generation: Some(Generation(9)),
         rungs: vec![

@@ -43,6 +43,7 @@ pub(crate) fn ok() -> RunResult {
         usage: Usage::default(),
         family: None,
         evidence: String::new(),
+        artifacts: Vec::new(),
     }
 }
 
