@@ -206,6 +206,30 @@ done
 
 #[test]
 #[ignore = "needs the real program: scripts/real-agents.sh"]
+fn it_asks_its_operator_by_the_server_that_it_gets_from_its_host() {
+    let input = json!({"question": "Which port?"});
+    let ask =
+        json!({"content": [{"use": {"tool": "mcp__supervisor/ask_operator", "input": input}}]});
+    let stage = Stage::new(&json!([ask, say("Understood.")]));
+    stage.batch(
+        &json!([{"id": "one", "prompt": "Ask."}]),
+        &json!({"permissions": "edits"}),
+    );
+    let run = stage.world.start("run", &["run"]);
+    let question = stage.world.eventually("it asks", |_| {
+        stage.task("one")?["question"]["id"]
+            .as_str()
+            .map(str::to_owned)
+    });
+    let answer = ["answer", question.as_str(), "port 4711"];
+    stage.world.supervisor(&answer).ok();
+    assert_eq!(run.end(&stage.world), Some(0));
+    stage.last_request_has("port 4711");
+    stage.world.assert_nothing_left();
+}
+
+#[test]
+#[ignore = "needs the real program: scripts/real-agents.sh"]
 fn several_work_side_by_side_each_in_a_home_of_its_own() {
     let name = |number: usize| format!("t{number}");
     let stage = Stage::in_world(|_| {

@@ -7,11 +7,10 @@ use serde_json::{Value, json};
 
 use crate::agent::driven::json_rpc;
 use crate::agent::driven::wire::{Decision, MayUse, Out, Step};
+use crate::bridge::SERVER_NAME;
 
 /// Most requests that wait; the driver lets fewer wait.
 const WAITING_MAX: usize = 64;
-/// The server of tools that every agent gets from its host: nobody needs to allow it.
-const OWN_SERVER: &str = "supervisor";
 
 /// The requests that wait for an answer, by the text of their id.
 #[derive(Debug, Default)]
@@ -69,7 +68,8 @@ impl Approvals {
                     ));
                     return json_rpc::answer(&id, &json!({"action": "decline"}), out);
                 }
-                if server == OWN_SERVER {
+                // The host's own: nobody needs to allow it.
+                if server == SERVER_NAME {
                     return json_rpc::answer(&id, &accepted(), out);
                 }
                 let tool = meta["tool_name"].as_str().unwrap_or_default();
