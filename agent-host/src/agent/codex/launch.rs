@@ -185,6 +185,7 @@ mod tests {
             run_dir: "/r".to_owned(),
             task_dir: "/t".to_owned(),
             prompt: None,
+            hand_off: None,
             env: env
                 .map(|&(name, value)| (name.to_owned(), value.to_owned()))
                 .collect(),
