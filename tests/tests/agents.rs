@@ -34,8 +34,24 @@ tell turn/completed '"turn":{"id":"a","status":"completed","error":null}'
 hear
 "#;
 
-/// The kinds that have a task in the batch.
-const KINDS: [&str; 4] = ["claude", "codex", "command", "scripted"];
+/// As above, for the wire of pi.
+const PI: &str = r#"#!/bin/sh
+hear() { read -r line || exit 0; id=$(printf %s "$line" | sed -n 's/.*"id":"\([^"]*\)".*/\1/p'); }
+ok() { printf '{"type":"response","id":"%s","command":"%s","success":true,"data":%s}\n' "$id" "$1" "$2"; }
+stats() { hear; ok get_session_stats '{"tokens":{"input":'$1',"output":0,"cacheRead":0,"cacheWrite":0},"cost":0}'; }
+hear; ok get_state '{"sessionId":"s"}'
+stats 0
+hear; ok prompt null
+printf '{"type":"agent_start"}\n'
+printf '{"type":"message_end","message":{"role":"assistant","content":[{"type":"text","text":"It is done."}],"stopReason":"stop","usage":{"input":100,"output":20,"totalTokens":120}}}\n'
+printf '{"type":"agent_end","messages":[]}\n{"type":"agent_settled"}\n'
+stats 120
+hear
+"#;
+
+/// The kinds that have a task in the batch; what a program of `kind: acp` can is known once it runs,
+/// so its row says the most.
+const KINDS: [&str; 5] = ["claude", "codex", "pi", "command", "scripted"];
 
 const BATCH: &str = "version: 1
 name: kinds
@@ -43,10 +59,12 @@ isolation: none
 agents:
   coder: {kind: claude, program: ./claude, permissions: ask}
   other: {kind: codex, program: ./codex, permissions: ask}
+  third: {kind: pi, program: ./pi}
   tool: {kind: command, command: ['true']}
 tasks:
   - {id: claude, agent: coder, prompt: Do it., verify: [test -s home]}
   - {id: codex, agent: other, prompt: Do it.}
+  - {id: pi, agent: third, prompt: Do it.}
   - {id: command, agent: tool, prompt: Do it.}
   - {id: scripted, agent: scripted, prompt: '- say: hello'}
 ";
@@ -54,7 +72,7 @@ tasks:
 #[test]
 fn what_the_table_says_is_what_the_hosts_declare() {
     let world = World::new();
-    for (name, text) in [("claude", CLAUDE), ("codex", CODEX)] {
+    for (name, text) in [("claude", CLAUDE), ("codex", CODEX), ("pi", PI)] {
         let program = world.write(name, text);
         let mode = std::fs::Permissions::from_mode(0o755);
         std::fs::set_permissions(program, mode).unwrap();
@@ -85,9 +103,11 @@ fn what_the_table_says_is_what_the_hosts_declare() {
     assert_eq!(claude["state"], "done");
     assert_eq!(claude["usage"]["tokens"], 120);
     assert_eq!(claude["usage"]["cost_usd"], 0.5);
-    let codex = tasks.iter().find(|task| task["id"] == "codex").unwrap();
-    assert_eq!(codex["state"], "done");
-    assert_eq!(codex["usage"]["tokens"], 120);
+    for kind in ["codex", "pi"] {
+        let task = tasks.iter().find(|task| task["id"] == kind).unwrap();
+        assert_eq!(task["state"], "done", "{task}");
+        assert_eq!(task["usage"]["tokens"], 120, "{kind}");
+    }
     let home = dir.join("tasks/claude/home/claude");
     assert_eq!(world.read("home").trim_end(), home.to_str().unwrap());
     world.assert_nothing_left();
