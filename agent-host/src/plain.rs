@@ -137,6 +137,10 @@ impl Folder {
     /// A path to an entry of it that is short however long its own path is, and leads through what is
     /// open; good for as long as the folder is.
     pub(crate) fn reach(&self, name: &str) -> PathBuf {
+        // Elsewhere no path leads through what is open: a long one stays long.
+        if cfg!(not(target_os = "linux")) {
+            return self.path.join(name);
+        }
         Path::new("/proc/self/fd")
             .join(self.fd.as_raw_fd().to_string())
             .join(name)

@@ -12,7 +12,6 @@ use std::os::unix::net::UnixListener;
 use protocol::bridge::{
     BRIDGE_ENV, BRIDGE_FILE_NAME, BRIDGE_FILE_VERSION, BRIDGE_SOCKET_NAME, BridgeFile,
 };
-use rustix::rand::{GetRandomFlags, getrandom};
 
 use crate::plain::Folder;
 use crate::process;
@@ -52,10 +51,7 @@ pub(super) fn remove(folder: &Folder) {
 
 fn token() -> io::Result<String> {
     let mut bytes = [0; TOKEN_SIZE];
-    let mut filled = 0;
-    while filled < TOKEN_SIZE {
-        filled += getrandom(&mut bytes[filled..], GetRandomFlags::empty())?;
-    }
+    io::Read::read_exact(&mut std::fs::File::open("/dev/urandom")?, &mut bytes)?;
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 

@@ -1,24 +1,22 @@
 //! The bridge's socket: connections, who may speak, lines in and out, all bounded.
 //!
-//! The host polls one descriptor for all of it, an epoll instance, so that a run whose agent never
+//! The host polls one descriptor for all of it, so that a run whose agent never
 //! calls costs its loop nothing.
 
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::{Duration, Instant};
 
 use protocol::bridge::{Call, ERROR_NO_TOKEN, ERROR_REFUSED};
 use protocol::framing::{Frame, FrameReader, LINE_MAX};
 use protocol::rpc::{self, ERROR_BAD_PARAMS, Incoming, RpcError};
-use rustix::event::Timespec;
-use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::io::Errno;
-use rustix::net::sockopt::socket_peercred;
 use rustix::process::getuid;
 
 use super::calls::Caller;
+use crate::kernel::{Happened, SEND_FLAGS, Watch, peer_user};
 use crate::scratch::Scratch;
 
 /// Most connections at a time; one more is told so and closed.
@@ -46,7 +44,7 @@ pub(super) enum Heard {
 
 /// The listener and its connections.
 pub(super) struct Socket {
-    epoll: OwnedFd,
+    watch: Watch,
     listener: UnixListener,
     token: String,
     connections: BTreeMap<u64, Connection>,
@@ -74,15 +72,10 @@ impl Socket {
     /// What the kernel says.
     pub(super) fn new(listener: UnixListener, token: String) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
-        let epoll = epoll::create(CreateFlags::CLOEXEC)?;
-        epoll::add(
-            &epoll,
-            &listener,
-            EventData::new_u64(LISTENER),
-            EventFlags::IN,
-        )?;
+        let watch = Watch::new()?;
+        watch.add(&listener, LISTENER)?;
         Ok(Self {
-            epoll,
+            watch,
             listener,
             token,
             connections: BTreeMap::new(),
@@ -92,26 +85,18 @@ impl Socket {
 
     /// Readable when there is something to take in.
     pub(super) fn watched(&self) -> BorrowedFd<'_> {
-        self.epoll.as_fd()
+        self.watch.descriptor()
     }
 
     /// Takes in what is there.
     pub(super) fn take_in(&mut self, scratch: &mut Scratch, now: Instant) -> Vec<Heard> {
         let mut heard = Vec::new();
-        let mut events = Vec::with_capacity(CONNECTIONS_MAX + 1);
-        let at_once = Timespec::default();
-        let waited = epoll::wait(
-            &self.epoll,
-            rustix::buffer::spare_capacity(&mut events),
-            Some(&at_once),
-        );
-        if waited.is_err() {
-            return heard;
-        }
-        for event in events {
-            match event.data.u64() {
+        // An interrupted look is made again: what is ready stays so.
+        let ready = self.watch.ready(CONNECTIONS_MAX + 1);
+        for happened in ready.unwrap_or_default() {
+            match happened.number {
                 LISTENER => self.accept(now),
-                number => self.serve(number, event.flags, scratch, now, &mut heard),
+                _number => self.serve(happened, scratch, now, &mut heard),
             }
         }
         heard
@@ -120,8 +105,7 @@ impl Socket {
     /// Takes in new connections. What can not be taken in now is tried again at the next look.
     fn accept(&mut self, now: Instant) {
         while let Ok((stream, _)) = self.listener.accept() {
-            let peer = socket_peercred(&stream);
-            let is_ours = peer.is_ok_and(|peer| peer.uid == getuid());
+            let is_ours = peer_user(&stream).is_ok_and(|user| user == getuid().as_raw());
             if !is_ours || stream.set_nonblocking(true).is_err() {
                 continue;
             }
@@ -132,8 +116,7 @@ impl Socket {
                 connection.refuse(NO_REQUEST, ERROR_REFUSED, text);
                 continue;
             }
-            let data = EventData::new_u64(number);
-            if epoll::add(&self.epoll, &connection.stream, data, EventFlags::IN).is_ok() {
+            if self.watch.add(&connection.stream, number).is_ok() {
                 self.last = number;
                 self.connections.insert(number, connection);
             }
@@ -142,17 +125,21 @@ impl Socket {
 
     fn serve(
         &mut self,
-        number: u64,
-        flags: EventFlags,
+        happened: Happened,
         scratch: &mut Scratch,
         now: Instant,
         heard: &mut Vec<Heard>,
     ) {
+        let Happened {
+            number,
+            readable,
+            failed,
+        } = happened;
         let Some(connection) = self.connections.get_mut(&number) else {
             return;
         };
-        let mut stays = !flags.contains(EventFlags::ERR);
-        if flags.intersects(EventFlags::IN | EventFlags::HUP) && !connection.is_closing {
+        let mut stays = !failed;
+        if readable && !connection.is_closing {
             stays &= connection.read(scratch);
             connection.listen(number, &self.token, heard);
             connection.busy = now;
@@ -187,16 +174,9 @@ impl Socket {
             heard.push(Heard::Gone(number));
             return;
         }
-        let mut flags = EventFlags::empty();
-        flags.set(EventFlags::IN, !connection.is_closing);
-        flags.set(EventFlags::OUT, waits);
+        let reads = !connection.is_closing;
         // It is watched, so this can not fail; if it did, its caller would give up by itself.
-        let _ = epoll::modify(
-            &self.epoll,
-            &connection.stream,
-            EventData::new_u64(number),
-            flags,
-        );
+        drop(self.watch.change(&connection.stream, number, reads, waits));
     }
 
     /// When a quiet connection is to be closed.
@@ -316,11 +296,7 @@ impl Connection {
     /// Writes what goes; false when it is over.
     fn write(&mut self) -> bool {
         while self.has_more() {
-            match rustix::net::send(
-                &self.stream,
-                &self.out[self.written..],
-                rustix::net::SendFlags::NOSIGNAL,
-            ) {
+            match rustix::net::send(&self.stream, &self.out[self.written..], SEND_FLAGS) {
                 Ok(count) => self.written += count,
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => {

@@ -185,8 +185,12 @@ fn reach(socket: &Path) -> io::Result<UnixStream> {
     let (Some(folder), Some(name)) = (socket.parent(), socket.file_name()) else {
         return Err(io::ErrorKind::InvalidInput.into());
     };
+    #[cfg(target_os = "linux")]
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    #[cfg(not(target_os = "linux"))]
+    let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
     let folder = rustix::fs::open(folder, flags, Mode::empty())?;
+    // Elsewhere there is no such folder, and the connection says so.
     let short = Path::new("/proc/self/fd").join(folder.as_raw_fd().to_string());
     UnixStream::connect(short.join(name))
 }
