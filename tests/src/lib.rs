@@ -6,6 +6,7 @@ pub mod crash;
 pub mod model;
 pub mod peak;
 pub mod random;
+pub mod real;
 pub mod sim;
 pub mod source;
 pub mod sweep;
