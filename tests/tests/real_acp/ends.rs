@@ -4,13 +4,13 @@
 use serde_json::{Value, json};
 use supervisor_tests::clock::timed;
 
-use crate::stage::{Real, Stage, say};
+use supervisor_tests::real::{Real, Stage, say};
 
 #[track_caller]
 fn ends_as(real: Real, reply: &Value, class: &str, evidence: &str) {
     let mut reply = reply.clone();
     reply["times"] = json!(1000);
-    let stage = Stage::new(real, &json!([real.bash("true"), reply]));
+    let stage = Stage::new(real, &json!([real.shell("true"), reply]));
     let task = json!([{"id": "one", "prompt": "Try.", "attempts": 1}]);
     stage.batch(&task, &json!({}));
     let mut run = stage.world.start("run", &["run"]);
@@ -20,7 +20,7 @@ fn ends_as(real: Real, reply: &Value, class: &str, evidence: &str) {
             (text.contains("evidence") || run.ended().is_some()).then_some(())
         });
     });
-    let story = stage.world.supervisor(&["explain", "one"]).ok().stdout;
+    let story = stage.explain("one");
     stage.world.supervisor(&["kill", "--all"]).ok();
     let journal = serde_json::to_string(&stage.world.journal()).expect("JSON");
     assert!(story.contains(class), "{class} is not in\n{story}");
@@ -58,7 +58,7 @@ fn failures_of_the_service_are_classified_for_opencode() {
 #[test]
 #[ignore = "needs the real program: scripts/real-agents.sh --all"]
 fn failures_of_the_service_are_classified_for_the_adapters() {
-    for real in [Real::Claude, Real::Codex, Real::Gemini] {
+    for real in [Real::ClaudeAcp, Real::CodexAcp, Real::Gemini] {
         ends_as(real, &fault(401, "bad key"), "auth", "error");
         ends_as(real, &fault(429, "slow down"), "usage_limit", "");
     }
@@ -70,11 +70,11 @@ fn what_never_ends_is_leftover_and_is_taken_along() {
     let real = Real::Opencode;
     let server = "setsid sh -c 'rm -f hold; mkfifo hold; echo up > up; cat hold' \
         > /dev/null 2>&1 < /dev/null & while ! test -e up; do :; done";
-    let stage = Stage::new(real, &json!([real.bash(server), say("Done.")]));
+    let stage = Stage::new(real, &json!([real.shell(server), say("Done.")]));
     let task = json!([{"id": "one", "prompt": "Leave it.", "attempts": 1}]);
     stage.batch(&task, &json!({}));
     stage.world.supervisor(&["run"]).exits(1);
-    let story = stage.world.supervisor(&["explain", "one"]).ok().stdout;
+    let story = stage.explain("one");
     assert!(story.contains("leftover"), "{story}");
     stage.world.assert_nothing_left();
 }

@@ -3,6 +3,5 @@
 #![expect(clippy::expect_used, reason = "a test: a panic is its failure")]
 
 mod ends;
-mod stage;
 mod survives;
 mod works;

@@ -1,29 +1,16 @@
 //! kill -9 of anything in the middle of a command: the same session goes on, one family at a time,
 //! nothing left behind.
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use serde_json::json;
 
-use crate::stage::{Real, Stage, UNTIL_GO, say};
+use supervisor_tests::real::{Real, Stage, UNTIL_GO, say};
 
 /// A task in the middle of a command of its agent.
 fn in_mid_command(real: Real) -> Stage {
-    let stage = Stage::new(real, &json!([real.bash(UNTIL_GO), say("I went on.")]));
+    let stage = Stage::new(real, &json!([real.shell(UNTIL_GO), say("I went on.")]));
     let task = json!([{"id": "one", "prompt": "Remember the word ALBATROSS."}]);
     stage.batch(&task, &json!({}));
     stage
-}
-
-fn kill_role(stage: &Stage, role: &str) {
-    let ps = stage.world.supervisor(&["ps", "--json"]).ok().json();
-    let rows = ps.as_array().into_iter().flatten();
-    let pids = rows
-        .filter(|row| row["role"] == role)
-        .filter_map(|row| i32::try_from(row["pid"].as_i64()?).ok());
-    let pids: Vec<i32> = pids.collect();
-    assert_eq!(pids.len(), 1, "{ps}");
-    kill(Pid::from_raw(pids[0]), Signal::SIGKILL).expect("it is killed");
 }
 
 /// The last request has the first one's history.
@@ -40,7 +27,7 @@ fn survives(real: Real, role: &str) {
     let stage = in_mid_command(real);
     let run = stage.world.start("run", &["run"]);
     stage.begun();
-    kill_role(&stage, role);
+    stage.strike(role);
     assert_eq!(run.end(&stage.world), Some(0));
     went_on(&stage);
 }
@@ -71,7 +58,7 @@ fn a_killed_supervisor_is_followed_by_one_that_goes_on_in_the_session_of_opencod
 #[test]
 #[ignore = "needs the real program: scripts/real-agents.sh --all"]
 fn the_killed_adapters_of_claude_and_codex_go_on_in_their_sessions() {
-    for real in [Real::Claude, Real::Codex] {
+    for real in [Real::ClaudeAcp, Real::CodexAcp] {
         survives(real, "agent");
     }
 }

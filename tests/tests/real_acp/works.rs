@@ -2,13 +2,13 @@
 
 use serde_json::{Value, json};
 
-use crate::stage::{Real, Stage, UNTIL_GO, opencode_config, say};
+use supervisor_tests::real::{Real, Stage, UNTIL_GO, opencode_config, say};
 
 /// It writes a file by a command, and is done with what that took.
 fn works(real: Real, keys: &Value) -> Stage {
     let stage = Stage::new(
         real,
-        &json!([real.bash("echo hello > hello.txt"), say("It is written.")]),
+        &json!([real.shell("echo hello > hello.txt"), say("It is written.")]),
     );
     let verify = json!(["grep -q hello hello.txt"]);
     stage.batch(
@@ -23,7 +23,7 @@ fn is_done(stage: &Stage) {
     assert_eq!(stage.world.read("hello.txt"), "hello\n");
     let usage = stage.is("one", "done")["usage"].clone();
     assert!(usage["tokens"].as_u64() >= Some(2040), "{usage}");
-    if stage.real == Real::Opencode {
+    if stage.real() == Real::Opencode {
         assert!(usage["cost_usd"].as_f64() > Some(0.0), "{usage}");
     }
     stage.world.assert_nothing_left();
@@ -33,7 +33,7 @@ fn is_done(stage: &Stage) {
 fn steered(real: Real, rung: &str) {
     let stage = Stage::new(
         real,
-        &json!([real.bash(UNTIL_GO), say("Understood."), say("Understood.")]),
+        &json!([real.shell(UNTIL_GO), say("Understood."), say("Understood.")]),
     );
     stage.batch(
         &json!([{"id": "one", "prompt": "Wait for it."}]),
@@ -61,7 +61,7 @@ fn steered(real: Real, rung: &str) {
 
 /// An interrupt ends the command, and the message is the next prompt.
 fn interrupted(real: Real) {
-    let stage = Stage::new(real, &json!([real.bash(UNTIL_GO), say("I stopped.")]));
+    let stage = Stage::new(real, &json!([real.shell(UNTIL_GO), say("I stopped.")]));
     stage.batch(
         &json!([{"id": "one", "prompt": "Wait for it."}]),
         &json!({}),
@@ -124,7 +124,7 @@ fn opencode_is_interrupted() {
 #[ignore = "needs the real program: scripts/real-agents.sh --all"]
 fn opencode_is_told_what_it_may_not_do_and_goes_on() {
     let real = Real::Opencode;
-    let replies = json!([real.bash("touch forbidden"), say("I may not.")]);
+    let replies = json!([real.shell("touch forbidden"), say("I may not.")]);
     let stage = Stage::new(real, &replies);
     let task = json!([{"id": "one", "prompt": "Try."}]);
     stage.batch(&task, &json!({"permissions": "edits"}));
@@ -138,16 +138,16 @@ fn opencode_is_told_what_it_may_not_do_and_goes_on() {
 #[test]
 #[ignore = "needs the real program: scripts/real-agents.sh --all"]
 fn the_adapter_of_claude_works_and_is_steered() {
-    is_done(&works(Real::Claude, &json!({})));
-    steered(Real::Claude, "injected");
-    interrupted(Real::Claude);
+    is_done(&works(Real::ClaudeAcp, &json!({})));
+    steered(Real::ClaudeAcp, "injected");
+    interrupted(Real::ClaudeAcp);
 }
 
 #[test]
 #[ignore = "needs the real program: scripts/real-agents.sh --all"]
 fn the_adapter_of_codex_works_and_is_steered() {
-    is_done(&works(Real::Codex, &json!({})));
-    steered(Real::Codex, "injected");
+    is_done(&works(Real::CodexAcp, &json!({})));
+    steered(Real::CodexAcp, "injected");
 }
 
 #[test]

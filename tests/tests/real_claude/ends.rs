@@ -3,15 +3,16 @@
 
 use serde_json::{Value, json};
 use supervisor_tests::clock::{timed, wall_ns};
-use supervisor_tests::world::World;
 
-use crate::stage::{Stage, bash, say};
+use supervisor_tests::real::{Real, Stage, say};
+
+use crate::bash;
 
 /// Runs a task whose every request meets this; returns its story, the journal and the seconds.
 fn meets(reply: &Value) -> (Stage, String, f64) {
     let mut reply = reply.clone();
     reply["times"] = json!(1000);
-    let stage = Stage::new(&json!([bash("true"), reply]));
+    let stage = Stage::new(Real::Claude, &json!([bash("true"), reply]));
     let task = json!([{"id": "one", "prompt": "Try.", "attempts": 1}]);
     stage.batch(&task, &json!({}));
     let mut run = stage.world.start("run", &["run"]);
@@ -89,7 +90,7 @@ fn a_context_that_can_not_be_compacted_is_overflow() {
 #[ignore = "needs the real program: scripts/real-agents.sh"]
 fn a_stream_that_breaks_off_once_is_no_failure() {
     let drop = json!({"drop": true, "content": [{"say": "half"}]});
-    let stage = Stage::new(&json!([drop, say("Whole.")]));
+    let stage = Stage::new(Real::Claude, &json!([drop, say("Whole.")]));
     stage.batch(&json!([{"id": "one", "prompt": "Try."}]), &json!({}));
     stage.world.supervisor(&["run"]).ok();
     stage.is("one", "done");
@@ -100,12 +101,10 @@ fn a_stream_that_breaks_off_once_is_no_failure() {
 fn a_turn_that_leaves_a_process_is_not_done_before_that_has_ended() {
     let daemon = "setsid sh -c 'rm -f hold; mkfifo hold; echo up > up; cat hold; echo end > end' \
         > /dev/null 2>&1 < /dev/null & while ! test -e up; do :; done";
-    let stage = Stage::new(&json!([bash(daemon), say("Done.")]));
+    let stage = Stage::new(Real::Claude, &json!([bash(daemon), say("Done.")]));
     stage.batch(&json!([{"id": "one", "prompt": "Leave it."}]), &json!({}));
     let mut run = stage.world.start("run", &["run"]);
-    stage
-        .world
-        .eventually("its turn ended with a process left", processes_left);
+    stage.leaves_a_process();
     assert!(run.ended().is_none());
     assert_eq!(stage.world.read("end"), "", "it was left alone");
     stage.world.shell("echo > hold").ok();
@@ -128,7 +127,7 @@ fn a_limit_of_a_subscription_is_known_with_its_end() {
         header("5h-utilization", "1.0"),
     ]);
     let fail = json!({"status": 429, "message": "limit", "headers": headers});
-    let stage = Stage::new(&json!([{"fail": fail, "times": 1000}]));
+    let stage = Stage::new(Real::Claude, &json!([{"fail": fail, "times": 1000}]));
     let login =
         json!({"ANTHROPIC_BASE_URL": stage.url(), "CLAUDE_CODE_OAUTH_TOKEN": "sk-ant-oat01-x"});
     stage.batch(
@@ -154,7 +153,10 @@ fn a_turn_that_it_begins_by_itself_is_part_of_the_work() {
     let wait = "rm -f hold; mkfifo hold; echo up > up; cat hold; echo late";
     let background = json!({"content": [{"use": {"tool": "Bash", "input":
         {"command": wait, "description": "a step", "run_in_background": true}}}]});
-    let stage = Stage::new(&json!([background, say("first"), say("second")]));
+    let stage = Stage::new(
+        Real::Claude,
+        &json!([background, say("first"), say("second")]),
+    );
     let variables = json!({"ANTHROPIC_BASE_URL": stage.url(), "ANTHROPIC_API_KEY": "none",
         "CLAUDE_CODE_DISABLE_BACKGROUND_TASKS": ""});
     stage.batch(
@@ -163,9 +165,7 @@ fn a_turn_that_it_begins_by_itself_is_part_of_the_work() {
     );
     let run = stage.world.start("run", &["run"]);
     stage.asked(2);
-    stage
-        .world
-        .eventually("its turn ended with a process left", processes_left);
+    stage.leaves_a_process();
     stage.world.shell("echo > hold").ok();
     assert_eq!(run.end(&stage.world), Some(0));
     assert_eq!(stage.turns().len(), 3);
@@ -178,7 +178,7 @@ fn a_turn_that_it_begins_by_itself_is_part_of_the_work() {
 fn what_never_ends_is_leftover_and_is_taken_along() {
     let server = "setsid sh -c 'rm -f hold; mkfifo hold; echo up > up; cat hold' \
         > /dev/null 2>&1 < /dev/null & while ! test -e up; do :; done";
-    let stage = Stage::new(&json!([bash(server), say("Done.")]));
+    let stage = Stage::new(Real::Claude, &json!([bash(server), say("Done.")]));
     stage.batch(
         &json!([{"id": "one", "prompt": "Leave it.", "attempts": 1}]),
         &json!({}),
@@ -186,12 +186,4 @@ fn what_never_ends_is_leftover_and_is_taken_along() {
     stage.world.supervisor(&["run"]).exits(1);
     assert!(stage.explain("one").contains("leftover"));
     stage.world.assert_nothing_left();
-}
-
-/// Whether the first run has said that its turn ended with processes left.
-fn processes_left(world: &World) -> Option<()> {
-    let dir = world.batch_dir()?.join("tasks/one/attempts/1/runs");
-    let run = std::fs::read_dir(dir).ok()?.flatten().next()?.path();
-    let events = std::fs::read_to_string(run.join("events.jsonl")).ok()?;
-    events.contains("processes left").then_some(())
 }

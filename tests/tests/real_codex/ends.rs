@@ -3,15 +3,16 @@
 
 use serde_json::{Value, json};
 use supervisor_tests::clock::{timed, wall_ns};
-use supervisor_tests::world::World;
 
-use crate::stage::{Stage, say, shell};
+use supervisor_tests::real::{Real, Stage, say};
+
+use crate::shell;
 
 /// Runs a task whose every request meets this; returns its story, the journal and the seconds.
 fn meets(reply: &Value) -> (Stage, String, f64) {
     let mut reply = reply.clone();
     reply["times"] = json!(1000);
-    let stage = Stage::new(&json!([shell("true"), reply]));
+    let stage = Stage::new(Real::Codex, &json!([shell("true"), reply]));
     let task = json!([{"id": "one", "prompt": "Try.", "attempts": 1}]);
     stage.batch(&task, &json!({}));
     let mut run = stage.world.start("run", &["run"]);
@@ -98,8 +99,8 @@ fn is_limited_until(tell: impl Fn(u64) -> (Value, Value)) {
     let (headers, more) = tell(reset);
     let fail = json!({"status": 429, "message": "limit", "kind": "usage_limit_reached",
         "headers": headers, "more": more});
-    let stage = Stage::new(&json!([{"fail": fail, "times": 1000}]));
-    let env = json!({"OPENAI_BASE_URL": stage.url(), "OPENAI_API_KEY": "none", "TZ": "UTC"});
+    let stage = Stage::new(Real::Codex, &json!([{"fail": fail, "times": 1000}]));
+    let env = json!({"OPENAI_BASE_URL": stage.openai_url(), "OPENAI_API_KEY": "none", "TZ": "UTC"});
     stage.batch(
         &json!([{"id": "one", "prompt": "Try."}]),
         &json!({"env": env}),
@@ -140,9 +141,11 @@ fn an_end_of_a_limit_that_is_told_in_words_is_known_where_they_are_utc() {
 #[test]
 #[ignore = "needs the real program: scripts/real-agents.sh"]
 fn retries_of_a_provider_that_can_not_be_told_are_cut_short() {
-    let stage =
-        Stage::new(&json!([{"fail": {"status": 529, "message": "Overloaded"}, "times": 1000}]));
-    let setting = format!("openai_base_url=\"{}\"", stage.url());
+    let stage = Stage::new(
+        Real::Codex,
+        &json!([{"fail": {"status": 529, "message": "Overloaded"}, "times": 1000}]),
+    );
+    let setting = format!("openai_base_url=\"{}\"", stage.openai_url());
     stage.batch(
         &json!([{"id": "one", "prompt": "Try.", "attempts": 1}]),
         &json!({"args": ["-c", setting, "-c", "model_provider=openai"], "env": {}}),
@@ -163,7 +166,7 @@ fn retries_of_a_provider_that_can_not_be_told_are_cut_short() {
 #[ignore = "needs the real program: scripts/real-agents.sh"]
 fn a_stream_that_breaks_off_once_is_no_failure() {
     let drop = json!({"drop": true, "content": [{"say": "half"}]});
-    let stage = Stage::new(&json!([drop, say("Whole.")]));
+    let stage = Stage::new(Real::Codex, &json!([drop, say("Whole.")]));
     stage.batch(&json!([{"id": "one", "prompt": "Try."}]), &json!({}));
     stage.world.supervisor(&["run"]).ok();
     stage.is("one", "done");
@@ -174,12 +177,10 @@ fn a_stream_that_breaks_off_once_is_no_failure() {
 fn a_turn_that_leaves_a_process_is_not_done_before_that_has_ended() {
     let daemon = "setsid sh -c 'rm -f hold; mkfifo hold; echo up > up; cat hold; echo end > end' \
         > /dev/null 2>&1 < /dev/null & while ! test -e up; do :; done";
-    let stage = Stage::new(&json!([shell(daemon), say("Done.")]));
+    let stage = Stage::new(Real::Codex, &json!([shell(daemon), say("Done.")]));
     stage.batch(&json!([{"id": "one", "prompt": "Leave it."}]), &json!({}));
     let mut run = stage.world.start("run", &["run"]);
-    stage
-        .world
-        .eventually("its turn ended with a process left", processes_left);
+    stage.leaves_a_process();
     assert!(run.ended().is_none());
     assert_eq!(stage.world.read("end"), "", "it was left alone");
     stage.world.shell("echo > hold").ok();
@@ -192,7 +193,7 @@ fn a_turn_that_leaves_a_process_is_not_done_before_that_has_ended() {
 fn what_never_ends_is_leftover_and_is_taken_along() {
     let server = "setsid sh -c 'rm -f hold; mkfifo hold; echo up > up; cat hold' \
         > /dev/null 2>&1 < /dev/null & while ! test -e up; do :; done";
-    let stage = Stage::new(&json!([shell(server), say("Done.")]));
+    let stage = Stage::new(Real::Codex, &json!([shell(server), say("Done.")]));
     stage.batch(
         &json!([{"id": "one", "prompt": "Leave it.", "attempts": 1}]),
         &json!({}),
@@ -200,12 +201,4 @@ fn what_never_ends_is_leftover_and_is_taken_along() {
     stage.world.supervisor(&["run"]).exits(1);
     assert!(stage.explain("one").contains("leftover"));
     stage.world.assert_nothing_left();
-}
-
-/// Whether the first run has said that its turn ended with processes left.
-fn processes_left(world: &World) -> Option<()> {
-    let dir = world.batch_dir()?.join("tasks/one/attempts/1/runs");
-    let run = std::fs::read_dir(dir).ok()?.flatten().next()?.path();
-    let events = std::fs::read_to_string(run.join("events.jsonl")).ok()?;
-    events.contains("processes left").then_some(())
 }

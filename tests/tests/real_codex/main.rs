@@ -3,6 +3,13 @@
 #![expect(clippy::expect_used, reason = "a test: a panic is its failure")]
 
 mod ends;
-mod stage;
 mod survives;
 mod works;
+
+use serde_json::Value;
+use supervisor_tests::real::Real;
+
+/// A reply that runs a command, and waits for it as long as the program lets it (30 s).
+fn shell(command: &str) -> Value {
+    Real::Codex.shell(command)
+}

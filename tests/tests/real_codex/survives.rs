@@ -1,36 +1,24 @@
 //! kill -9 of anything in the middle of a command: the same session goes on, one family at a time,
 //! nothing left behind.
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use serde_json::json;
 
-use crate::stage::{Stage, UNTIL_GO, say, shell};
+use supervisor_tests::real::{Real, Stage, UNTIL_GO, say};
+
+use crate::shell;
 
 /// A task in the middle of a command of its agent.
 fn in_mid_command() -> Stage {
-    let stage = Stage::new(&json!([shell(UNTIL_GO), say("I went on.")]));
+    let stage = Stage::new(Real::Codex, &json!([shell(UNTIL_GO), say("I went on.")]));
     let verify = json!(["true"]);
     let task = json!([{"id": "one", "prompt": "Remember the word ALBATROSS.", "verify": verify}]);
     stage.batch(&task, &json!({}));
     stage
 }
 
-/// Processes of this role, by `ps`.
-fn of_role(stage: &Stage, role: &str) -> Vec<Pid> {
-    let ps = stage.world.supervisor(&["ps", "--json"]).ok().json();
-    let rows = ps.as_array().into_iter().flatten();
-    let pids = rows
-        .filter(|row| row["role"] == role)
-        .filter_map(|row| i32::try_from(row["pid"].as_i64()?).ok());
-    pids.map(Pid::from_raw).collect()
-}
-
 /// The command runs, and the program has written its prompt; the command itself it writes at its end.
 fn begun(stage: &Stage) {
-    stage.world.eventually("the command runs", |world| {
-        (world.read("begun") == "begun\n").then_some(())
-    });
+    stage.begun();
     stage.world.eventually("its history is written", |world| {
         let written = "grep -rq ALBATROSS */tasks/one/home/codex/sessions";
         let batches = world.batch_dir()?.parent()?.to_owned();
@@ -58,7 +46,7 @@ fn a_killed_agent_goes_on_in_its_session() {
     let stage = in_mid_command();
     let run = stage.world.start("run", &["run"]);
     begun(&stage);
-    strike(&stage, "agent");
+    stage.strike("agent");
     assert_eq!(run.end(&stage.world), Some(0));
     went_on(&stage);
 }
@@ -69,17 +57,9 @@ fn a_killed_host_is_followed_by_one_that_goes_on_in_the_session() {
     let stage = in_mid_command();
     let run = stage.world.start("run", &["run"]);
     begun(&stage);
-    strike(&stage, "host");
+    stage.strike("host");
     assert_eq!(run.end(&stage.world), Some(0));
     went_on(&stage);
-}
-
-/// Kills the one process of this role.
-#[track_caller]
-fn strike(stage: &Stage, role: &str) {
-    let pids = of_role(stage, role);
-    assert_eq!(pids.len(), 1, "{role}");
-    kill(pids[0], Signal::SIGKILL).expect("it is killed");
 }
 
 #[test]
@@ -88,7 +68,7 @@ fn a_killed_supervisor_is_followed_by_one_that_goes_on_in_the_session() {
     let stage = in_mid_command();
     let run = stage.world.start("run", &["run"]);
     begun(&stage);
-    strike(&stage, "supervisor");
+    stage.strike("supervisor");
     assert_eq!(
         run.end(&stage.world),
         Some(0),
@@ -103,8 +83,8 @@ fn a_run_after_guardian_and_supervisor_were_killed_goes_on_in_the_session() {
     let stage = in_mid_command();
     let run = stage.world.start("run", &["run"]);
     begun(&stage);
-    strike(&stage, "guardian");
-    strike(&stage, "supervisor");
+    stage.strike("guardian");
+    stage.strike("supervisor");
     run.kill();
     stage.world.supervisor(&["run"]).ok();
     went_on(&stage);

@@ -2,14 +2,16 @@
 
 use serde_json::{Value, json};
 
-use crate::stage::{Stage, UNTIL_GO, say, shell};
+use supervisor_tests::real::{Real, Stage, UNTIL_GO, say};
+
+use crate::shell;
 
 #[test]
 #[ignore = "needs the real program: scripts/real-agents.sh"]
 fn it_writes_a_file_with_its_own_tool_and_is_done_with_usage() {
     let patch = "*** Begin Patch\n*** Add File: hello.txt\n+hello\n*** End Patch\n";
     let write = format!("apply_patch <<'EOF'\n{patch}EOF\n");
-    let stage = Stage::new(&json!([shell(&write), say("It is written.")]));
+    let stage = Stage::new(Real::Codex, &json!([shell(&write), say("It is written.")]));
     let verify = json!(["grep -q hello hello.txt"]);
     stage.batch(
         &json!([{"id": "one", "prompt": "Write hello.", "verify": verify}]),
@@ -26,7 +28,10 @@ fn it_writes_a_file_with_its_own_tool_and_is_done_with_usage() {
 /// Where the model is may be said in each of these ways.
 #[track_caller]
 fn works_with(keys: impl FnOnce(&Stage) -> Value) {
-    let stage = Stage::new(&json!([shell("echo hello > out"), say("Done.")]));
+    let stage = Stage::new(
+        Real::Codex,
+        &json!([shell("echo hello > out"), say("Done.")]),
+    );
     let keys = keys(&stage);
     stage.batch(&json!([{"id": "one", "prompt": "Write it."}]), &keys);
     stage.world.supervisor(&["run"]).ok();
@@ -41,7 +46,7 @@ fn the_model_may_be_named_by_arguments() {
     works_with(|stage| {
         let provider = format!(
             "model_providers.mine={{name=\"mine\", base_url=\"{}\", env_key=\"MY_KEY\"}}",
-            stage.url()
+            stage.openai_url()
         );
         json!({"args": ["-c", "model_provider=mine", "-c", provider], "env": {"MY_KEY": "none"}})
     });
@@ -51,7 +56,7 @@ fn the_model_may_be_named_by_arguments() {
 #[ignore = "needs the real program: scripts/real-agents.sh"]
 fn the_model_may_be_named_by_the_endpoint_alone() {
     works_with(|stage| {
-        let setting = format!("openai_base_url=\"{}\"", stage.url());
+        let setting = format!("openai_base_url=\"{}\"", stage.openai_url());
         json!({"args": ["-c", setting], "env": {"OPENAI_API_KEY": "none"}})
     });
 }
@@ -64,7 +69,7 @@ fn the_model_may_be_named_by_the_configuration_of_a_home() {
         std::fs::create_dir(&home).expect("a home");
         let config = format!(
             "model_provider = 'mine'\n[model_providers.mine]\nname = 'mine'\nbase_url = '{}'\n",
-            stage.url()
+            stage.openai_url()
         );
         std::fs::write(home.join("config.toml"), config).expect("its settings");
         json!({"home": home, "env": {}})
@@ -74,15 +79,13 @@ fn the_model_may_be_named_by_the_configuration_of_a_home() {
 #[test]
 #[ignore = "needs the real program: scripts/real-agents.sh"]
 fn a_message_in_mid_turn_is_in_the_models_next_request() {
-    let stage = Stage::new(&json!([shell(UNTIL_GO), say("Understood.")]));
+    let stage = Stage::new(Real::Codex, &json!([shell(UNTIL_GO), say("Understood.")]));
     stage.batch(
         &json!([{"id": "one", "prompt": "Wait for it."}]),
         &json!({}),
     );
     let run = stage.world.start("run", &["run"]);
-    stage.world.eventually("the command runs", |world| {
-        (world.read("begun") == "begun\n").then_some(())
-    });
+    stage.begun();
     let operator = stage.world.operator();
     let steer = std::thread::spawn(move || {
         operator.supervisor(&[
@@ -111,15 +114,13 @@ fn a_message_in_mid_turn_is_in_the_models_next_request() {
 #[test]
 #[ignore = "needs the real program: scripts/real-agents.sh"]
 fn an_interrupt_ends_the_command_and_the_message_is_the_next_prompt() {
-    let stage = Stage::new(&json!([shell(UNTIL_GO), say("I stopped.")]));
+    let stage = Stage::new(Real::Codex, &json!([shell(UNTIL_GO), say("I stopped.")]));
     stage.batch(
         &json!([{"id": "one", "prompt": "Wait for it."}]),
         &json!({}),
     );
     let run = stage.world.start("run", &["run"]);
-    stage.world.eventually("the command runs", |world| {
-        (world.read("begun") == "begun\n").then_some(())
-    });
+    stage.begun();
     let args = [
         "steer",
         "one",
@@ -138,17 +139,13 @@ fn an_interrupt_ends_the_command_and_the_message_is_the_next_prompt() {
 #[test]
 #[ignore = "needs the real program: scripts/real-agents.sh"]
 fn a_question_for_permission_is_answered_by_the_operator() {
-    let stage = Stage::new(&json!([shell("touch asked"), say("Done.")]));
+    let stage = Stage::new(Real::Codex, &json!([shell("touch asked"), say("Done.")]));
     stage.batch(
         &json!([{"id": "one", "prompt": "Touch it."}]),
         &json!({"permissions": "ask"}),
     );
     let run = stage.world.start("run", &["run"]);
-    let question = stage.world.eventually("it asks", |_| {
-        stage.task("one")?["question"]["id"]
-            .as_str()
-            .map(str::to_owned)
-    });
+    let question = stage.question("one");
     assert_eq!(stage.world.read("asked"), "");
     stage.world.supervisor(&["answer", &question, "allow"]).ok();
     assert_eq!(run.end(&stage.world), Some(0));
@@ -160,7 +157,10 @@ fn a_question_for_permission_is_answered_by_the_operator() {
 fn edits_are_allowed_and_commands_refused_where_only_edits_may_be_made() {
     let patch = "*** Begin Patch\n*** Add File: edited\n+yes\n*** End Patch\n";
     let edit = shell(&format!("apply_patch <<'EOF'\n{patch}EOF\n"));
-    let stage = Stage::new(&json!([edit, shell("touch made"), say("Done.")]));
+    let stage = Stage::new(
+        Real::Codex,
+        &json!([edit, shell("touch made"), say("Done.")]),
+    );
     stage.batch(
         &json!([{"id": "one", "prompt": "Try both."}]),
         &json!({"permissions": "edits"}),
@@ -174,7 +174,7 @@ fn edits_are_allowed_and_commands_refused_where_only_edits_may_be_made() {
 #[test]
 #[ignore = "needs the real program: scripts/real-agents.sh"]
 fn a_server_of_tools_is_there_and_its_process_is_not_left_over() {
-    let stage = Stage::in_world(|world| {
+    let stage = Stage::in_world(Real::Codex, |world| {
         world.write("tools.sh", TOOLS);
         let ask = json!({"content": [{"use": {"tool": "mcp__box/knock", "input": {}}}]});
         json!([{"replies": [ask, say("Done.")]}])
@@ -210,17 +210,13 @@ fn it_asks_its_operator_by_the_server_that_it_gets_from_its_host() {
     let input = json!({"question": "Which port?"});
     let ask =
         json!({"content": [{"use": {"tool": "mcp__supervisor/ask_operator", "input": input}}]});
-    let stage = Stage::new(&json!([ask, say("Understood.")]));
+    let stage = Stage::new(Real::Codex, &json!([ask, say("Understood.")]));
     stage.batch(
         &json!([{"id": "one", "prompt": "Ask."}]),
         &json!({"permissions": "edits"}),
     );
     let run = stage.world.start("run", &["run"]);
-    let question = stage.world.eventually("it asks", |_| {
-        stage.task("one")?["question"]["id"]
-            .as_str()
-            .map(str::to_owned)
-    });
+    let question = stage.question("one");
     let answer = ["answer", question.as_str(), "port 4711"];
     stage.world.supervisor(&answer).ok();
     assert_eq!(run.end(&stage.world), Some(0));
@@ -232,7 +228,7 @@ fn it_asks_its_operator_by_the_server_that_it_gets_from_its_host() {
 #[ignore = "needs the real program: scripts/real-agents.sh"]
 fn several_work_side_by_side_each_in_a_home_of_its_own() {
     let name = |number: usize| format!("t{number}");
-    let stage = Stage::in_world(|_| {
+    let stage = Stage::in_world(Real::Codex, |_| {
         let replies = |at: usize| {
             let write = shell(&format!("echo {at} > out{at}"));
             json!({"when": format!("TASK-{at}."), "replies": [write, say("Done.")]})

@@ -3,15 +3,16 @@
 
 use serde_json::{Value, json};
 use supervisor_tests::clock::{timed, wall_ns};
-use supervisor_tests::world::World;
 
-use crate::stage::{Stage, bash, say};
+use supervisor_tests::real::{Real, Stage, say};
+
+use crate::bash;
 
 /// Runs a task whose every request meets this; returns its story, the journal and the seconds.
 fn meets(reply: &Value) -> (Stage, String, f64) {
     let mut reply = reply.clone();
     reply["times"] = json!(1000);
-    let stage = Stage::new(&json!([bash("true"), reply]));
+    let stage = Stage::new(Real::Pi, &json!([bash("true"), reply]));
     let task = json!([{"id": "one", "prompt": "Try.", "attempts": 1}]);
     stage.batch(&task, &json!({}));
     let mut run = stage.world.start("run", &["run"]);
@@ -88,7 +89,7 @@ fn a_context_that_can_not_be_compacted_is_overflow() {
 #[test]
 #[ignore = "needs the real program: scripts/real-agents.sh"]
 fn a_model_that_nobody_knows_is_model_missing_before_the_first_word() {
-    let stage = Stage::new(&json!([]));
+    let stage = Stage::new(Real::Pi, &json!([]));
     let task = json!([{"id": "one", "prompt": "Try.", "attempts": 1}]);
     stage.batch(&task, &json!({"model": "nobody/nothing"}));
     let run = stage.world.start("run", &["run"]);
@@ -104,7 +105,7 @@ fn a_model_that_nobody_knows_is_model_missing_before_the_first_word() {
 #[ignore = "needs the real program: scripts/real-agents.sh"]
 fn a_stream_that_breaks_off_once_is_no_failure() {
     let drop = json!({"drop": true, "content": [{"say": "half"}]});
-    let stage = Stage::new(&json!([drop, say("Whole.")]));
+    let stage = Stage::new(Real::Pi, &json!([drop, say("Whole.")]));
     stage.batch(&json!([{"id": "one", "prompt": "Try."}]), &json!({}));
     stage.world.supervisor(&["run"]).ok();
     stage.is("one", "done");
@@ -115,12 +116,10 @@ fn a_stream_that_breaks_off_once_is_no_failure() {
 fn a_turn_that_leaves_a_process_is_not_done_before_that_has_ended() {
     let daemon = "setsid sh -c 'rm -f hold; mkfifo hold; echo up > up; cat hold; echo end > end' \
         > /dev/null 2>&1 < /dev/null & while ! test -e up; do :; done";
-    let stage = Stage::new(&json!([bash(daemon), say("Done.")]));
+    let stage = Stage::new(Real::Pi, &json!([bash(daemon), say("Done.")]));
     stage.batch(&json!([{"id": "one", "prompt": "Leave it."}]), &json!({}));
     let mut run = stage.world.start("run", &["run"]);
-    stage
-        .world
-        .eventually("its turn ended with a process left", processes_left);
+    stage.leaves_a_process();
     assert!(run.ended().is_none());
     assert_eq!(stage.world.read("end"), "", "it was left alone");
     stage.world.shell("echo > hold").ok();
@@ -133,7 +132,7 @@ fn a_turn_that_leaves_a_process_is_not_done_before_that_has_ended() {
 fn a_limit_is_known_with_its_end() {
     let headers = json!([["retry-after", "3600"]]);
     let fail = json!({"status": 429, "message": "limit", "headers": headers});
-    let stage = Stage::new(&json!([{"fail": fail, "times": 1000}]));
+    let stage = Stage::new(Real::Pi, &json!([{"fail": fail, "times": 1000}]));
     let soon = wall_ns() / 1_000_000 + 3_590_000;
     stage.batch(&json!([{"id": "one", "prompt": "Try."}]), &json!({}));
     let run = stage.world.start("run", &["run"]);
@@ -158,7 +157,7 @@ fn a_limit_is_known_with_its_end() {
 fn what_never_ends_is_leftover_and_is_taken_along() {
     let server = "setsid sh -c 'rm -f hold; mkfifo hold; echo up > up; cat hold' \
         > /dev/null 2>&1 < /dev/null & while ! test -e up; do :; done";
-    let stage = Stage::new(&json!([bash(server), say("Done.")]));
+    let stage = Stage::new(Real::Pi, &json!([bash(server), say("Done.")]));
     stage.batch(
         &json!([{"id": "one", "prompt": "Leave it.", "attempts": 1}]),
         &json!({}),
@@ -166,12 +165,4 @@ fn what_never_ends_is_leftover_and_is_taken_along() {
     stage.world.supervisor(&["run"]).exits(1);
     assert!(stage.explain("one").contains("leftover"));
     stage.world.assert_nothing_left();
-}
-
-/// Whether the first run has said that its turn ended with processes left.
-fn processes_left(world: &World) -> Option<()> {
-    let dir = world.batch_dir()?.join("tasks/one/attempts/1/runs");
-    let run = std::fs::read_dir(dir).ok()?.flatten().next()?.path();
-    let events = std::fs::read_to_string(run.join("events.jsonl")).ok()?;
-    events.contains("processes left").then_some(())
 }

@@ -3,7 +3,14 @@
 #![expect(clippy::expect_used, reason = "a test: a panic is its failure")]
 
 mod ends;
-mod stage;
 mod survives;
 mod talks;
 mod works;
+
+use serde_json::Value;
+use supervisor_tests::real::Real;
+
+/// A reply that runs a command.
+fn bash(command: &str) -> Value {
+    Real::Pi.shell(command)
+}

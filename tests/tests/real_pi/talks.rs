@@ -1,31 +1,32 @@
 //! It talks back: a question that is answered, and a result in its own words, by the supervisor's
 //! tools.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::stage::{Stage, bash, say};
+use supervisor_tests::real::{Real, Stage, say, uses};
 
-fn uses(tool: &str, input: &Value) -> Value {
-    json!({"content": [{"use": {"tool": tool, "input": input}}]})
-}
+use crate::bash;
 
 #[test]
 #[ignore = "needs the real program: scripts/real-agents.sh"]
 fn it_asks_the_operator_and_hands_over_a_result() {
-    let stage = Stage::new(&json!([
-        uses("report_progress", &json!({"text": "half", "percent": 50})),
-        uses(
-            "ask_operator",
-            &json!({"question": "Which port?", "options": ["80", "8080"]})
-        ),
-        bash("echo 8080 > port"),
-        uses("list_tasks", &json!({})),
-        uses(
-            "task_result",
-            &json!({"status": "ok", "summary": "The port is 8080.", "artifacts": ["port"]})
-        ),
-        say("Bye."),
-    ]));
+    let stage = Stage::new(
+        Real::Pi,
+        &json!([
+            uses("report_progress", &json!({"text": "half", "percent": 50})),
+            uses(
+                "ask_operator",
+                &json!({"question": "Which port?", "options": ["80", "8080"]})
+            ),
+            bash("echo 8080 > port"),
+            uses("list_tasks", &json!({})),
+            uses(
+                "task_result",
+                &json!({"status": "ok", "summary": "The port is 8080.", "artifacts": ["port"]})
+            ),
+            say("Bye."),
+        ]),
+    );
     // The supervisor's own tools need nobody's leave.
     stage.batch(
         &json!([{"id": "one", "prompt": "Choose a port."}]),
@@ -52,10 +53,13 @@ fn it_asks_the_operator_and_hands_over_a_result() {
 #[test]
 #[ignore = "needs the real program: scripts/real-agents.sh"]
 fn a_call_that_is_refused_is_a_failed_tool_and_no_failed_task() {
-    let stage = Stage::new(&json!([
-        uses("send_message", &json!({"text": "hello", "to": "nobody"})),
-        say("Bye."),
-    ]));
+    let stage = Stage::new(
+        Real::Pi,
+        &json!([
+            uses("send_message", &json!({"text": "hello", "to": "nobody"})),
+            say("Bye."),
+        ]),
+    );
     stage.batch(&json!([{"id": "one", "prompt": "Say hello."}]), &json!({}));
     stage.world.supervisor(&["run"]).ok();
     stage.last_request_has("no task `nobody`");

@@ -2,12 +2,15 @@
 
 use serde_json::json;
 
-use crate::stage::{Stage, UNTIL_GO, bash, say};
+use supervisor_tests::real::pi::write_models;
+use supervisor_tests::real::{Real, Stage, UNTIL_GO, say};
+
+use crate::bash;
 
 #[test]
 #[ignore = "needs the real program: scripts/real-agents.sh"]
 fn it_writes_a_file_with_its_own_tool_and_is_done_with_usage() {
-    let stage = Stage::in_world(|world| {
+    let stage = Stage::in_world(Real::Pi, |world| {
         let path = world.repo().join("hello.txt");
         let input = json!({"path": path, "content": "hello"});
         let write =
@@ -30,15 +33,13 @@ fn it_writes_a_file_with_its_own_tool_and_is_done_with_usage() {
 #[test]
 #[ignore = "needs the real program: scripts/real-agents.sh"]
 fn a_message_in_mid_turn_is_in_the_models_next_request() {
-    let stage = Stage::new(&json!([bash(UNTIL_GO), say("Understood.")]));
+    let stage = Stage::new(Real::Pi, &json!([bash(UNTIL_GO), say("Understood.")]));
     stage.batch(
         &json!([{"id": "one", "prompt": "Wait for it."}]),
         &json!({}),
     );
     let run = stage.world.start("run", &["run"]);
-    stage.world.eventually("the command runs", |world| {
-        (world.read("begun") == "begun\n").then_some(())
-    });
+    stage.begun();
     let operator = stage.world.operator();
     let steer = std::thread::spawn(move || {
         operator.supervisor(&[
@@ -67,15 +68,13 @@ fn a_message_in_mid_turn_is_in_the_models_next_request() {
 #[test]
 #[ignore = "needs the real program: scripts/real-agents.sh"]
 fn an_interrupt_ends_the_command_and_the_message_is_the_next_prompt() {
-    let stage = Stage::new(&json!([bash(UNTIL_GO), say("I stopped.")]));
+    let stage = Stage::new(Real::Pi, &json!([bash(UNTIL_GO), say("I stopped.")]));
     stage.batch(
         &json!([{"id": "one", "prompt": "Wait for it."}]),
         &json!({}),
     );
     let run = stage.world.start("run", &["run"]);
-    stage.world.eventually("the command runs", |world| {
-        (world.read("begun") == "begun\n").then_some(())
-    });
+    stage.begun();
     let args = [
         "steer",
         "one",
@@ -94,17 +93,13 @@ fn an_interrupt_ends_the_command_and_the_message_is_the_next_prompt() {
 #[test]
 #[ignore = "needs the real program: scripts/real-agents.sh"]
 fn a_question_for_permission_is_answered_by_the_operator() {
-    let stage = Stage::new(&json!([bash("touch asked"), say("Done.")]));
+    let stage = Stage::new(Real::Pi, &json!([bash("touch asked"), say("Done.")]));
     stage.batch(
         &json!([{"id": "one", "prompt": "Touch it."}]),
         &json!({"permissions": "ask"}),
     );
     let run = stage.world.start("run", &["run"]);
-    let question = stage.world.eventually("it asks", |_| {
-        stage.task("one")?["question"]["id"]
-            .as_str()
-            .map(str::to_owned)
-    });
+    let question = stage.question("one");
     assert_eq!(stage.world.read("asked"), "");
     stage.world.supervisor(&["answer", &question, "allow"]).ok();
     assert_eq!(run.end(&stage.world), Some(0));
@@ -115,7 +110,7 @@ fn a_question_for_permission_is_answered_by_the_operator() {
 #[ignore = "needs the real program: scripts/real-agents.sh"]
 fn several_work_side_by_side_each_in_a_home_of_its_own() {
     let name = |number: usize| format!("t{number}");
-    let stage = Stage::in_world(|_| {
+    let stage = Stage::in_world(Real::Pi, |_| {
         let replies = |at: usize| {
             let write = bash(&format!("echo {at} > out{at}"));
             json!({"when": format!("TASK-{at}."), "replies": [write, say("Done.")]})
@@ -143,7 +138,7 @@ fn several_work_side_by_side_each_in_a_home_of_its_own() {
 fn by_policy_it_edits_files_and_does_nothing_else() {
     let write = json!({"content": [{"use": {"tool": "write",
         "input": {"path": "made", "content": "it"}}}]});
-    let stage = Stage::new(&json!([write, bash("touch asked"), say("Done.")]));
+    let stage = Stage::new(Real::Pi, &json!([write, bash("touch asked"), say("Done.")]));
     stage.batch(
         &json!([{"id": "one", "prompt": "Touch it."}]),
         &json!({"permissions": "edits"}),
@@ -158,14 +153,14 @@ fn by_policy_it_edits_files_and_does_nothing_else() {
 #[ignore = "needs the real program: scripts/real-agents.sh"]
 fn a_home_of_a_given_path_is_used_with_its_own_models() {
     for api in ["anthropic-messages", "openai-responses"] {
-        let stage = Stage::new(&json!([bash("echo it > made"), say("Done.")]));
+        let stage = Stage::new(Real::Pi, &json!([bash("echo it > made"), say("Done.")]));
         let home = stage.world.path("mine").display().to_string();
         stage.batch(
             &json!([{"id": "one", "prompt": "Make it."}]),
             &json!({"home": home, "credentials": "none"}),
         );
         std::fs::remove_dir_all(stage.world.path("home/.pi")).expect("no other home");
-        stage.models("mine", api);
+        write_models(&stage.world.path("mine"), api, &stage.url());
         stage.world.supervisor(&["run"]).ok();
         assert_eq!(stage.world.read("made"), "it\n", "{api}");
         assert!(stage.is("one", "done")["usage"]["cost_usd"].as_f64() > Some(0.0));
