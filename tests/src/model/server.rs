@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::script::{Player, Reply, Script};
 use super::{Wire, anthropic, http, is_turn, openai};
-use crate::clock::{Deadline, pause};
+use crate::clock::{Deadline, pause, wall_ns};
 
 /// Longest wait for a release file: longer than any story waits for anything.
 pub const RELEASE_MAX: Duration = Duration::from_secs(180);
@@ -194,8 +194,9 @@ impl Shared {
         let mut record = self.record.lock().unwrap_or_else(PoisonError::into_inner);
         record.number += 1;
         let number = record.number;
-        let line = json!({"number": number, "method": request.method, "path": request.path,
-            "conversation": conversation, "body": body});
+        let at_ms = i64::try_from(wall_ns() / 1_000_000).unwrap_or(i64::MAX);
+        let line = json!({"number": number, "at_ms": at_ms, "method": request.method,
+            "path": request.path, "conversation": conversation, "body": body});
         record.file.write_all(format!("{line}\n").as_bytes())?;
         Ok(number)
     }

@@ -2,6 +2,7 @@
 //! how the model names its tools. The stage they play on is in [`stage`].
 #![expect(clippy::expect_used, reason = "a test: a panic is its failure")]
 
+pub mod ladder;
 pub mod pi;
 pub mod stage;
 
