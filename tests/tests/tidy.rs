@@ -387,6 +387,24 @@ fn every_fixture_has_its_reader() {
 }
 
 #[test]
+fn stories_of_the_longer_list_say_so_in_their_names() {
+    let mark = "scripts/real-agents.sh --all\"]";
+    let mut findings = Findings::default();
+    for source in sources() {
+        if !source.path.starts_with("tests/tests/real_") {
+            continue;
+        }
+        let lines: Vec<&str> = source.text.lines().collect();
+        for (at, pair) in lines.windows(2).enumerate() {
+            if pair[0].ends_with(mark) != pair[1].starts_with("fn long_") {
+                findings.add(&source.path, at + 2, pair[1]);
+            }
+        }
+    }
+    findings.none("`scripts/real-agents.sh` leaves out what begins with long_, and nothing else");
+}
+
+#[test]
 fn the_changelog_is_open() {
     let changelog = text("CHANGELOG.md");
     let heading = changelog.lines().find(|line| line.starts_with("## "));

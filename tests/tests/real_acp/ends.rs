@@ -36,7 +36,7 @@ fn fault(status: u16, message: &str) -> Value {
 
 #[test]
 #[ignore = "needs the real program: scripts/real-agents.sh --all"]
-fn failures_of_the_service_are_classified_for_opencode() {
+fn long_failures_of_the_service_are_classified_for_opencode() {
     let real = Real::Opencode;
     ends_as(real, &fault(401, "bad key"), "auth", "HTTP 401");
     let limited = json!({"fail": {"status": 429, "message": "slow down",
@@ -57,7 +57,7 @@ fn failures_of_the_service_are_classified_for_opencode() {
 
 #[test]
 #[ignore = "needs the real program: scripts/real-agents.sh --all"]
-fn failures_of_the_service_are_classified_for_the_adapters() {
+fn long_failures_of_the_service_are_classified_for_the_adapters() {
     for real in [Real::ClaudeAcp, Real::CodexAcp, Real::Gemini] {
         ends_as(real, &fault(401, "bad key"), "auth", "error");
         ends_as(real, &fault(429, "slow down"), "usage_limit", "");
@@ -66,7 +66,7 @@ fn failures_of_the_service_are_classified_for_the_adapters() {
 
 #[test]
 #[ignore = "needs the real program: scripts/real-agents.sh --all"]
-fn what_never_ends_is_leftover_and_is_taken_along() {
+fn long_what_never_ends_is_leftover_and_is_taken_along() {
     let real = Real::Opencode;
     let server = "setsid sh -c 'rm -f hold; mkfifo hold; echo up > up; cat hold' \
         > /dev/null 2>&1 < /dev/null & while ! test -e up; do :; done";

@@ -34,19 +34,19 @@ fn survives(real: Real, role: &str) {
 
 #[test]
 #[ignore = "needs the real program: scripts/real-agents.sh --all"]
-fn a_killed_opencode_goes_on_in_its_session() {
+fn long_a_killed_opencode_goes_on_in_its_session() {
     survives(Real::Opencode, "agent");
 }
 
 #[test]
 #[ignore = "needs the real program: scripts/real-agents.sh --all"]
-fn a_killed_host_is_followed_by_one_that_goes_on_in_the_session_of_opencode() {
+fn long_a_killed_host_is_followed_by_one_that_goes_on_in_the_session_of_opencode() {
     survives(Real::Opencode, "host");
 }
 
 #[test]
 #[ignore = "needs the real program: scripts/real-agents.sh --all"]
-fn a_killed_supervisor_is_followed_by_one_that_goes_on_in_the_session_of_opencode() {
+fn long_a_killed_supervisor_is_followed_by_one_that_goes_on_in_the_session_of_opencode() {
     let stage = in_mid_command(Real::Opencode);
     let run = stage.world.start("run", &["run"]);
     stage.begun();
@@ -57,7 +57,7 @@ fn a_killed_supervisor_is_followed_by_one_that_goes_on_in_the_session_of_opencod
 
 #[test]
 #[ignore = "needs the real program: scripts/real-agents.sh --all"]
-fn the_killed_adapters_of_claude_and_codex_go_on_in_their_sessions() {
+fn long_the_killed_adapters_of_claude_and_codex_go_on_in_their_sessions() {
     for real in [Real::ClaudeAcp, Real::CodexAcp] {
         survives(real, "agent");
     }

@@ -78,13 +78,13 @@ fn interrupted(real: Real) {
 
 #[test]
 #[ignore = "needs the real program: scripts/real-agents.sh --all"]
-fn opencode_writes_a_file_and_is_done_with_usage() {
+fn long_opencode_writes_a_file_and_is_done_with_usage() {
     is_done(&works(Real::Opencode, &json!({})));
 }
 
 #[test]
 #[ignore = "needs the real program: scripts/real-agents.sh --all"]
-fn opencode_takes_its_provider_from_the_folder_it_works_in() {
+fn long_opencode_takes_its_provider_from_the_folder_it_works_in() {
     let stage = works(Real::Opencode, &json!({"env": null}));
     let config = opencode_config(&stage.url()).to_string();
     stage.world.write("opencode.json", &config);
@@ -93,7 +93,7 @@ fn opencode_takes_its_provider_from_the_folder_it_works_in() {
 
 #[test]
 #[ignore = "needs the real program: scripts/real-agents.sh --all"]
-fn opencode_takes_its_provider_from_a_home_that_is_named() {
+fn long_opencode_takes_its_provider_from_a_home_that_is_named() {
     for file in [".config/opencode/opencode.json", "opencode.json"] {
         let stage = works(Real::Opencode, &json!({"env": null}));
         let home = stage.world.path("own");
@@ -110,19 +110,19 @@ fn opencode_takes_its_provider_from_a_home_that_is_named() {
 
 #[test]
 #[ignore = "needs the real program: scripts/real-agents.sh --all"]
-fn opencode_is_steered_in_mid_turn_with_a_receipt() {
+fn long_opencode_is_steered_in_mid_turn_with_a_receipt() {
     steered(Real::Opencode, "seen");
 }
 
 #[test]
 #[ignore = "needs the real program: scripts/real-agents.sh --all"]
-fn opencode_is_interrupted() {
+fn long_opencode_is_interrupted() {
     interrupted(Real::Opencode);
 }
 
 #[test]
 #[ignore = "needs the real program: scripts/real-agents.sh --all"]
-fn opencode_is_told_what_it_may_not_do_and_goes_on() {
+fn long_opencode_is_told_what_it_may_not_do_and_goes_on() {
     let real = Real::Opencode;
     let replies = json!([real.shell("touch forbidden"), say("I may not.")]);
     let stage = Stage::new(real, &replies);
@@ -137,7 +137,7 @@ fn opencode_is_told_what_it_may_not_do_and_goes_on() {
 
 #[test]
 #[ignore = "needs the real program: scripts/real-agents.sh --all"]
-fn the_adapter_of_claude_works_and_is_steered() {
+fn long_the_adapter_of_claude_works_and_is_steered() {
     is_done(&works(Real::ClaudeAcp, &json!({})));
     steered(Real::ClaudeAcp, "injected");
     interrupted(Real::ClaudeAcp);
@@ -145,14 +145,14 @@ fn the_adapter_of_claude_works_and_is_steered() {
 
 #[test]
 #[ignore = "needs the real program: scripts/real-agents.sh --all"]
-fn the_adapter_of_codex_works_and_is_steered() {
+fn long_the_adapter_of_codex_works_and_is_steered() {
     is_done(&works(Real::CodexAcp, &json!({})));
     steered(Real::CodexAcp, "injected");
 }
 
 #[test]
 #[ignore = "needs the real program: scripts/real-agents.sh --all"]
-fn gemini_works_and_is_interrupted() {
+fn long_gemini_works_and_is_interrupted() {
     is_done(&works(Real::Gemini, &json!({})));
     interrupted(Real::Gemini);
 }
