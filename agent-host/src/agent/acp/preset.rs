@@ -38,6 +38,8 @@ const GEMINI: &[(&str, &str)] = &[
 const CLAUDE: &[(&str, &str)] = &[
     ("CLAUDE_CODE_DISABLE_BACKGROUND_TASKS", "1"),
     ("CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "1"),
+    // After each turn it would ask the model what the user may want to say next.
+    ("CLAUDE_CODE_ENABLE_PROMPT_SUGGESTION", "false"),
     ("CLAUDE_CODE_MAX_RETRIES", "1"),
     ("DISABLE_AUTOUPDATER", "1"),
     ("DISABLE_ERROR_REPORTING", "1"),
