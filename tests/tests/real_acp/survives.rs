@@ -2,6 +2,7 @@
 //! nothing left behind.
 
 use serde_json::json;
+use supervisor_tests::model::said;
 
 use supervisor_tests::real::{Real, Stage, UNTIL_GO, say};
 
@@ -16,7 +17,9 @@ fn in_mid_command(real: Real) -> Stage {
 /// The last request has the first one's history.
 #[track_caller]
 fn went_on(stage: &Stage) {
-    assert_eq!(stage.turns().len(), 2, "one family at a time");
+    let turns = stage.turns();
+    let heard: Vec<String> = turns.iter().map(said).collect();
+    assert_eq!(turns.len(), 2, "one family at a time: {heard:#?}");
     stage.last_request_has("ALBATROSS");
     stage.last_request_has("This session goes on.");
     stage.is("one", "done");
@@ -47,12 +50,7 @@ fn long_a_killed_host_is_followed_by_one_that_goes_on_in_the_session_of_opencode
 #[test]
 #[ignore = "needs the real program: scripts/real-agents.sh --all"]
 fn long_a_killed_supervisor_is_followed_by_one_that_goes_on_in_the_session_of_opencode() {
-    let stage = in_mid_command(Real::Opencode);
-    let run = stage.world.start("run", &["run"]);
-    stage.begun();
-    run.kill();
-    stage.world.supervisor(&["run"]).ok();
-    went_on(&stage);
+    survives(Real::Opencode, "supervisor");
 }
 
 #[test]
