@@ -47,9 +47,10 @@ install() {
     local folder=$cache/$1
     if [[ -d $folder ]]; then return 0; fi
     rm -rf "$folder.new"
-    if ! timeout "$((deadline > SECONDS ? deadline - SECONDS : 1))" npm install --no-fund --no-audit --loglevel=error --prefix "$folder.new" "$2" \
-        >"$folder.log" 2>&1 </dev/null; then
-        skip "npm can not install $2: $(tail -n 1 "$folder.log")"
+    local left=$((deadline > SECONDS ? deadline - SECONDS : 1))
+    if ! timeout "$left" npm install --no-fund --no-audit --loglevel=error --fetch-retries=1 \
+        --prefix "$folder.new" "$2" >"$folder.log" 2>&1 </dev/null; then
+        skip "npm can not install $2: $(grep -m 1 . "$folder.log")"
     fi
     mv "$folder.new" "$folder"
 }
