@@ -15,9 +15,11 @@ use rustix::process::{getpid, set_child_subreaper};
 
 use crate::process::identity::{group_of, session_of};
 #[cfg(target_os = "macos")]
-pub use crate::process::macos::{adopt, own_children as children};
+use crate::process::macos::children_of;
 #[cfg(target_os = "macos")]
-use crate::process::macos::{children_of, collect_ended};
+pub(super) use crate::process::macos::collect_ended;
+#[cfg(target_os = "macos")]
+pub use crate::process::macos::{adopt, own_children as children};
 use crate::process::pidfd;
 
 /// Passes over our children until those that are left are called unkillable: each pass kills all it
@@ -115,7 +117,7 @@ pub fn sweep(
 /// Collects children that have ended, without a list of them; how many. It ends at the first host
 /// that waits to be collected by its own: what is behind it is found in the list.
 #[cfg(target_os = "linux")]
-fn collect_ended(is_host: impl Fn(u32) -> bool) -> u32 {
+pub(super) fn collect_ended(is_host: impl Fn(u32) -> bool) -> u32 {
     let ended = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG;
     let mut collected = 0;
     loop {

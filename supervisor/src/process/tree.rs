@@ -64,8 +64,11 @@ pub fn end_trees<P: AsFd>(
 ) -> Vec<End> {
     let mut ends = Vec::with_capacity(hosts.len());
     let mut forced = Vec::new();
-    for (ix, host) in hosts.iter().enumerate() {
-        let exit = collect(host);
+    let exits: Vec<Exit> = hosts.iter().map(collect).collect();
+    // What died with them is collected before their cgroups are looked at and removed, which takes
+    // longer: until then its numbers are not free, and who waits for its end waits for us.
+    orphans::collect_ended(&is_host);
+    for (ix, (host, exit)) in hosts.iter().zip(exits).enumerate() {
         let leaf = leaf_of(host);
         let counted = leaf.as_ref().filter(|_| exit == Exit::Signal(KILLED));
         let oom_kills = counted.map_or(0, Leaf::oom_kills);
