@@ -6,7 +6,6 @@
 use std::collections::BTreeMap;
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
 use std::time::Instant;
 
 use protocol::bridge::{BRIDGE_ENV, BRIDGE_FILE_NAME, ERROR_REFUSED, Letter, Reply, TEXT_MAX};
@@ -20,7 +19,6 @@ use self::calls::{Act, Answered, Caller, Calls, Claim, Upward};
 use self::socket::{Heard, Socket};
 use crate::clock;
 use crate::mailbox::Moment;
-use crate::plain::Folder;
 use crate::run::Run;
 
 mod calls;
@@ -49,7 +47,6 @@ pub(crate) fn mcp_server(run: &Run) -> Option<McpServer> {
 pub(crate) struct Bridge {
     calls: Calls,
     socket: Socket,
-    folder: Rc<Folder>,
     cwd: PathBuf,
 }
 
@@ -80,7 +77,6 @@ impl Bridge {
         Some(Self {
             calls: Calls::default(),
             socket,
-            folder,
             cwd: Path::new(&run.start.cwd).to_owned(),
         })
     }
@@ -182,7 +178,9 @@ impl Bridge {
     pub(crate) fn close(mut self, run: &mut Run) {
         let acts = self.calls.end();
         self.perform(run, acts, clock::now());
-        place::remove(&self.folder);
+        // Its files stay: nobody listens any more, and a token of a run that is over opens nothing. A
+        // file system that looks for free numbers passes by each one that was freed in the last
+        // minutes, so two removals a run made every new file of a long batch dearer than the last.
     }
 
     fn hear(&mut self, run: &mut Run, heard: Vec<Heard>, now: Instant) {

@@ -48,6 +48,8 @@ fn files_are_private_to_the_user() {
     assert_eq!(
         names,
         [
+            "bridge.json",
+            "bridge.sock",
             "events.jsonl",
             "exit.json",
             "manifest.json",
