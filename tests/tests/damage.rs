@@ -26,16 +26,20 @@ struct Victim {
     files: BTreeMap<PathBuf, Vec<u8>>,
 }
 
-/// Every file below a folder.
+/// Every regular file below a folder. The sockets of bridges hold no bytes.
 fn picture(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut files = BTreeMap::new();
     let mut folders = vec![folder.to_owned()];
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(&folder).expect("a folder of the batch") {
-            let path = entry.expect("an entry of the batch").path();
-            if path.is_dir() {
+            let entry = entry.expect("an entry of the batch");
+            let (path, kind) = (
+                entry.path(),
+                entry.file_type().expect("the kind of an entry"),
+            );
+            if kind.is_dir() {
                 folders.push(path);
-            } else {
+            } else if kind.is_file() {
                 let bytes = fs::read(&path).expect("a file of the batch");
                 files.insert(path, bytes);
             }
