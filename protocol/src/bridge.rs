@@ -10,7 +10,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{MessageId, QuestionId, TaskId};
-use crate::report::{EXCERPT_MAX, ResultStatus, TaskLine};
+use crate::report::{EXCERPT_MAX, ResultStatus, TaskLine, Verdict};
 
 /// The variable in the agent's environment that names the bridge's file.
 pub const BRIDGE_ENV: &str = "SUPERVISOR_BRIDGE";
@@ -114,6 +114,9 @@ pub enum Call {
         /// Files that prove it, relative to the working folder.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         artifacts: Vec<String>,
+        /// A reviewer's word on the work; refused from anybody else.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        verdict: Option<Verdict>,
     },
     /// The tasks of the batch.
     ListTasks {},

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::git::GitAdapter;
 use crate::ids::{AttemptNo, BatchId, Generation, MessageId, QuestionId, TaskId};
 use crate::program::ProgramAdapter;
 use crate::report::Family;
@@ -67,8 +68,16 @@ struct Nothing {}
 pub enum RunKind {
     /// The agent works on the task.
     Agent,
-    /// The task's `verify` commands.
+    /// The task's `verify` commands, or those of a merge.
     Verify,
+    /// Another agent judges the work.
+    Review,
+    /// A step of a merge: git work, or an agent that resolves a conflict.
+    Merge,
+    /// Commands of the operator around the work.
+    Hook,
+    /// Git work for the task.
+    Git,
 }
 
 impl RunKind {
@@ -77,6 +86,10 @@ impl RunKind {
         match self {
             RunKind::Agent => "agent",
             RunKind::Verify => "verify",
+            RunKind::Review => "review",
+            RunKind::Merge => "merge",
+            RunKind::Hook => "hook",
+            RunKind::Git => "git",
         }
     }
 }
@@ -172,6 +185,10 @@ pub enum Adapter {
     Verify(VerifyAdapter),
     /// An agent program, over its own wire.
     Program(ProgramAdapter),
+    /// Commands around the work: each allows (0), warns (1) or blocks (anything else).
+    Hook(VerifyAdapter),
+    /// Git work.
+    Git(GitAdapter),
 }
 
 /// How a plain program is run.

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::class::Class;
+use crate::git::GitOutcome;
 use crate::ids::{Generation, MessageId, QuestionId, TaskId};
 use crate::rpc;
 
@@ -281,6 +282,36 @@ pub struct RunResult {
     /// it named them. At most [`ARTIFACTS_MAX`](crate::bridge::ARTIFACTS_MAX).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub artifacts: Vec<String>,
+    /// What a reviewer says of the work; of nobody else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verdict: Option<Verdict>,
+    /// What git work did; absent where it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub git: Option<Box<GitOutcome>>,
+}
+
+/// What a reviewer says of the work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub enum Verdict {
+    /// It is good.
+    Approve,
+    /// It is to be worked over, as the result's summary says.
+    Revise,
+    /// It is not to be taken.
+    Reject,
+}
+
+impl Verdict {
+    /// The word used by reviewers, on the command line and in the journal.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Verdict::Approve => "approve",
+            Verdict::Revise => "revise",
+            Verdict::Reject => "reject",
+        }
+    }
 }
 
 /// The host's request `ask`: a question to the operator.

@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::class::Class;
-use crate::report::{ResultStatus, Usage};
+use crate::report::{ResultStatus, Usage, Verdict};
 
 /// Largest result file, bytes (1 MiB: a summary and counters; a larger one is refused unread).
 pub const RESULT_FILE_MAX: u64 = 1 << 20;
@@ -24,6 +24,9 @@ pub struct ResultFile {
     /// What the command used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usage: Option<Usage>,
+    /// A reviewer's word on the work; of nobody else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verdict: Option<Verdict>,
 }
 
 /// A text that is no result file.

@@ -12,7 +12,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::class::Class;
-use crate::report::ResultStatus;
+use crate::report::{ResultStatus, Verdict};
 
 /// Most steps of a script, nested ones included (10,000: more than any demo, and a second to check).
 pub const STEPS_MAX: usize = 10_000;
@@ -170,6 +170,9 @@ pub struct ResultStep {
     /// A sentence for people.
     #[serde(default)]
     pub summary: String,
+    /// A reviewer's word on the work; of nobody else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verdict: Option<Verdict>,
 }
 
 /// A failure with its class.
@@ -341,6 +344,7 @@ mod tests {
             Step::Result(ResultStep {
                 status: ResultStatus::Failed,
                 summary: String::new(),
+                verdict: None,
             }),
             Step::Fail(FailStep {
                 class: Class::Crash,

@@ -8,7 +8,7 @@
 #[macro_use]
 mod compare;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 
 use compare::{golden, parse};
@@ -18,12 +18,13 @@ use protocol::command::{
     Start, SteerMode, Stop, Text, VerifyAdapter, VerifyCommand,
 };
 use protocol::exit_file::{EXIT_FILE_VERSION, ExitFile};
+use protocol::git::{Advance, Committed, Freshness, GitAdapter, GitOutcome, GitWork, Oid};
 use protocol::ids::{AttemptNo, Generation, MessageId, QuestionId};
 use protocol::program::{Credentials, Home, McpServer, Permissions, ProgramAdapter, ProgramKind};
 use protocol::report::{
     Ask, Asked, Capabilities, Context, Event, Family, ListTasks, ProcessSpawned, Progress,
     RateLimited, Receipt, Report, ResultStatus, RunResult, Said, Send, Sent, Started, SteerReach,
-    TaskLine, Tasks, Tool, Usage,
+    TaskLine, Tasks, Tool, Usage, Verdict,
 };
 use protocol::rpc::{self, ERROR_NO_COMMON_VERSION, Incoming, RpcError};
 use protocol::version::{Hello, HelloReply};
@@ -173,6 +174,33 @@ fn start_verify() -> Start {
     start(RunKind::Verify, Adapter::Verify(VerifyAdapter { commands }))
 }
 
+fn start_hook() -> Start {
+    let command = VerifyCommand {
+        argv: vec!["./prepare".to_owned()],
+        timeout_ms: 60_000,
+        env: BTreeMap::new(),
+    };
+    let commands = vec![command];
+    start(RunKind::Hook, Adapter::Hook(VerifyAdapter { commands }))
+}
+
+fn start_git() -> Start {
+    let adapter = GitAdapter {
+        work: GitWork::Advance(Advance {
+            repo: "/home/op/web".to_owned(),
+            into: "refs/heads/supervisor/nightly".to_owned(),
+            from: oid('a'),
+            to: oid('b'),
+        }),
+        timeout_ms: 600_000,
+    };
+    start(RunKind::Git, Adapter::Git(adapter))
+}
+
+fn oid(digit: char) -> Oid {
+    Oid::try_from(digit.to_string().repeat(40)).unwrap()
+}
+
 fn start_program() -> Start {
     let server = McpServer {
         command: "docs".to_owned(),
@@ -211,6 +239,8 @@ fn commands() -> Vec<(&'static str, Command)> {
         ("start_scripted", Command::Start(Box::new(start_scripted()))),
         ("start_verify", Command::Start(Box::new(start_verify()))),
         ("start_program", Command::Start(Box::new(start_program()))),
+        ("start_hook", Command::Start(Box::new(start_hook()))),
+        ("start_git", Command::Start(Box::new(start_git()))),
         (
             "deliver",
             Command::Deliver(message(5, SteerMode::Boundary, "use \"v2\" — not v1")),
@@ -262,6 +292,8 @@ fn result_ok() -> RunResult {
         family: Some(family()),
         evidence: String::new(),
         artifacts: vec!["target/report.html".to_owned()],
+        verdict: None,
+        git: None,
     }
 }
 
@@ -278,10 +310,34 @@ fn result_failed() -> RunResult {
         family: None,
         evidence: "last words".to_owned(),
         artifacts: Vec::new(),
+        verdict: None,
+        git: None,
     }
 }
 
-/// File name and event; `result` twice, with and without what may be absent.
+fn result_of_git() -> RunResult {
+    let committed = GitOutcome::Committed(Committed {
+        commit: oid('c'),
+        files: 3,
+        markers: vec!["src/lib.rs".to_owned()],
+        outside: vec!["docs/a.md".to_owned()],
+        missing: vec!["report.html".to_owned()],
+        warnings: vec!["vendor is a git repository of its own".to_owned()],
+    });
+    RunResult {
+        git: Some(Box::new(committed)),
+        ..result_ok()
+    }
+}
+
+fn result_of_review() -> RunResult {
+    RunResult {
+        verdict: Some(Verdict::Revise),
+        ..result_ok()
+    }
+}
+
+/// File name and event; `result` with and without what may be absent, with and without what may be absent.
 fn events() -> Vec<(&'static str, Event)> {
     let tool = |ok| Tool {
         name: "bash".to_owned(),
@@ -348,6 +404,14 @@ fn events() -> Vec<(&'static str, Event)> {
             Event::Notice(said("a line that is no JSON")),
         ),
         ("report_result_ok", Event::Result(Box::new(result_ok()))),
+        (
+            "report_result_of_git",
+            Event::Result(Box::new(result_of_git())),
+        ),
+        (
+            "report_result_of_review",
+            Event::Result(Box::new(result_of_review())),
+        ),
         (
             "report_result_failed",
             Event::Result(Box::new(result_failed())),
@@ -513,6 +577,8 @@ struct Words {
     steer_reach: Vec<SteerReach>,
     receipt: Vec<Receipt>,
     result_status: Vec<ResultStatus>,
+    verdict: Vec<Verdict>,
+    freshness: Vec<Freshness>,
 }
 
 #[test]
@@ -520,7 +586,14 @@ fn words_are_as_released() {
     use SteerMode::{After, Boundary, Interrupt, Restart};
     let words = Words {
         class: Class::ALL.to_vec(),
-        run_kind: vec![RunKind::Agent, RunKind::Verify],
+        run_kind: vec![
+            RunKind::Agent,
+            RunKind::Verify,
+            RunKind::Review,
+            RunKind::Merge,
+            RunKind::Hook,
+            RunKind::Git,
+        ],
         prompt_by: vec![
             PromptBy::None,
             PromptBy::Argument,
@@ -543,6 +616,8 @@ fn words_are_as_released() {
         ],
         receipt: vec![Receipt::Injected, Receipt::Seen],
         result_status: vec![ResultStatus::Ok, ResultStatus::Failed],
+        verdict: vec![Verdict::Approve, Verdict::Revise, Verdict::Reject],
+        freshness: vec![Freshness::Ignore, Freshness::Warn, Freshness::Rebase],
     };
     let mut written = serde_json::to_vec(&words).unwrap();
     written.push(b'\n');
@@ -559,6 +634,9 @@ fn words_are_as_released() {
     }
     for kind in words.run_kind {
         assert_eq!(serde_json::to_value(kind).unwrap(), kind.word());
+    }
+    for verdict in words.verdict {
+        assert_eq!(serde_json::to_value(verdict).unwrap(), verdict.word());
     }
 }
 
@@ -617,9 +695,10 @@ fn no_golden_file_is_without_its_test() {
                 .into_owned()
         })
         .collect();
-    // Those of the bridge are counted in `golden_bridge.rs`.
+    // Those of the bridge and of git work are counted in `golden_bridge.rs` and `golden_git.rs`.
     let strays = present.difference(&known);
-    let strays: Vec<_> = strays.filter(|name| !name.starts_with("bridge_")).collect();
+    let elsewhere = |name: &&String| name.starts_with("bridge_") || name.starts_with("git_");
+    let strays: Vec<_> = strays.filter(|name| !elsewhere(name)).collect();
     assert!(strays.is_empty(), "files that nothing reads: {strays:?}");
 }
 

@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use compare::{golden, parse};
 use protocol::bridge::{BRIDGE_FILE_VERSION, BridgeFile, Call, LateAnswer, Letter, Reply};
 use protocol::ids::{MessageId, QuestionId};
-use protocol::report::{ResultStatus, TaskLine};
+use protocol::report::{ResultStatus, TaskLine, Verdict};
 use protocol::rpc::{self, Incoming};
 
 fn task_line() -> TaskLine {
@@ -58,6 +58,7 @@ fn calls() -> Vec<Call> {
             status: ResultStatus::Ok,
             summary: "fixed".to_owned(),
             artifacts: vec!["target/report.html".to_owned()],
+            verdict: Some(Verdict::Approve),
         },
         Call::ListTasks {},
     ]

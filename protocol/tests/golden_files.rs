@@ -11,7 +11,7 @@ use compare::{golden, parse};
 use protocol::class::Class;
 use protocol::event_file::{EVENT_LINE_VERSION, EventLine};
 use protocol::ids::MessageId;
-use protocol::report::{Event, ResultStatus, Usage};
+use protocol::report::{Event, ResultStatus, Usage, Verdict};
 use protocol::result_file::ResultFile;
 use protocol::script::{
     AskStep, AttemptGuard, FailStep, FileText, Flood, FloodTo, ProgressStep, ResultStep,
@@ -109,6 +109,7 @@ fn awkward_steps() -> Vec<Step> {
     let result = ResultStep {
         status: ResultStatus::Failed,
         summary: "no luck".to_owned(),
+        verdict: Some(Verdict::Revise),
     };
     let fail = FailStep {
         class: Class::UsageLimit,
@@ -199,6 +200,7 @@ fn what_a_step_may_leave_out_is_what_is_said() {
             Step::Result(ResultStep {
                 status: ResultStatus::Ok,
                 summary: String::new(),
+                verdict: None,
             }),
         ),
         (
@@ -272,6 +274,7 @@ fn a_result_file_is_written_and_read_as_released() {
             tokens: 900,
             cost_micros: 11,
         }),
+        verdict: Some(Verdict::Reject),
     };
     let mut written = serde_json::to_vec(&file).unwrap();
     written.push(b'\n');

@@ -11,11 +11,15 @@ use protocol::command::{
 };
 use protocol::exit_file::{EXIT_FILE_VERSION, ExitFile};
 use protocol::framing::{Frame, FrameReader, LINE_MAX};
+use protocol::git::{
+    CommitWork, Committed, Freshness, GitAdapter, GitOutcome, GitWork, Oid, Provision,
+};
 use protocol::ids::{AttemptNo, BatchId, Generation, MessageId, QuestionId, TaskId};
 use protocol::program::{Credentials, Home, McpServer, Permissions, ProgramAdapter, ProgramKind};
 use protocol::report::{
     Ask, Capabilities, Context, EXCERPT_MAX, Event, Family, ProcessSpawned, Progress, RateLimited,
-    Receipt, Report, ResultStatus, RunResult, Said, Started, SteerReach, Tool, Usage, excerpt,
+    Receipt, Report, ResultStatus, RunResult, Said, Started, SteerReach, Tool, Usage, Verdict,
+    excerpt,
 };
 use protocol::rpc::{self, Incoming};
 
@@ -82,8 +86,76 @@ fn adapter() -> impl Strategy<Value = Adapter> {
         env,
     });
     let verify = vec(one, 0..3);
+    let hook = verify.clone();
+    let hook = hook.prop_map(|commands| Adapter::Hook(VerifyAdapter { commands }));
     let verify = verify.prop_map(|commands| Adapter::Verify(VerifyAdapter { commands }));
-    prop_oneof![command, scripted, verify, program()]
+    prop_oneof![command, scripted, verify, hook, git(), program()]
+}
+
+fn oid() -> impl Strategy<Value = Oid> + Clone {
+    "[0-9a-f]{40}|[0-9a-f]{64}".prop_map(|name| Oid::try_from(name).unwrap())
+}
+
+fn git() -> impl Strategy<Value = Adapter> {
+    let freshness = prop_oneof![
+        Just(Freshness::Ignore),
+        Just(Freshness::Warn),
+        Just(Freshness::Rebase),
+    ];
+    let names = (words(), words(), words(), words(), option::of(words()));
+    let commits = (oid(), vec(oid(), 0..3), option::of(oid()));
+    let provision = (names, commits, freshness).prop_map(|(names, commits, freshness)| {
+        GitWork::Provision(Provision {
+            repo: names.0,
+            worktree: names.1,
+            branch: names.2,
+            into: names.3,
+            watch: names.4,
+            pinned: commits.0,
+            needs: commits.1,
+            made: commits.2,
+            kept: Vec::new(),
+            freshness,
+        })
+    });
+    let names = (words(), words(), words(), words(), words());
+    let lists = (option::of(vec(words(), 0..3)), vec(words(), 0..3));
+    let commit = (names, oid(), lists).prop_map(|(names, base, lists)| {
+        GitWork::Commit(CommitWork {
+            repo: names.0,
+            worktree: names.1,
+            branch: names.2,
+            base,
+            message: names.3,
+            touches: lists.0,
+            outputs: lists.1,
+            outputs_dir: names.4,
+        })
+    });
+    (prop_oneof![provision, commit], any::<u64>())
+        .prop_map(|(work, timeout_ms)| Adapter::Git(GitAdapter { work, timeout_ms }))
+}
+
+fn outcome() -> impl Strategy<Value = Box<GitOutcome>> {
+    let lists = (vec(words(), 0..3), vec(words(), 0..3), vec(words(), 0..3));
+    (oid(), any::<u64>(), lists).prop_map(|(commit, files, lists)| {
+        Box::new(GitOutcome::Committed(Committed {
+            commit,
+            files,
+            markers: lists.0,
+            outside: lists.1,
+            missing: lists.2,
+            warnings: Vec::new(),
+        }))
+    })
+}
+
+fn verdict() -> impl Strategy<Value = Verdict> {
+    prop_oneof![
+        Just(Verdict::Approve),
+        Just(Verdict::Revise),
+        Just(Verdict::Reject),
+    ]
 }
 
 fn program() -> impl Strategy<Value = Adapter> {
@@ -129,7 +201,14 @@ fn program() -> impl Strategy<Value = Adapter> {
 
 fn start() -> impl Strategy<Value = Start> {
     let names = (any::<u64>(), batch(), task(), any::<u32>());
-    let kind = prop_oneof![Just(RunKind::Agent), Just(RunKind::Verify)];
+    let kind = prop_oneof![
+        Just(RunKind::Agent),
+        Just(RunKind::Verify),
+        Just(RunKind::Review),
+        Just(RunKind::Merge),
+        Just(RunKind::Hook),
+        Just(RunKind::Git),
+    ];
     let folders = (words(), words(), words());
     let agent = (
         option::of(text()),
@@ -222,8 +301,9 @@ fn result() -> impl Strategy<Value = RunResult> {
     let files = proptest::collection::vec(words(), 0..3);
     let said = (words(), option::of(words()), words(), files);
     let used = (usage(), option::of(family()));
-    (status, option::of(class()), end, said, used).prop_map(
-        |(status, class, end, said, (usage, family))| RunResult {
+    let done = (option::of(verdict()), option::of(outcome()));
+    (status, option::of(class()), end, said, used, done).prop_map(
+        |(status, class, end, said, (usage, family), (verdict, git))| RunResult {
             status,
             class,
             summary: said.0,
@@ -235,6 +315,8 @@ fn result() -> impl Strategy<Value = RunResult> {
             family,
             evidence: said.2,
             artifacts: said.3,
+            verdict,
+            git,
         },
     )
 }
@@ -447,6 +529,8 @@ proptest! {
             family: None,
             evidence: text,
             artifacts: Vec::new(),
+            verdict: None,
+            git: None,
         };
         let event = Event::Result(Box::new(result));
         let line = Report { generation: Generation(u64::MAX), event }.line().unwrap();
