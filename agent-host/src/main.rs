@@ -27,6 +27,7 @@ mod clock;
 #[cfg(all(target_os = "linux", target_env = "gnu", not(test)))]
 mod entry;
 mod family;
+mod git;
 mod host;
 mod kernel;
 mod link;
@@ -76,6 +77,7 @@ fn run_program() -> u8 {
             format!("agent-host {} (protocol {min} to {max})\n", version::BUILD)
         }
         Some("--help") => format!("{HELP}\n{}", call::line::HELP),
+        Some(git::WORD) => return git::run(arguments),
         Some(word) if call::line::is_word(word) => {
             let rest = arguments.map(|one| one.to_string_lossy().into_owned());
             return call::line::run(word, rest.collect());

@@ -29,6 +29,10 @@ use crate::scratch::Scratch;
 /// Largest prompt or script file (16 MiB: far beyond any context window).
 const TEXT_FILE_MAX: u64 = 16 << 20;
 
+/// What an agent is told that gives a verdict out of place.
+pub(crate) const NO_REVIEW: &str =
+    "only a review gives a verdict, and this run is none: leave it out";
+
 /// Why a run can not go on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Failure {
@@ -73,6 +77,8 @@ pub(crate) fn result(status: ResultStatus, class: Option<Class>, summary: &str) 
         family: None,
         evidence: String::new(),
         artifacts: Vec::new(),
+        verdict: None,
+        git: None,
     }
 }
 

@@ -263,6 +263,11 @@ impl<'a> Manifest<'a> {
                 "verify",
                 program_names(verify.commands.iter().map(|command| &command.argv)),
             ),
+            Adapter::Hook(hook) => (
+                "hook",
+                program_names(hook.commands.iter().map(|command| &command.argv)),
+            ),
+            Adapter::Git(git) => ("git", vec![git.work.word()]),
             Adapter::Program(program) => (program.kind.word(), vec![program.program.as_str()]),
         };
         Self {

@@ -12,7 +12,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use protocol::class::Class;
-use protocol::command::{CommandAdapter, PromptBy};
+use protocol::command::{CommandAdapter, PromptBy, RunKind};
 use protocol::report::{
     Capabilities, EXCERPT_MAX, Receipt, ResultStatus, RunResult, SteerReach, excerpt,
 };
@@ -21,7 +21,7 @@ use protocol::result_file::ResultFile;
 use super::{Advance, Agent, Prompt, result_file};
 use crate::process::Ended;
 use crate::program::{Feed, Program, What};
-use crate::run::{Failure, Run, result};
+use crate::run::{Failure, NO_REVIEW, Run, result};
 
 /// Name of the prompt's file in the run's folder.
 const PROMPT_FILE: &str = "prompt.md";
@@ -96,6 +96,9 @@ impl CommandAgent {
     fn judge(&self, ended: Ended, run: &Run) -> RunResult {
         let file = self.adapter.result_file.as_deref().map(result_file::read);
         let mut result = rule(ended, file, &self.adapter.argv);
+        if result.verdict.is_some() && run.start.kind != RunKind::Review {
+            result = self::result(ResultStatus::Failed, Some(Class::NoResult), NO_REVIEW);
+        }
         if result.status == ResultStatus::Failed {
             result.evidence = run.logs.evidence();
         }
@@ -228,6 +231,7 @@ fn rule_by_file(exit: i32, file: ResultFile, name: &str) -> RunResult {
         ruled.summary = excerpt(&summary, EXCERPT_MAX);
     }
     ruled.usage = file.usage.unwrap_or_default();
+    ruled.verdict = file.verdict.filter(|_| ruled.status == ResultStatus::Ok);
     ruled
 }
 

@@ -16,12 +16,14 @@ use protocol::rpc::RpcError;
 use crate::program::Program;
 use crate::run::{Failure, Run};
 use driven::Driven;
+use verify::Of;
 
 mod acp;
 mod claude;
 mod codex;
 mod command;
 mod driven;
+mod git;
 mod pi;
 mod result_file;
 mod scripted;
@@ -189,7 +191,9 @@ pub(crate) trait Agent {
 pub(crate) fn adapter(start: &mut Start) -> Result<Box<dyn Agent>, Failure> {
     Ok(match Run::take_adapter(start) {
         Adapter::Command(adapter) => Box::new(command::CommandAgent::new(adapter)),
-        Adapter::Verify(adapter) => Box::new(verify::VerifyAgent::new(adapter)),
+        Adapter::Verify(adapter) => Box::new(verify::VerifyAgent::new(adapter, Of::Proof)),
+        Adapter::Hook(adapter) => Box::new(verify::VerifyAgent::new(adapter, Of::Hook)),
+        Adapter::Git(adapter) => Box::new(git::GitAgent::new(adapter)),
         Adapter::Program(adapter) => program(adapter),
         Adapter::Scripted(adapter) => Box::new(scripted::ScriptedAgent::new(&adapter, start)?),
     })

@@ -1,4 +1,5 @@
-//! The `verify` adapter: commands in order that must all exit 0, each within its own time.
+//! The adapters `verify` and `hook`: commands in order, each within its own time. A proof wants that
+//! all exit 0; of a hook 1 warns and goes on.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -14,8 +15,48 @@ use crate::process::{self, Ended};
 use crate::program::{Feed, Program, What};
 use crate::run::{Failure, Run, result};
 
-/// The proof of done.
+/// What the commands are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Of {
+    /// The proof of done.
+    Proof,
+    /// The operator's own commands around the work.
+    Hook,
+}
+
+impl Of {
+    const fn word(self) -> &'static str {
+        match self {
+            Of::Proof => "verify",
+            Of::Hook => "hook",
+        }
+    }
+
+    const fn class(self) -> Class {
+        match self {
+            Of::Proof => Class::VerifyFailed,
+            Of::Hook => Class::SetupFailed,
+        }
+    }
+
+    /// Whether the next command may run.
+    fn goes_on(self, ended: Ended) -> bool {
+        ended == Ended::Exit(0) || self.warns(ended)
+    }
+
+    fn warns(self, ended: Ended) -> bool {
+        self == Of::Hook && ended == Ended::Exit(HOOK_WARNS)
+    }
+}
+
+/// The exit of a hook that warns.
+const HOOK_WARNS: i32 = 1;
+
+/// Commands one after the other.
 pub(super) struct VerifyAgent {
+    of: Of,
+    /// What hooks warned of.
+    warnings: Vec<String>,
     waiting: VecDeque<VerifyCommand>,
     total: usize,
     current: Option<Current>,
@@ -30,9 +71,11 @@ struct Current {
 }
 
 impl VerifyAgent {
-    pub(super) fn new(adapter: VerifyAdapter) -> Self {
+    pub(super) fn new(adapter: VerifyAdapter, of: Of) -> Self {
         let total = adapter.commands.len();
         Self {
+            of,
+            warnings: Vec::new(),
             waiting: adapter.commands.into(),
             total,
             current: None,
@@ -47,7 +90,8 @@ impl VerifyAgent {
             return Ok(None);
         };
         let line = command.argv.join(" ");
-        let header = format!("[supervisor: verify {number} of {}: {line}]\n", self.total);
+        let word = self.of.word();
+        let header = format!("[supervisor: {word} {number} of {}: {line}]\n", self.total);
         run.log(Stream::Out, header.as_bytes());
         run.log(Stream::Err, header.as_bytes());
         let program = Program::start(
@@ -104,7 +148,8 @@ impl Agent for VerifyAgent {
 
     fn advance(&mut self, run: &mut Run, now: Instant) -> Advance {
         let Some(current) = &mut self.current else {
-            return Advance::Done(Box::new(result(ResultStatus::Ok, None, "")));
+            let said = self.warnings.join("; ");
+            return Advance::Done(Box::new(result(ResultStatus::Ok, None, &said)));
         };
         let Some(ended) = current.program.ended() else {
             if now >= current.deadline && !current.timed_out {
@@ -116,8 +161,11 @@ impl Agent for VerifyAgent {
             }
             return Advance::Waits((!current.timed_out).then_some(current.deadline));
         };
-        if current.timed_out || ended != Ended::Exit(0) || self.stopped {
-            return Advance::Done(Box::new(failure(current, ended, run)));
+        if current.timed_out || !self.of.goes_on(ended) || self.stopped {
+            return Advance::Done(Box::new(failure(self.of, current, ended, run)));
+        }
+        if self.of.warns(ended) {
+            self.warnings.push(warning(current, run));
         }
         match self.next(run) {
             Ok(next) => self.current = next,
@@ -133,7 +181,16 @@ impl Agent for VerifyAgent {
     }
 }
 
-fn failure(current: &Current, ended: Ended, run: &Run) -> RunResult {
+/// What a hook that warns says, with the end of its output: the run goes on, and nobody reads its log.
+fn warning(current: &Current, run: &Run) -> String {
+    let line = current.command.argv.join(" ");
+    match run.logs.evidence().trim() {
+        "" => format!("`{line}` warns"),
+        said => format!("`{line}` warns: {said}"),
+    }
+}
+
+fn failure(of: Of, current: &Current, ended: Ended, run: &Run) -> RunResult {
     let limit = Duration::from_millis(current.command.timeout_ms);
     let how = match (current.timed_out, ended) {
         (true, _) => format!("took longer than {limit:?} and was killed"),
@@ -141,7 +198,7 @@ fn failure(current: &Current, ended: Ended, run: &Run) -> RunResult {
         (false, Ended::Signal(signal)) => format!("was ended by signal {signal}"),
     };
     let text = format!("`{}` {how}", current.command.argv.join(" "));
-    let mut failed = result(ResultStatus::Failed, Some(Class::VerifyFailed), &text);
+    let mut failed = result(ResultStatus::Failed, Some(of.class()), &text);
     match ended {
         Ended::Exit(code) => failed.exit_code = Some(code),
         Ended::Signal(signal) => failed.signal = Some(signal),

@@ -13,11 +13,14 @@ use protocol::bridge::{
     WAIT_MAX_MS,
 };
 use protocol::class::Class;
+use protocol::command::RunKind;
 use protocol::ids::{QuestionId, TaskId};
 use protocol::report::{
-    EXCERPT_MAX, Event, Progress, ResultStatus, RunResult, Said, TaskLine, excerpt,
+    EXCERPT_MAX, Event, Progress, ResultStatus, RunResult, Said, TaskLine, Verdict, excerpt,
 };
 use protocol::rpc::{ERROR_BAD_PARAMS, RpcError};
+
+use crate::run::NO_REVIEW;
 
 /// Calls that one run may make; further ones are refused. Each may become a report, and an agent in
 /// a loop must come to an end.
@@ -98,6 +101,8 @@ pub(super) struct Claim {
     pub(super) summary: String,
     /// Files that prove it.
     pub(super) artifacts: Vec<String>,
+    /// What it says of another agent's work; only in a review.
+    pub(super) verdict: Option<Verdict>,
 }
 
 /// A request that the supervisor has not answered.
@@ -130,6 +135,8 @@ pub(super) struct Calls {
     /// At most as many as the supervisor lets one run ask.
     questions: BTreeMap<QuestionId, Question>,
     claim: Option<Claim>,
+    /// Whether the agent judges another one's work.
+    reviews: bool,
 }
 
 fn refused(text: impl Into<String>) -> RpcError {
@@ -154,6 +161,14 @@ fn checked(what: &str, text: String, max: usize) -> Result<String, RpcError> {
 }
 
 impl Calls {
+    /// The calls of a run of this kind.
+    pub(super) fn of(kind: RunKind) -> Self {
+        Self {
+            reviews: kind == RunKind::Review,
+            ..Self::default()
+        }
+    }
+
     /// A call came.
     pub(super) fn call(&mut self, caller: Caller, call: Call, now: Instant) -> Vec<Act> {
         self.made = self.made.saturating_add(1);
@@ -186,12 +201,17 @@ impl Calls {
                 status,
                 summary,
                 artifacts,
+                verdict,
             } => {
                 let summary = checked("the summary", summary, TEXT_MAX)?;
+                if verdict.is_some() && !self.reviews {
+                    return Err(refused(NO_REVIEW));
+                }
                 let claim = Claim {
                     status,
                     summary,
                     artifacts,
+                    verdict,
                 };
                 Ok(vec![Act::CheckFiles(caller, claim)])
             }
@@ -432,10 +452,12 @@ impl Calls {
             (ResultStatus::Failed, _) => {}
             (ResultStatus::Ok, ResultStatus::Ok) => {
                 result.summary = excerpt(&claim.summary, EXCERPT_MAX);
+                result.verdict = claim.verdict.or(result.verdict);
             }
             (ResultStatus::Ok, ResultStatus::Failed) => {
                 result.status = ResultStatus::Failed;
                 result.class = Some(Class::AgentFailed);
+                result.verdict = None;
                 result.summary = excerpt(&claim.summary, EXCERPT_MAX);
             }
         }

@@ -321,6 +321,7 @@ fn texts_have_a_length() {
             status: ResultStatus::Ok,
             summary: String::new(),
             artifacts: Vec::new(),
+            verdict: None,
         },
     ] {
         let (caller, acts) = world.call(call.clone());
@@ -372,6 +373,7 @@ fn failed_is_believed_and_ok_heals_nothing() {
                 status,
                 summary: "by its word".to_owned(),
                 artifacts: vec!["a".to_owned()],
+                verdict: None,
             };
             world.calls.claim(caller, claim);
         }

@@ -56,12 +56,13 @@ impl Bridge {
     pub(crate) fn open(run: &mut Run) -> Option<Self> {
         let has_program = match &run.start.adapter {
             Adapter::Command(_) | Adapter::Program(_) => true,
-            Adapter::Scripted(_) | Adapter::Verify(_) => false,
+            Adapter::Scripted(_) | Adapter::Verify(_) | Adapter::Hook(_) | Adapter::Git(_) => false,
         };
         run.start.env.remove(BRIDGE_ENV);
         let folder = run.files().filter(|_| has_program)?;
-        if run.start.kind != RunKind::Agent {
-            return None;
+        match run.start.kind {
+            RunKind::Agent | RunKind::Review | RunKind::Merge => {}
+            RunKind::Verify | RunKind::Hook | RunKind::Git => return None,
         }
         let made = place::make(&folder).and_then(|(listener, token)| Socket::new(listener, token));
         let socket = match made {
@@ -75,7 +76,7 @@ impl Bridge {
         let file = folder.path().join(BRIDGE_FILE_NAME).display().to_string();
         place::tell(&mut run.start.env, &run.start.cwd, file);
         Some(Self {
-            calls: Calls::default(),
+            calls: Calls::of(run.start.kind),
             socket,
             cwd: Path::new(&run.start.cwd).to_owned(),
         })

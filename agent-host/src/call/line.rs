@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use protocol::bridge::{BRIDGE_ENV, Call, Reply};
 use protocol::ids::QuestionId;
-use protocol::report::ResultStatus;
+use protocol::report::{ResultStatus, Verdict};
 
 use super::client::{CallError, call};
 use super::mcp;
@@ -31,8 +31,8 @@ Inside a run, for its agent:
   agent-host say TEXT [--to TASK] [--urgent]    a message to the operator, or to another task
   agent-host mailbox                            take and print the messages that wait
   agent-host tasks                              the tasks of the batch and how far they are
-  agent-host result ok|failed SUMMARY [--artifact FILE]...
-                                                say how the work went
+  agent-host result ok|failed SUMMARY [--artifact FILE]... [--verdict approve|revise|reject]
+                                                say how the work went; the verdict in a review
   agent-host mcp                                the same as an MCP server on stdin and stdout
 Each takes --bridge FILE (else SUPERVISOR_BRIDGE names it), all but mcp --json.
 They exit with 0; 1 the call was refused; 2 usage; 6 nobody answered in time; 69 there is no bridge
@@ -132,6 +132,7 @@ struct Given {
     to: Option<String>,
     urgent: bool,
     artifacts: Vec<String>,
+    verdict: Option<Verdict>,
 }
 
 fn understand(word: &str, mut rest: VecDeque<String>) -> Result<Wanted, String> {
@@ -192,6 +193,18 @@ fn option(
         ("--to", "say") => given.to = Some(value()?),
         ("--urgent", "say") => given.urgent = true,
         ("--artifact", "result") => given.artifacts.push(value()?),
+        ("--verdict", "result") => {
+            given.verdict = Some(match value()?.as_str() {
+                "approve" => Verdict::Approve,
+                "revise" => Verdict::Revise,
+                "reject" => Verdict::Reject,
+                other => {
+                    return Err(format!(
+                        "a verdict is approve, revise or reject, not `{other}`"
+                    ));
+                }
+            });
+        }
         (_, _) => return Err(format!("`{word}` has no option `{name}`")),
     }
     Ok(())
@@ -235,6 +248,7 @@ fn what(word: &str, given: &mut Given) -> Result<What, String> {
             },
             summary: next("a summary")?,
             artifacts: std::mem::take(&mut given.artifacts),
+            verdict: given.verdict,
         },
         _mcp => return Ok(What::Mcp),
     }))
@@ -363,7 +377,8 @@ mod tests {
             Call::TaskResult {
                 status: ResultStatus::Failed,
                 summary: "no luck".to_owned(),
-                artifacts: vec!["log.txt".to_owned()]
+                artifacts: vec!["log.txt".to_owned()],
+                verdict: None
             }
         );
         assert_eq!(called(&["mailbox"]), Call::ReadMailbox {});

@@ -91,6 +91,9 @@ pub(super) fn all() -> Vec<Tool> {
                         "description": "what was done and how it was checked, or why it failed"},
                     "artifacts": {"type": "array", "items": {"type": "string"},
                         "description": "existing files that show the work, relative to your working folder"},
+                    "verdict": {"type": "string", "enum": ["approve", "revise", "reject"],
+                        "description": "only in a review, and needed there: approve the work; revise: \
+                            it is to be worked over as the summary says; reject: it is not to be taken"},
                 }),
                 &["status", "summary"],
             ),

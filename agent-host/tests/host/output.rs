@@ -8,14 +8,15 @@ use protocol::report::ResultStatus;
 
 use crate::client::{Client, command};
 
-/// Peak resident memory, KiB.
-fn peak_kib(pid: u32) -> u64 {
+/// Peak resident memory, KiB, without the pages of the program's own file, which all hosts share.
+pub(crate) fn peak_kib(pid: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:"))
-        .unwrap();
-    line.trim().trim_end_matches(" kB").parse().unwrap()
+    let kib = |name: &str| -> u64 {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        let number = line.unwrap().trim().trim_end_matches(" kB");
+        number.parse().unwrap()
+    };
+    kib("VmHWM:") - kib("RssFile:")
 }
 
 /// Runs a shell line that prints a lot, and returns the log, once the host's memory was judged.
@@ -36,7 +37,7 @@ fn print_a_lot(line: &str, bytes: u64) -> tempfile::TempDir {
     client.tell(&protocol::command::Command::Start(Box::new(start)));
     client.wait_for_word("printed");
     while client.ping().output_bytes < bytes {}
-    let growth = peak_kib(client.child.id()) - before;
+    let growth = peak_kib(client.child.id()).saturating_sub(before);
     assert!(growth < 4096, "the host grew by {growth} KiB");
     fs::OpenOptions::new()
         .write(true)

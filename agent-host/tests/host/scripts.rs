@@ -364,12 +364,7 @@ fn a_flood_of_reports_waits_for_a_slow_reader() {
     let steps = r#"[{"flood": {"to": "reports", "lines": 5000, "line_bytes": 2000}}]"#;
     let mut client = Client::script(steps);
     client.wait_for(is(|event| matches!(event, Event::Started(_))));
-    let status = std::fs::read_to_string(format!("/proc/{}/status", client.child.id())).unwrap();
-    let peak = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:"))
-        .unwrap();
-    let peak: u64 = peak.trim().trim_end_matches(" kB").parse().unwrap();
+    let peak = crate::output::peak_kib(client.child.id());
     assert!(peak < 8192, "10 MB of reports wait in {peak} KiB");
     let (_, ended) = client.result();
     let messages = ended

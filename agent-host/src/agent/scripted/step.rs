@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::path::{Component, Path, PathBuf};
 use std::time::Instant;
 
+use protocol::command::RunKind;
 use protocol::report::{Event, Progress, RateLimited, Said, Tool, Usage};
 use protocol::script::{FailStep, FileText, Flood, FloodTo, RunCommand, Step, WaitMessage};
 
@@ -13,6 +14,7 @@ use super::*;
 use crate::logs::Stream;
 use crate::process;
 use crate::program::{self, Feed, What};
+use crate::run::NO_REVIEW;
 use crate::run_dir::FileError;
 
 impl ScriptedAgent {
@@ -71,8 +73,12 @@ impl ScriptedAgent {
                 }));
             }
             Step::Result(step) => {
+                if step.verdict.is_some() && run.start.kind != RunKind::Review {
+                    return Err(Failure::new(Class::SetupFailed, NO_REVIEW));
+                }
                 let class = (step.status == ResultStatus::Failed).then_some(Class::AgentFailed);
                 self.ending = result(step.status, class, &step.summary);
+                self.ending.verdict = step.verdict.filter(|_| class.is_none());
                 self.steps.clear();
             }
             Step::Fail(step) => self.fail(&step, run),
