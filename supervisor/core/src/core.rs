@@ -43,6 +43,8 @@ pub enum Change {
     Task(TaskIx, Edge),
     /// The open attempt of a task.
     Attempt(TaskIx, Edge),
+    /// The merge of a task's commit.
+    Merge(TaskIx, Edge),
     /// A run.
     Run(Generation, Edge),
     /// A message.

@@ -6,19 +6,23 @@ use std::time::Duration;
 
 use protocol::class::Class;
 use protocol::command::{RunKind, SteerMode};
+use protocol::git::Oid;
 use protocol::ids::{AttemptNo, BatchId, Generation, MessageId, QuestionId, TaskId};
-use protocol::report::{Capabilities, RunResult, Usage};
+use protocol::report::{Capabilities, RunResult, Usage, Verdict};
 
 use crate::containment::Containment;
 use crate::identity::Identity;
 use crate::machine::{
-    AccountState, AttemptState, BatchState, MessageState, QuestionState, RunState, TaskState,
+    AccountState, AttemptState, BatchState, MergeState, MessageState, QuestionState, RunState,
+    TaskState,
 };
 use crate::plan::{
-    AccountSpec, AgentSpec, Dependency, RetryMode, Rules, Settings, SpecIx, TaskIx, TaskSpec,
+    AccountSpec, AgentSpec, Dependency, RepoSpec, RetryMode, Rules, Settings, SpecIx, TaskIx,
+    TaskSpec,
 };
 use crate::reason::{AccountReason, BatchReason, TaskReason};
 use crate::record::StopReason;
+use crate::step::{CleanStep, Purpose, Stage, Step};
 use crate::time::{Boot, Deadline, Now, Wall};
 
 /// Everything a checkpoint holds.
@@ -31,6 +35,8 @@ pub struct Facts {
     pub agents: Vec<AgentSpec>,
     /// Its accounts.
     pub accounts: Vec<Account>,
+    /// Its repositories, in which tasks have worktrees.
+    pub repos: Vec<Repo>,
     /// Rules that tasks share.
     pub specs: Vec<Arc<TaskSpec>>,
     /// Its tasks.
@@ -155,6 +161,117 @@ pub struct Task {
     pub revised: Option<Box<Rules>>,
     /// The batch file no longer has it: no attempt follows, and `retry` does not reopen it.
     pub removed: bool,
+    /// Its worktree, where it has one.
+    pub worktree: Option<Worktree>,
+    /// What was put on salvage refs of it, oldest first.
+    pub salvaged: Vec<Salvage>,
+    /// The merge of its commit, once it is done with one.
+    pub merge: Option<Merge>,
+    /// Its worktree is going.
+    pub clean: Option<Clean>,
+}
+
+/// The worktree of a task.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Worktree {
+    /// What it was made from.
+    pub base: Oid,
+    /// The operator's commands for a new worktree went well, where there are any.
+    pub hooked: bool,
+    /// The last commit of its work.
+    pub commit: Option<Oid>,
+}
+
+/// Work that was put aside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Salvage {
+    /// The ref.
+    pub reference: Arc<str>,
+    /// Its commit.
+    pub commit: Oid,
+}
+
+/// The merge of a task's commit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Merge {
+    /// Where it is.
+    pub state: MergeState,
+    /// Since when.
+    pub since: Wall,
+    /// What is merged.
+    pub commit: Oid,
+    /// The commit on the batch branch that holds it.
+    pub merged: Option<Oid>,
+    /// How often an agent tried in vain to resolve it since the operator last queued it.
+    pub tries: u32,
+    /// It was rolled back since the operator last queued it: its proof is what failed, not only its merge.
+    pub disproved: bool,
+    /// What it conflicted with, or how its proof failed, the last time that it did.
+    pub trouble: Arc<str>,
+    /// A sentence for people: why it is where it is.
+    pub detail: Arc<str>,
+}
+
+/// The end of a worktree.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Clean {
+    /// What is done now, or is due.
+    pub step: CleanStep,
+    /// Its run, while there is one.
+    pub run: Option<Generation>,
+    /// Runs of this step so far.
+    pub runs: u32,
+    /// The commit that holds what is in the worktree, and the ref that reaches it, once known.
+    pub kept: Option<Salvage>,
+}
+
+/// One repository.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Repo {
+    /// Its rules.
+    pub spec: RepoSpec,
+    /// The merges that are under way; one round at a time.
+    pub round: Option<Round>,
+}
+
+/// Merges that share a proof.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Round {
+    /// What is done now, or is due.
+    pub stage: Stage,
+    /// Its run, while there is one.
+    pub run: Option<Generation>,
+    /// Runs of this stage so far.
+    pub runs: u32,
+    /// The tasks whose turn it is, never empty; those that conflict or are merged leave it.
+    pub tasks: Vec<TaskIx>,
+    /// Where the batch branch was when it began, once known.
+    pub tip: Option<Oid>,
+    /// The merge commits made, in order: each is the parent of the next.
+    pub commits: Vec<(TaskIx, Oid)>,
+    /// How many of these are proven together.
+    pub good: u32,
+    /// How many of these together were proven bad, where a proof failed.
+    pub bad: Option<u32>,
+    /// How the last proof failed, for people and for the agent that is to resolve it.
+    pub detail: Arc<str>,
+}
+
+impl Round {
+    /// How many of the merge commits the next proof is about: all, or after a failure half of
+    /// those between what is good and what is bad.
+    pub fn proving(&self) -> u32 {
+        match self.bad {
+            None => u32::try_from(self.commits.len()).unwrap_or(u32::MAX),
+            Some(bad) => self.good + (bad - self.good) / 2,
+        }
+    }
+
+    /// The merge commit of the first `count` tasks.
+    pub fn commit(&self, count: u32) -> Option<&Oid> {
+        let last = usize::try_from(count).ok()?.checked_sub(1)?;
+        self.commits.get(last).map(|(_, commit)| commit)
+    }
 }
 
 impl Task {
@@ -208,8 +325,22 @@ pub struct Attempt {
     pub result: Option<Arc<RunResult>>,
     /// It finds out whether its account's limit is over.
     pub probe: bool,
-    /// Verify runs so far.
-    pub proofs: u32,
+    /// Which step it is at.
+    pub step: Step,
+    /// Runs of this step so far.
+    pub step_runs: u32,
+    /// The last of these ended well: the next step is due.
+    pub step_done: bool,
+    /// The commit of its work, once there is one.
+    pub commit: Option<Oid>,
+    /// Files that this changes.
+    pub files: u64,
+    /// How often its work was sent back.
+    pub rounds: u32,
+    /// What the reviewer ruled, until the agent works again.
+    pub verdict: Option<Verdict>,
+    /// What the reviewer said last, for the agent.
+    pub notes: Option<Arc<str>>,
     /// Since when it waits, for the operator's answer or between two runs, if it does: its wall
     /// limit stands still.
     pub waiting_since: Option<Boot>,
@@ -271,7 +402,7 @@ pub struct Run {
     /// Its attempt.
     pub attempt: AttemptNo,
     /// What it is for.
-    pub kind: RunKind,
+    pub purpose: Purpose,
     /// Where it is.
     pub state: RunState,
     /// Its spawn token.
@@ -288,6 +419,15 @@ pub struct Run {
     pub result: Option<Arc<RunResult>>,
     /// Use so far.
     pub usage: Usage,
+    /// After a crash it could not be judged: only the next take-over may rule on it.
+    pub unresolved: bool,
+}
+
+impl Run {
+    /// The kind of run that it is.
+    pub const fn kind(&self) -> RunKind {
+        self.purpose.kind()
+    }
 }
 
 /// One message.

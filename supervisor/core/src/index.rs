@@ -8,8 +8,12 @@ use std::sync::Arc;
 use protocol::ids::{Generation, MessageId, QuestionId, TaskId};
 
 use crate::facts::{Facts, Task};
-use crate::machine::{AccountState, BatchState, MessageState, QuestionState, TaskState};
-use crate::plan::{AccountIx, AgentIx, AgentSpec, Condition, Dependency, OnFailure, TaskIx};
+use crate::machine::{
+    AccountState, BatchState, MergeState, MessageState, QuestionState, TaskState,
+};
+use crate::plan::{
+    AccountIx, AgentIx, AgentSpec, Condition, Dependency, OnFailure, RepoIx, TaskIx,
+};
 use crate::reason::TaskReason;
 use crate::time::Deadline;
 use crate::timers::{Timer, Timers};
@@ -50,6 +54,14 @@ pub struct Index {
     pub(crate) touch_waiters: BTreeMap<TaskIx, BTreeSet<TaskIx>>,
     /// Tasks held by the operator, a kill, an account or a crash.
     pub(crate) paused: BTreeSet<TaskIx>,
+    /// Merges that wait for their turn, by repository: queued, or in conflict with what is merged.
+    pub(crate) merges: BTreeMap<RepoIx, BTreeSet<TaskIx>>,
+    /// Merges that are not settled.
+    pub(crate) merging: BTreeSet<TaskIx>,
+    /// Merges that wait for the operator.
+    pub(crate) parked: BTreeSet<TaskIx>,
+    /// Tasks whose worktree is going.
+    pub(crate) cleaning: BTreeSet<TaskIx>,
     /// Unsettled messages by task.
     pub(crate) mail: BTreeMap<TaskIx, BTreeSet<MessageId>>,
     /// Open questions by run.
@@ -73,6 +85,10 @@ impl Index {
                 index.count_unmet(facts, ix);
             }
             index.enter(facts, ix);
+            index.note_merge(facts, ix);
+            if facts.tasks[ix.0 as usize].clean.is_some() {
+                index.cleaning.insert(ix);
+            }
         }
         for (generation, run) in &facts.runs {
             if let Some((_, grace)) = run.stop {
@@ -171,6 +187,7 @@ impl Index {
             TaskState::Pending
             | TaskState::Running
             | TaskState::Verifying
+            | TaskState::Reviewing
             | TaskState::Waiting
             | TaskState::Done
             | TaskState::Failed
@@ -189,7 +206,8 @@ impl Index {
     fn enter(&mut self, facts: &Facts, ix: TaskIx) {
         let task = &facts.tasks[ix.0 as usize];
         match task.state {
-            TaskState::Ready if task.next_check.is_none() => {
+            // A worktree that is going is nothing to work in.
+            TaskState::Ready if task.next_check.is_none() && task.clean.is_none() => {
                 let agent = facts.specs[task.spec.0 as usize].agent;
                 self.ready
                     .entry(agent)
@@ -209,6 +227,7 @@ impl Index {
             | TaskState::Pending
             | TaskState::Running
             | TaskState::Verifying
+            | TaskState::Reviewing
             | TaskState::Waiting
             | TaskState::Done
             | TaskState::Failed
@@ -256,6 +275,33 @@ impl Index {
         } else {
             self.idle.remove(&ix);
         }
+    }
+
+    /// Brings everything about the merge of a task up to date.
+    pub(crate) fn note_merge(&mut self, facts: &Facts, ix: TaskIx) {
+        let task = &facts.tasks[ix.0 as usize];
+        let Some(merge) = &task.merge else {
+            return;
+        };
+        let waits = match merge.state {
+            MergeState::Queued | MergeState::Conflict | MergeState::RolledBack => true,
+            MergeState::None
+            | MergeState::Merging
+            | MergeState::Verifying
+            | MergeState::Merged
+            | MergeState::Resolving
+            | MergeState::Parked
+            | MergeState::Failed => false,
+        };
+        if let Some(repo) = facts.specs[task.spec.0 as usize].worktree {
+            let waiting = self.merges.entry(repo).or_default();
+            note(waiting, ix, waits);
+            if waiting.is_empty() {
+                self.merges.remove(&repo);
+            }
+        }
+        note(&mut self.merging, ix, !merge.state.is_settled());
+        note(&mut self.parked, ix, merge.state == MergeState::Parked);
     }
 
     /// Brings a message's indexes up to date.
@@ -351,6 +397,15 @@ impl Index {
     }
 }
 
+/// In the set, or not in it.
+fn note(set: &mut BTreeSet<TaskIx>, ix: TaskIx, belongs: bool) {
+    if belongs {
+        set.insert(ix);
+    } else {
+        set.remove(&ix);
+    }
+}
+
 /// How many tasks, from the first on, belong to a plan that is whole.
 fn whole(facts: &Facts) -> usize {
     let mut tasks = facts.tasks.iter();
@@ -405,13 +460,32 @@ pub(crate) fn is_satisfied(facts: &Facts, dependency: Dependency) -> bool {
     if !task.state.is_terminal() {
         return false;
     }
+    let passes = task.reason == TaskReason::NotSelected
+        || facts.batch.settings.on_failure == OnFailure::Continue;
     match dependency.condition {
         Condition::Finished => true,
-        Condition::Done => {
-            task.state == TaskState::Done
-                || task.reason == TaskReason::NotSelected
-                || facts.batch.settings.on_failure == OnFailure::Continue
+        Condition::Done => task.state == TaskState::Done || passes,
+        Condition::Merged => match (task.state, &task.merge) {
+            (TaskState::Done, Some(merge)) => {
+                merge.state.is_good() || (passes && merge.state == MergeState::Failed)
+            }
+            (TaskState::Done, None) => true,
+            (_, _) => passes,
+        },
+    }
+}
+
+/// Whether a dependency will not be satisfied any more, unless the operator acts.
+pub(crate) fn is_hopeless(facts: &Facts, dependency: Dependency) -> bool {
+    let task = &facts.tasks[dependency.task.0 as usize];
+    if !task.state.is_terminal() || is_satisfied(facts, dependency) {
+        return false;
+    }
+    match (dependency.condition, &task.merge) {
+        (Condition::Merged, Some(merge)) if task.state == TaskState::Done => {
+            merge.state == MergeState::Failed
         }
+        (Condition::Done | Condition::Finished | Condition::Merged, _) => true,
     }
 }
 

@@ -243,6 +243,12 @@ pub enum OperatorCommand {
         /// Dependents see them as done.
         as_done: bool,
     },
+    /// Remove the worktrees of ended tasks, or with `None` of all that are over; what is in them is
+    /// put on salvage refs before.
+    Clean {
+        /// The tasks.
+        tasks: Option<Vec<TaskIx>>,
+    },
     /// Take another reading of the batch file: new tasks and those that are not done take it, done
     /// ones stay. What runs keeps what it began with until its attempt ends.
     Revise(Box<Plan>),

@@ -33,6 +33,7 @@ pub mod record;
 pub mod retry;
 pub mod revision;
 pub mod state;
+pub mod step;
 pub mod time;
 pub mod timers;
 pub mod touches;

@@ -73,13 +73,15 @@ pub enum LiveTimer {
     Progress,
     /// Time to look whether the host itself answers.
     Lease,
+    /// The wall limit of an agent that is not the task's own.
+    Wall,
     /// The result is in, the host should be gone.
     Linger,
     /// It was killed and should be gone.
     Kill,
 }
 
-const KINDS: usize = 7;
+const KINDS: usize = 8;
 
 /// Signs of life and of progress of one run.
 #[derive(Debug, Clone, PartialEq)]
@@ -165,6 +167,8 @@ impl Live {
 pub struct LiveRuns {
     runs: BTreeMap<Generation, Live>,
     timers: BTreeSet<(Boot, Generation, LiveTimer)>,
+    /// The supervisor of a closed batch was told to end: no clean-up goes on.
+    held: bool,
 }
 
 impl LiveRuns {
@@ -188,6 +192,16 @@ impl LiveRuns {
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.runs.is_empty()
+    }
+
+    /// No clean-up of a closed batch goes on in this life of the supervisor.
+    pub(crate) fn hold(&mut self) {
+        self.held = true;
+    }
+
+    /// Whether that was said.
+    pub(crate) fn is_held(&self) -> bool {
+        self.held
     }
 
     pub(crate) fn get_mut(&mut self, generation: Generation) -> Option<&mut Live> {
@@ -265,6 +279,7 @@ const ALL_KINDS: [LiveTimer; KINDS] = [
     LiveTimer::Silence,
     LiveTimer::Progress,
     LiveTimer::Lease,
+    LiveTimer::Wall,
     LiveTimer::Linger,
     LiveTimer::Kill,
 ];

@@ -113,12 +113,14 @@ machine! {
         Ready = "ready" => [Running, Blocked, Paused, Skipped, Cancelled, Done, Failed],
         /// An agent works on it.
         Running = "running" => [Verifying, Waiting, Ready, Paused, Done, Failed, Cancelled],
-        /// Its proof is being made.
-        Verifying = "verifying" => [Ready, Paused, Done, Failed, Cancelled],
+        /// Its work is committed and its proof is being made.
+        Verifying = "verifying" => [Reviewing, Ready, Paused, Done, Failed, Cancelled],
+        /// Another agent judges its work.
+        Reviewing = "reviewing" => [Running, Ready, Paused, Done, Failed, Cancelled],
         /// An agent waits for the operator's answer.
         Waiting = "waiting" => [Running],
         /// Held by the operator, a kill, or an account.
-        Paused = "paused" => [Ready, Blocked, Running, Verifying, Skipped, Cancelled, Done],
+        Paused = "paused" => [Ready, Blocked, Running, Verifying, Reviewing, Skipped, Cancelled, Done],
         /// Proven done.
         Done = "done" => [],
         /// Not done, and not tried again.
@@ -140,19 +142,70 @@ impl TaskState {
     }
     /// An attempt is open.
     pub const fn is_live(self) -> bool {
-        matches!(self, Self::Running | Self::Verifying | Self::Waiting)
+        matches!(
+            self,
+            Self::Running | Self::Verifying | Self::Reviewing | Self::Waiting
+        )
     }
 }
 
 machine! {
     /// Where an attempt is.
     AttemptState as "attempt" {
-        /// Its agent run is under way.
+        /// Its worktree and what else it needs are being made.
+        Preparing = "preparing" => [Working, Ended],
+        /// Its agent works.
         Working = "working" => [Proving, Ended],
-        /// Its verify run is under way.
-        Proving = "proving" => [Ended],
+        /// Its work is being committed and proven.
+        Proving = "proving" => [Reviewing, Ended],
+        /// Its work is being judged.
+        Reviewing = "reviewing" => [Preparing, Working, Ended],
         /// It has an outcome.
         Ended = "ended" => [],
+    }
+}
+
+machine! {
+    /// Where the merge of a task's commit is.
+    MergeState as "merge" {
+        /// There is nothing to merge.
+        None = "none" => [],
+        /// It waits for its turn.
+        Queued = "queued" => [Merging],
+        /// It is being merged.
+        Merging = "merging" => [Queued, Verifying, Merged, Conflict, Parked],
+        /// Its merge commit is being proven.
+        Verifying = "verifying" => [Queued, Merged, RolledBack, Parked],
+        /// The batch branch holds it.
+        Merged = "merged" => [],
+        /// It conflicts with what the batch branch holds.
+        Conflict = "conflict" => [Resolving, Parked, Failed],
+        /// An agent resolves it.
+        Resolving = "resolving" => [Queued, Verifying, Merged, Conflict, RolledBack, Parked],
+        /// It waits for the operator.
+        Parked = "parked" => [Queued],
+        /// Its merge commit was proven bad: the batch branch is without it.
+        RolledBack = "rolled_back" => [Resolving, Parked, Failed],
+        /// It is not merged, and not tried again.
+        Failed = "failed" => [Queued],
+    }
+}
+
+impl MergeState {
+    /// Nothing more happens by itself.
+    pub const fn is_settled(self) -> bool {
+        matches!(
+            self,
+            Self::None | Self::Merged | Self::Parked | Self::Failed
+        )
+    }
+    /// It belongs to a round.
+    pub const fn is_under_way(self) -> bool {
+        matches!(self, Self::Merging | Self::Verifying | Self::Resolving)
+    }
+    /// The batch branch holds the work, or there is none.
+    pub const fn is_good(self) -> bool {
+        matches!(self, Self::None | Self::Merged)
     }
 }
 

@@ -26,6 +26,9 @@ pub struct AgentIx(pub u32);
 /// Position of an account in the plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AccountIx(pub u32);
+/// Position of a repository in the plan; stable for the life of the batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RepoIx(pub u32);
 
 /// The whole plan.
 #[derive(Debug, Clone, PartialEq)]
@@ -36,6 +39,8 @@ pub struct Plan {
     pub agents: Vec<AgentSpec>,
     /// Every account that an agent names.
     pub accounts: Vec<AccountSpec>,
+    /// Every repository in which a task has a worktree.
+    pub repos: Vec<RepoSpec>,
     /// What tasks share; the tasks of one `foreach` share one spec.
     pub specs: Vec<Arc<TaskSpec>>,
     /// The tasks; dependencies point anywhere, without cycles.
@@ -61,8 +66,21 @@ pub struct Settings {
     pub limits: Limits,
     /// Lost runs in a row, without progress, that quarantine a task.
     pub lost_max: u32,
+    /// Which worktrees stay when their tasks are over.
+    pub keep: Keep,
     /// What only the driver needs, as JSON text.
     pub work: Arc<str>,
+}
+
+/// Which worktrees stay when their tasks are over. What goes is merged or salvaged before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Keep {
+    /// All, until the operator cleans up.
+    All,
+    /// Those of tasks that are not done, and of work that is not merged.
+    Failed,
+    /// None.
+    None,
 }
 
 /// What a failed task does to others.
@@ -149,6 +167,55 @@ pub enum AutoResume {
     Never,
 }
 
+/// One repository in which tasks have worktrees.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RepoSpec {
+    /// Its name in the batch file; `.` where the file has only one.
+    pub name: Arc<str>,
+    /// Whether commands prove each merge.
+    pub verify: bool,
+    /// Merges that share one proof, at least 1; a proof that fails is repeated on fewer of them
+    /// until the one that breaks it is found.
+    pub group: u32,
+    /// What happens to a merge that conflicts, or whose proof fails.
+    pub on_conflict: OnConflict,
+    /// What only the driver needs, as JSON text.
+    pub work: Arc<str>,
+}
+
+/// What happens to a merge that conflicts, or whose proof fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum OnConflict {
+    /// This agent resolves it; `None`: the task's own.
+    Agent(Option<AgentIx>),
+    /// The merge has failed.
+    Fail,
+    /// It waits for the operator.
+    Park,
+}
+
+/// Who judges the work of a task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ReviewSpec {
+    /// The reviewer.
+    pub agent: AgentIx,
+    /// How often the work may be sent back in one attempt; at least 1.
+    pub rounds: u32,
+}
+
+/// Which commands of the operator run around the work of a task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Hooks {
+    /// Once its worktree is made.
+    pub after_create: bool,
+    /// Before each agent run.
+    pub before_run: bool,
+    /// After each agent run.
+    pub after_run: bool,
+    /// Before its worktree is removed.
+    pub before_remove: bool,
+}
+
 /// What the core must know of a task.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TaskSpec {
@@ -166,6 +233,15 @@ pub struct TaskSpec {
     pub priority: i32,
     /// Whether verify commands prove it.
     pub verify: bool,
+    /// The repository in which it has a worktree and a branch; `None`: it works in the batch's one
+    /// working folder, and there is nothing to commit and to merge.
+    pub worktree: Option<RepoIx>,
+    /// Whether an attempt that changes no file has failed (class `no_change`); with a worktree only.
+    pub changes: bool,
+    /// Who judges its work; with a worktree only.
+    pub review: Option<ReviewSpec>,
+    /// The operator's commands around it.
+    pub hooks: Hooks,
     /// Retry policy.
     pub retry: RetryPolicy,
     /// Limits over all attempts of the task: reached, class `budget`.
@@ -277,4 +353,6 @@ pub enum Condition {
     Done,
     /// The task is terminal, however it ended.
     Finished,
+    /// The task is done and its commit is merged, where it has one.
+    Merged,
 }

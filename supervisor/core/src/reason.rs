@@ -67,10 +67,14 @@ pub enum TaskReason {
     AccountLimited,
     /// Its account is stopped until the operator acts.
     AccountStopped,
+    /// Its worktree is being made, or the operator's commands before it run.
+    Preparing,
     /// Its agent works.
     Working,
     /// Its proof is being made.
     Proving,
+    /// Another agent judges its work.
+    Reviewing,
     /// Its agent asked.
     Question(QuestionId),
     /// The operator paused it.

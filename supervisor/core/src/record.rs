@@ -5,19 +5,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use protocol::class::Class;
-use protocol::command::{RunKind, SteerMode};
+use protocol::command::SteerMode;
+use protocol::git::Oid;
 use protocol::ids::{AttemptNo, BatchId, Generation, MessageId, QuestionId};
 use protocol::report::{Capabilities, RunResult, Usage};
 
 use crate::containment::{Cleared, Containment};
-use crate::facts::Footprint;
+use crate::facts::{Footprint, Salvage};
 use crate::identity::{Exit, Identity};
-use crate::machine::{AccountState, BatchState, MessageState, QuestionState, TaskState};
+use crate::machine::{
+    AccountState, BatchState, MergeState, MessageState, QuestionState, TaskState,
+};
 use crate::plan::{
-    AccountIx, AccountSpec, AgentSpec, PlannedTask, RetryMode, Rules, Settings, TaskIx, TaskSpec,
+    AccountIx, AccountSpec, AgentSpec, PlannedTask, RepoIx, RepoSpec, RetryMode, Rules, Settings,
+    TaskIx, TaskSpec,
 };
 use crate::reason::{AccountReason, BatchReason, TaskReason};
 use crate::reconcile::Letter;
+use crate::step::{CleanStep, Purpose, Stage, Step};
 use crate::time::{Deadline, Now, Wall};
 
 /// A record with its place in the journal.
@@ -105,14 +110,14 @@ pub enum Record {
     },
     /// An attempt begins, and with it its agent run.
     AttemptStarted(AttemptStarted),
-    /// A further run of the open attempt begins.
+    /// A further run begins: of the open attempt, of a merge, or of a clean-up.
     RunIntended {
         /// The run.
         generation: Generation,
         /// Of this task.
         task: TaskIx,
         /// For this.
-        kind: RunKind,
+        purpose: Purpose,
         /// The spawn token that will be in its environment.
         token: u128,
     },
@@ -259,6 +264,66 @@ pub enum Record {
         /// Its use.
         usage: Usage,
     },
+    /// It is the turn of these tasks to be merged, or of one to be resolved.
+    RoundBegan {
+        /// In this repository.
+        repo: RepoIx,
+        /// Beginning with this.
+        stage: Stage,
+        /// The tasks, never none.
+        tasks: Vec<TaskIx>,
+    },
+    /// The round goes on with another stage, or with the same one once more.
+    RoundMoved {
+        /// In this repository.
+        repo: RepoIx,
+        /// To this.
+        stage: Stage,
+        /// Where the batch branch was when it began.
+        tip: Option<Oid>,
+        /// The merge commits, in order.
+        commits: Vec<(TaskIx, Oid)>,
+        /// How many of these are proven together.
+        good: u32,
+        /// How many of these together were proven bad.
+        bad: Option<u32>,
+        /// How the last proof failed.
+        detail: Arc<str>,
+    },
+    /// The round is over: every task of it has been moved on.
+    RoundEnded {
+        /// In this repository.
+        repo: RepoIx,
+    },
+    /// The merge of a task's commit changes state.
+    MergeMoved {
+        /// The task.
+        task: TaskIx,
+        /// To this.
+        to: MergeState,
+        /// The commit on the batch branch that holds it, for `merged`.
+        merged: Option<Oid>,
+        /// A sentence for people.
+        detail: Arc<str>,
+    },
+    /// A worktree is to go: the step that is due.
+    CleanMoved {
+        /// Of this task.
+        task: TaskIx,
+        /// Next.
+        step: CleanStep,
+        /// The ref and commit that hold what is in it, once known.
+        kept: Option<Salvage>,
+    },
+    /// A worktree is gone, or stays.
+    CleanEnded {
+        /// Of this task.
+        task: TaskIx,
+        /// It is gone.
+        removed: bool,
+        /// A sentence for people.
+        detail: Arc<str>,
+    },
     /// The operator changed the batch's concurrency.
     ConcurrencySet {
         /// Live attempts at most.
@@ -279,6 +344,8 @@ pub struct BatchCreated {
     pub agents: Vec<AgentSpec>,
     /// Accounts.
     pub accounts: Vec<AccountSpec>,
+    /// Repositories.
+    pub repos: Vec<RepoSpec>,
 }
 
 /// What a revision says of the whole batch.
@@ -293,9 +360,12 @@ pub struct PlanRevised {
     /// Accounts that are new or changed: one of a known name takes other rules where it stands,
     /// others are added at the end.
     pub accounts: Vec<AccountSpec>,
+    /// All repositories with their rules from now on, new ones at the end; empty where nothing about
+    /// them changed.
+    pub repos: Vec<RepoSpec>,
 }
 
-/// An attempt and its agent run.
+/// An attempt and its first run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AttemptStarted {
     /// The task.
@@ -306,7 +376,9 @@ pub struct AttemptStarted {
     pub slot: u32,
     /// How it begins.
     pub mode: RetryMode,
-    /// Its agent run.
+    /// Its first step.
+    pub step: Step,
+    /// The run that does it.
     pub generation: Generation,
     /// The spawn token that will be in the host's environment.
     pub token: u128,

@@ -8,7 +8,7 @@
 //! - A task that is not done and no longer in the file is skipped; its open attempt is stopped and
 //!   cancelled. Neither counts as a failure of the batch. In the file again, it is looked at again.
 //! - A done task stays as it is, whatever the file says of it.
-//! - Rules of the batch, agents and accounts count from now on.
+//! - Rules of the batch, agents, accounts and repositories count from now on.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -19,8 +19,8 @@ use crate::apply::distinct;
 use crate::facts::{Facts, Task};
 use crate::machine::TaskState;
 use crate::plan::{
-    AccountIx, AccountSpec, AgentIx, AgentSpec, Dependency, Plan, PlannedTask, Rules, Settings,
-    SpecIx, TaskIx, TaskSpec,
+    AccountIx, AccountSpec, AgentIx, AgentSpec, Dependency, OnConflict, Plan, PlannedTask, RepoIx,
+    RepoSpec, ReviewSpec, Rules, Settings, SpecIx, TaskIx, TaskSpec,
 };
 use crate::reason::TaskReason;
 
@@ -57,6 +57,9 @@ pub struct Revision {
     pub agents: Vec<AgentSpec>,
     /// New and changed accounts.
     pub accounts: Vec<AccountSpec>,
+    /// All repositories of the batch with their rules from now on, new ones at the end; empty where
+    /// nothing about them changed.
+    pub repos: Vec<RepoSpec>,
     /// What new and changed tasks share.
     pub specs: Vec<Arc<TaskSpec>>,
     /// New tasks.
@@ -77,6 +80,7 @@ impl Revision {
         !self.other_settings
             && self.agents.is_empty()
             && self.accounts.is_empty()
+            && self.repos.is_empty()
             && self.added.is_empty()
             && self.revised.is_empty()
             && self.removed.is_empty()
@@ -90,15 +94,17 @@ impl Revision {
 pub fn compare(facts: &Facts, plan: Plan) -> Result<Revision, Unfit> {
     check(facts, &plan)?;
     let (agents, accounts, numbers) = agents(facts, &plan);
+    let (repos, places) = repos(facts, &plan, &numbers);
     let tasks = Tasks::new(facts, &plan);
     let settings = plan.settings.clone();
-    let mut specs = Specs::new(facts, &plan, &numbers);
+    let mut specs = Specs::new(facts, &plan, &numbers, &places);
     specs.reuse(&tasks);
     let mut revision = Revision {
         other_settings: facts.batch.settings != settings,
         settings,
         agents,
         accounts,
+        repos,
         specs: Vec::new(),
         added: Vec::new(),
         revised: Vec::new(),
@@ -224,14 +230,21 @@ struct Specs<'a> {
 }
 
 impl<'a> Specs<'a> {
-    fn new(facts: &'a Facts, plan: &Plan, agents: &[AgentIx]) -> Self {
+    fn new(facts: &'a Facts, plan: &Plan, agents: &[AgentIx], repos: &[RepoIx]) -> Self {
         let wanted = plan.specs.iter().map(|spec| {
             let agent = agents[spec.agent.0 as usize];
-            if agent == spec.agent {
+            let worktree = spec.worktree.map(|repo| repos[repo.0 as usize]);
+            let review = spec.review.map(|review| ReviewSpec {
+                agent: agents[review.agent.0 as usize],
+                ..review
+            });
+            if (agent, worktree, review) == (spec.agent, spec.worktree, spec.review) {
                 return spec.clone();
             }
             Arc::new(TaskSpec {
                 agent,
+                worktree,
+                review,
                 ..TaskSpec::clone(spec)
             })
         });
@@ -317,6 +330,39 @@ fn agents(facts: &Facts, plan: &Plan) -> (Vec<AgentSpec>, Vec<AccountSpec>, Vec<
     (added, changed, numbers)
 }
 
+/// The batch's repositories with the rules of the plan, and the batch's number for each of the plan's. One
+/// that the plan no longer has stays as it is: work may lie in it.
+fn repos(facts: &Facts, plan: &Plan, agents: &[AgentIx]) -> (Vec<RepoSpec>, Vec<RepoIx>) {
+    let before: Vec<RepoSpec> = facts.repos.iter().map(|repo| repo.spec.clone()).collect();
+    let mut after = before.clone();
+    let mut numbers = Vec::new();
+    for spec in &plan.repos {
+        let spec = RepoSpec {
+            on_conflict: match spec.on_conflict {
+                OnConflict::Agent(Some(agent)) => OnConflict::Agent(Some(agents[agent.0 as usize])),
+                other @ (OnConflict::Agent(None) | OnConflict::Fail | OnConflict::Park) => other,
+            },
+            ..spec.clone()
+        };
+        let at = after.iter().position(|known| known.name == spec.name);
+        let at = match at {
+            Some(at) => {
+                after[at] = spec;
+                at
+            }
+            None => {
+                after.push(spec);
+                after.len() - 1
+            }
+        };
+        numbers.push(RepoIx(u32::try_from(at).unwrap_or(u32::MAX)));
+    }
+    if after == before {
+        after.clear();
+    }
+    (after, numbers)
+}
+
 /// Whether a plan is whole, and one of this batch. The reader of batch files has checked most of it;
 /// a plan that got past it must not put a batch that runs into a state that it can not leave.
 fn check(facts: &Facts, plan: &Plan) -> Result<(), Unfit> {
@@ -334,6 +380,17 @@ fn check(facts: &Facts, plan: &Plan) -> Result<(), Unfit> {
     }
     for spec in &plan.specs {
         has(spec.agent.0, plan.agents.len(), "agent")?;
+        if let Some(review) = spec.review {
+            has(review.agent.0, plan.agents.len(), "agent")?;
+        }
+        if let Some(repo) = spec.worktree {
+            has(repo.0, plan.repos.len(), "repository")?;
+        }
+    }
+    for repo in &plan.repos {
+        if let OnConflict::Agent(Some(agent)) = repo.on_conflict {
+            has(agent.0, plan.agents.len(), "agent")?;
+        }
     }
     let mut ids = BTreeSet::new();
     for task in &plan.tasks {

@@ -16,8 +16,8 @@ use supervisor_core::input::{Created, Input, OperatorCommand, ReplyId, StopStage
 use supervisor_core::machine::TaskState;
 use supervisor_core::plan::{
     AccountIx, AccountSpec, AgentIx, AgentKind, AgentSpec, AutoResume, Condition, Dependency,
-    Limits, OnFailure, OnQuestion, Plan, PlannedTask, RetryMode, RetryPolicy, Settings, SpecIx,
-    TaskIx, TaskSpec,
+    Hooks, Keep, Limits, OnFailure, OnQuestion, Plan, PlannedTask, RetryMode, RetryPolicy,
+    Settings, SpecIx, TaskIx, TaskSpec,
 };
 use supervisor_core::reason::TaskReason;
 use supervisor_core::reconcile::{ProcessFact, ResultFact, RunFacts};
@@ -37,6 +37,10 @@ fn plan(tasks: &[&[Dependency]], verify: bool) -> Plan {
         no_progress: TIMEOUT,
         priority: 0,
         verify,
+        worktree: None,
+        changes: false,
+        review: None,
+        hooks: Hooks::default(),
         retry: RetryPolicy {
             backoff_min: Duration::from_secs(1),
             backoff_max: Duration::from_secs(1),
@@ -59,6 +63,7 @@ fn plan(tasks: &[&[Dependency]], verify: bool) -> Plan {
         until: None,
         limits: Limits::default(),
         lost_max: 25,
+        keep: Keep::All,
         work: "{}".into(),
     };
     let agent = AgentSpec {
@@ -86,6 +91,7 @@ fn plan(tasks: &[&[Dependency]], verify: bool) -> Plan {
         settings,
         agents: vec![agent],
         accounts: vec![account],
+        repos: Vec::new(),
         specs: vec![Arc::new(spec)],
         tasks,
     }
@@ -111,6 +117,8 @@ fn well() -> RunResult {
         family: None,
         evidence: String::new(),
         artifacts: Vec::new(),
+        verdict: None,
+        git: None,
     }
 }
 

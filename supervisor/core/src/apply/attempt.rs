@@ -1,14 +1,15 @@
 //! Records of attempts.
 
 use protocol::class::Class;
-use protocol::command::RunKind;
 
 use super::Apply;
 use crate::core::{Change, ReplayError};
 use crate::facts::{Attempt, Footprint, Outcome, Run};
 use crate::machine::{AttemptState, RunState, TaskState};
+use crate::plan::RetryMode;
 use crate::reason::TaskReason;
 use crate::record::{AttemptEnded, AttemptStarted, Next};
+use crate::step::{Purpose, Step};
 
 impl Apply<'_> {
     pub(super) fn attempt_started(&mut self, started: &AttemptStarted) -> Result<(), ReplayError> {
@@ -23,37 +24,52 @@ impl Apply<'_> {
         }
         let spec = task.spec;
         let timeout = self.state.facts.specs[spec.0 as usize].timeout;
-        self.insert_run(started.task, started.generation, RunKind::Agent, started)?;
+        self.insert_run(started)?;
         let task = self.task(started.task)?;
         task.attempts = started.attempt;
         task.mode = started.mode;
         task.attempt = Some(Attempt {
             no: started.attempt,
-            state: AttemptState::Working,
+            state: started.step.attempt_state(),
             slot: started.slot,
             mode: started.mode,
             run: started.generation,
             deadline: now.boot + timeout,
             result: None,
             probe: started.probe,
-            proofs: 0,
+            step: started.step,
+            step_runs: 1,
+            step_done: false,
+            commit: None,
+            files: 0,
+            rounds: 0,
+            verdict: None,
+            notes: None,
             waiting_since: None,
             work: None,
             footprint: Footprint::default(),
         });
-        self.put_task(started.task, TaskState::Running, TaskReason::Working, None)
+        let (state, reason) = started.step.task_state();
+        self.put_task(started.task, state, reason, None)
     }
 
-    fn insert_run(
-        &mut self,
-        task: crate::plan::TaskIx,
-        generation: protocol::ids::Generation,
-        kind: RunKind,
-        started: &AttemptStarted,
-    ) -> Result<(), ReplayError> {
-        let run = new_run(task, started.attempt, kind, started.token);
-        self.state.facts.batch.last_generation = generation;
-        self.state.facts.runs.insert(generation, run);
+    fn insert_run(&mut self, started: &AttemptStarted) -> Result<(), ReplayError> {
+        let task = &self.state.facts.tasks[started.task.0 as usize];
+        let rules = &self.state.facts.specs[task.spec.0 as usize];
+        let fits = match (rules.worktree, &task.worktree) {
+            (Some(_), Some(_)) if started.mode == RetryMode::Fresh => started.step == Step::Salvage,
+            (Some(_), _) => started.step == Step::Provision,
+            (None, _) => matches!(started.step, Step::BeforeRun | Step::Work),
+        };
+        let free = task.clean.is_none();
+        self.require(
+            fits && free,
+            "an attempt begins with its first step, not in a worktree that goes",
+        )?;
+        let purpose = Purpose::Step(started.step);
+        let run = new_run(started.task, started.attempt, purpose, started.token);
+        self.state.facts.batch.last_generation = started.generation;
+        self.state.facts.runs.insert(started.generation, run);
         Ok(())
     }
 
@@ -72,6 +88,9 @@ impl Apply<'_> {
             "an attempt ends done without a class, failed or cancelled with one",
         )?;
         self.check_attempt_edge(ended.task, AttemptState::Ended)?;
+        if target == TaskState::Done {
+            self.begin_merge(ended.task)?;
+        }
         self.close_attempt(ended)?;
         self.take_revised(ended.task, target == TaskState::Done)?;
         self.count_spawn(ended.class);
@@ -155,6 +174,7 @@ fn is_outcome(ended: &AttemptEnded) -> bool {
             | TaskState::Ready
             | TaskState::Running
             | TaskState::Verifying
+            | TaskState::Reviewing
             | TaskState::Waiting
             | TaskState::Paused
             | TaskState::Skipped => false,
@@ -167,13 +187,13 @@ fn is_outcome(ended: &AttemptEnded) -> bool {
 pub(super) fn new_run(
     task: crate::plan::TaskIx,
     attempt: protocol::ids::AttemptNo,
-    kind: RunKind,
+    purpose: Purpose,
     token: u128,
 ) -> Run {
     Run {
         task,
         attempt,
-        kind,
+        purpose,
         state: RunState::Intended,
         token,
         identity: None,
@@ -182,5 +202,6 @@ pub(super) fn new_run(
         stop: None,
         result: None,
         usage: protocol::report::Usage::default(),
+        unresolved: false,
     }
 }

@@ -262,7 +262,7 @@ impl Apply<'_> {
         let task = &facts.tasks[ix.0 as usize];
         let failed = task.depends_on.iter().find(|dependency| {
             let on = &facts.tasks[dependency.task.0 as usize];
-            on.state.is_terminal() && !crate::index::is_satisfied(facts, **dependency)
+            on.state.is_terminal() && crate::index::is_hopeless(facts, **dependency)
         });
         if let Some(failed) = failed {
             let reason = TaskReason::DependencyFailed(failed.task);
@@ -323,5 +323,9 @@ fn new_task(planned: &PlannedTask, wall: crate::time::Wall) -> Task {
         hold: false,
         revised: None,
         removed: false,
+        worktree: None,
+        salvaged: Vec::new(),
+        merge: None,
+        clean: None,
     }
 }

@@ -2,7 +2,9 @@
 
 mod attempt;
 mod batch;
+mod clean;
 mod mail;
+mod merge;
 mod revision;
 mod run;
 mod task;
@@ -62,10 +64,12 @@ pub(crate) fn create(entry: &Entry) -> Result<State, ReplayError> {
         stop_grade: None,
     };
     let accounts = created.accounts.iter().map(batch::new_account).collect();
+    let repos = created.repos.iter().map(merge::new_repo).collect();
     let facts = Facts {
         batch,
         agents: created.agents.clone(),
         accounts,
+        repos,
         specs: Vec::new(),
         tasks: Vec::new(),
         runs: std::collections::BTreeMap::new(),
@@ -105,9 +109,9 @@ impl Apply<'_> {
             Record::RunIntended {
                 generation,
                 task,
-                kind,
+                purpose,
                 token,
-            } => self.run_intended(*generation, *task, *kind, *token),
+            } => self.run_intended(*generation, *task, *purpose, *token),
             Record::RunSpawned {
                 generation,
                 identity,
@@ -126,12 +130,12 @@ impl Apply<'_> {
             Record::RunFinished { generation, result } => self.run_finished(*generation, result),
             Record::RunEnded {
                 generation,
-                exit: _,
-                injected: _,
-                cleared: _,
                 footprint,
+                ..
             } => self.run_ended(*generation, *footprint),
-            Record::RunReconciled { generation, .. } => self.known_run(*generation),
+            Record::RunReconciled {
+                generation, letter, ..
+            } => self.run_reconciled(*generation, *letter),
             Record::AttemptEnded(ended) => self.attempt_ended(ended),
             Record::TaskEnded { task, to, reason } => self.task_ended(*task, *to, *reason),
             Record::Reopened {
@@ -154,10 +158,83 @@ impl Apply<'_> {
                 until,
             } => self.account_moved(*account, *to, *reason, *until),
             Record::UsageNoted { generation, usage } => self.usage_noted(*generation, *usage),
+            Record::RoundBegan { .. }
+            | Record::RoundMoved { .. }
+            | Record::RoundEnded { .. }
+            | Record::MergeMoved { .. }
+            | Record::CleanMoved { .. }
+            | Record::CleanEnded { .. } => self.apply_delivery(),
             Record::ConcurrencySet { concurrency } => {
                 self.state.facts.batch.lanes = Some(*concurrency);
                 Ok(())
             }
+        }
+    }
+
+    /// What becomes of done work, and of the worktrees it was done in.
+    fn apply_delivery(&mut self) -> Result<(), ReplayError> {
+        let entry = self.entry;
+        match &entry.record {
+            Record::RoundBegan { repo, stage, tasks } => self.round_began(*repo, *stage, tasks),
+            Record::RoundMoved {
+                repo,
+                stage,
+                tip,
+                commits,
+                good,
+                bad,
+                detail,
+            } => {
+                let moved = merge::Moved {
+                    stage: *stage,
+                    tip,
+                    commits,
+                    good: *good,
+                    bad: *bad,
+                    detail,
+                };
+                self.round_moved(*repo, &moved)
+            }
+            Record::RoundEnded { repo } => self.round_ended(*repo),
+            Record::MergeMoved {
+                task,
+                to,
+                merged,
+                detail,
+            } => self.merge_moved(*task, *to, merged.as_ref(), detail),
+            Record::CleanMoved { task, step, kept } => {
+                self.clean_moved(*task, *step, kept.as_ref())
+            }
+            Record::CleanEnded { task, removed, .. } => self.clean_ended(*task, *removed),
+            Record::BatchCreated(_)
+            | Record::PlanExtended { .. }
+            | Record::PlanClosed
+            | Record::PlanRevised(_)
+            | Record::TaskRevised { .. }
+            | Record::TaskRemoved { .. }
+            | Record::SupervisorStarted { .. }
+            | Record::SupervisorReplaced { .. }
+            | Record::ClockGap { .. }
+            | Record::BatchMoved { .. }
+            | Record::TaskMoved { .. }
+            | Record::AttemptStarted(_)
+            | Record::RunIntended { .. }
+            | Record::RunSpawned { .. }
+            | Record::RunStarted { .. }
+            | Record::StopDecided { .. }
+            | Record::RunFinished { .. }
+            | Record::RunEnded { .. }
+            | Record::RunReconciled { .. }
+            | Record::AttemptEnded(_)
+            | Record::TaskEnded { .. }
+            | Record::Reopened { .. }
+            | Record::MessageQueued { .. }
+            | Record::MessageMoved { .. }
+            | Record::QuestionOpened { .. }
+            | Record::QuestionMoved { .. }
+            | Record::AccountMoved { .. }
+            | Record::UsageNoted { .. }
+            | Record::ConcurrencySet { .. } => Err(self.unknown("delivery")),
         }
     }
 
@@ -194,10 +271,6 @@ impl Apply<'_> {
         let seq = self.entry.seq;
         let run = self.state.facts.runs.get_mut(&generation);
         run.ok_or(ReplayError::Unknown { seq, what: "run" })
-    }
-
-    fn known_run(&mut self, generation: Generation) -> Result<(), ReplayError> {
-        self.run(generation).map(|_| ())
     }
 
     /// Checks that a task step is in the edge table, before anything is changed.
@@ -256,8 +329,8 @@ impl Apply<'_> {
         let Some(mut state) = open.map(|attempt| attempt.state) else {
             return Ok(());
         };
-        // One proof may follow another.
-        if state == to && to == AttemptState::Proving {
+        // One step may follow another in the same state.
+        if state == to && to != AttemptState::Ended {
             return Ok(());
         }
         let step = state.become_(to);

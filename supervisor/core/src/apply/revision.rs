@@ -2,6 +2,7 @@
 
 use super::Apply;
 use super::batch::{distinct, new_account};
+use super::merge::new_repo;
 use crate::core::ReplayError;
 use crate::facts::Task;
 use crate::machine::{AccountState, TaskState};
@@ -52,6 +53,7 @@ impl Apply<'_> {
             | TaskState::Paused
             | TaskState::Running
             | TaskState::Verifying
+            | TaskState::Reviewing
             | TaskState::Waiting
             | TaskState::Done
             | TaskState::Failed
@@ -94,6 +96,13 @@ impl Apply<'_> {
         if revised.settings.name != facts.batch.settings.name {
             return Err(self.unknown("batch name"));
         }
+        let repos = facts.repos.iter().map(|repo| &repo.spec.name);
+        let same = revised.repos.iter().map(|spec| &spec.name);
+        let keeps =
+            revised.repos.len() >= facts.repos.len() && repos.zip(same).all(|(a, b)| a == b);
+        if !revised.repos.is_empty() && !keeps {
+            return Err(self.unknown("order of repositories"));
+        }
         if (revised.agents.iter()).any(|agent| agent.account.0 as usize >= accounts) {
             return Err(self.unknown("account"));
         }
@@ -107,6 +116,12 @@ impl Apply<'_> {
             }
         }
         facts.agents.extend_from_slice(&revised.agents);
+        for (at, spec) in revised.repos.iter().enumerate() {
+            match facts.repos.get_mut(at) {
+                Some(repo) => repo.spec = spec.clone(),
+                None => facts.repos.push(new_repo(spec)),
+            }
+        }
         let batch = &mut facts.batch;
         batch.revision = revised.revision;
         batch.plan_closed = false;

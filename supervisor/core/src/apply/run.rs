@@ -3,19 +3,20 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use protocol::command::RunKind;
-use protocol::ids::Generation;
-use protocol::report::{Capabilities, RunResult, Usage};
+use protocol::git::GitOutcome;
+use protocol::ids::{AttemptNo, Generation};
+use protocol::report::{Capabilities, ResultStatus, RunResult, Usage, Verdict};
 
 use super::Apply;
 use crate::containment::Containment;
 use crate::core::{Change, ReplayError};
-use crate::facts::Footprint;
+use crate::facts::{Footprint, Salvage, Task, Worktree};
 use crate::identity::Identity;
-use crate::machine::{AttemptState, RunState, TaskState};
-use crate::plan::TaskIx;
-use crate::reason::TaskReason;
+use crate::machine::RunState;
+use crate::plan::{RetryMode, TaskIx};
+use crate::reconcile::Letter;
 use crate::record::StopReason;
+use crate::step::{Purpose, Step};
 use crate::time::Deadline;
 use crate::timers::Timer;
 
@@ -24,14 +25,50 @@ impl Apply<'_> {
         &mut self,
         generation: Generation,
         ix: TaskIx,
-        kind: RunKind,
+        purpose: Purpose,
         token: u128,
     ) -> Result<(), ReplayError> {
         self.check_new_generation(generation)?;
-        self.check_task(ix, TaskState::Verifying)?;
+        let no = match purpose {
+            Purpose::Step(step) => self.step_run(ix, step, generation)?,
+            Purpose::Merge(repo, stage) => {
+                self.round_run(repo, stage, ix, generation)?;
+                self.task(ix)?.attempts
+            }
+            Purpose::Clean(step) => {
+                self.clean_run(ix, step, generation)?;
+                self.task(ix)?.attempts
+            }
+        };
+        let run = super::attempt::new_run(ix, no, purpose, token);
+        self.state.facts.batch.last_generation = generation;
+        self.state.facts.runs.insert(generation, run);
+        match purpose {
+            Purpose::Step(step) => {
+                let (state, reason) = step.task_state();
+                self.put_task(ix, state, reason, None)
+            }
+            Purpose::Merge(..) | Purpose::Clean(_) => Ok(()),
+        }
+    }
+
+    /// A run of a step of the open attempt begins.
+    fn step_run(
+        &mut self,
+        ix: TaskIx,
+        step: Step,
+        generation: Generation,
+    ) -> Result<AttemptNo, ReplayError> {
+        self.check_task(ix, step.task_state().0)?;
         let live = self.task(ix)?.state.is_live();
-        self.require(live, "only a live task begins a proof")?;
-        self.check_attempt_edge(ix, AttemptState::Proving)?;
+        self.require(live, "only a live task goes on to another step")?;
+        if self.task(ix)?.attempt.is_none() {
+            return Err(self.unknown("open attempt"));
+        }
+        let to = step.attempt_state();
+        self.check_attempt_edge(ix, to)?;
+        let due = self.is_due(ix, step);
+        self.require(due, "steps follow each other in their order")?;
         let (seq, now) = (self.entry.seq, self.entry.now.boot);
         let task = self.task(ix)?;
         let Some(attempt) = &mut task.attempt else {
@@ -40,19 +77,57 @@ impl Apply<'_> {
                 what: "open attempt",
             });
         };
-        attempt.work_again(now);
-        let no = attempt.no;
+        // What comes after the agent has limits of its own.
+        if step <= Step::Work {
+            attempt.work_again(now);
+        }
         attempt.run = generation;
-        attempt.proofs += 1;
-        if attempt.state != AttemptState::Proving {
-            let edge = attempt.state.become_(AttemptState::Proving);
+        attempt.step_runs = if attempt.step == step && !attempt.step_done {
+            attempt.step_runs + 1
+        } else {
+            1
+        };
+        (attempt.step, attempt.step_done) = (step, false);
+        if step == Step::Work {
+            // Sent back: the word on it is said anew.
+            (attempt.result, attempt.verdict) = (None, None);
+        }
+        let no = attempt.no;
+        if attempt.state != to {
+            let edge = attempt.state.become_(to);
             let edge = edge.map_err(|edge| ReplayError::Edge { seq, edge })?;
             self.changes.push(Change::Attempt(ix, edge));
         }
-        let run = super::attempt::new_run(ix, no, kind, token);
-        self.state.facts.batch.last_generation = generation;
-        self.state.facts.runs.insert(generation, run);
-        self.put_task(ix, TaskState::Verifying, TaskReason::Proving, None)
+        Ok(no)
+    }
+
+    /// Whether a run of this step may follow the last one.
+    fn is_due(&self, ix: TaskIx, step: Step) -> bool {
+        let task = &self.state.facts.tasks[ix.0 as usize];
+        let Some(attempt) = &task.attempt else {
+            return false;
+        };
+        let ended = !self.state.facts.runs.contains_key(&attempt.run);
+        let sent_back = attempt.step == Step::Review && attempt.verdict == Some(Verdict::Revise);
+        let follows = match (attempt.step_done, sent_back) {
+            (false, _) => step == attempt.step && step != Step::Work,
+            (true, false) => step > attempt.step,
+            (true, true) => matches!(step, Step::BeforeRun | Step::Work),
+        };
+        // What a fresh attempt finds is put aside before anything is made in its place.
+        let kept =
+            step != Step::Provision || attempt.mode != RetryMode::Fresh || task.worktree.is_none();
+        ended && follows && kept
+    }
+
+    /// What was found of a run after a crash; where nobody could tell, it stays.
+    pub(super) fn run_reconciled(
+        &mut self,
+        generation: Generation,
+        letter: Letter,
+    ) -> Result<(), ReplayError> {
+        self.run(generation)?.unresolved = letter.refuses();
+        Ok(())
     }
 
     fn move_run(&mut self, generation: Generation, to: RunState) -> Result<(), ReplayError> {
@@ -92,9 +167,9 @@ impl Apply<'_> {
         }
         let run = self.run(generation)?;
         run.capabilities = Some(capabilities);
-        let (ix, kind) = (run.task, run.kind);
+        let (ix, purpose) = (run.task, run.purpose);
         self.state.facts.batch.spawn_failures = 0;
-        if kind == RunKind::Agent && session.is_some() {
+        if purpose == Purpose::Step(Step::Work) && session.is_some() {
             self.task(ix)?.session = session.cloned();
         }
         Ok(())
@@ -144,24 +219,78 @@ impl Apply<'_> {
         if let Some(result) = &result {
             used = larger(used, result.usage);
         }
-        let now = self.entry.now.boot;
         let task = self.task(run.task)?;
         task.usage = sum(task.usage, used);
-        if let Some(attempt) = &mut task.attempt {
-            attempt.waiting_since = Some(now);
-            attempt.footprint = attempt.footprint.and(footprint);
-        }
-        if run.kind == RunKind::Agent {
-            if let Some(session) = result.as_ref().and_then(|result| result.session.as_deref()) {
-                task.session = Some(session.into());
+        match run.purpose {
+            Purpose::Step(step) => self.step_ended(run.task, step, result, footprint)?,
+            Purpose::Merge(repo, _) => {
+                if let Some(round) = &mut self.repo(repo)?.round {
+                    round.run = None;
+                }
             }
-            if let Some(attempt) = &mut task.attempt {
-                attempt.result = result;
+            Purpose::Clean(_) => {
+                let task = self.task(run.task)?;
+                if let Some(clean) = &mut task.clean {
+                    clean.run = None;
+                }
+                let outcome = result.as_ref().and_then(|result| result.git.as_deref());
+                if let Some(GitOutcome::Salvaged(done)) = outcome {
+                    task.salvaged.push(Salvage {
+                        reference: done.reference.as_str().into(),
+                        commit: done.commit.clone(),
+                    });
+                }
             }
         }
         let usage = &mut self.state.facts.batch.usage;
         *usage = sum(*usage, used);
         self.state.index.note_attempt(&self.state.facts, run.task);
+        Ok(())
+    }
+
+    /// A run of an attempt's step is over: what it leaves for the steps that follow.
+    fn step_ended(
+        &mut self,
+        ix: TaskIx,
+        step: Step,
+        result: Option<Arc<RunResult>>,
+        footprint: Footprint,
+    ) -> Result<(), ReplayError> {
+        let now = self.entry.now.boot;
+        let spec = self.task(ix)?.spec;
+        let spec = self.state.facts.specs[spec.0 as usize].clone();
+        let task = self.task(ix)?;
+        let Some(attempt) = &mut task.attempt else {
+            return Ok(());
+        };
+        attempt.waiting_since.get_or_insert(now);
+        attempt.footprint = attempt.footprint.and(footprint);
+        let Some(result) = result else {
+            return Ok(());
+        };
+        attempt.step_done = step.is_done(&spec, &result);
+        match step {
+            Step::Work => {
+                if let Some(session) = result.session.as_deref() {
+                    task.session = Some(session.into());
+                }
+                attempt.result = Some(result);
+            }
+            Step::AfterCreate => {
+                if let Some(worktree) = task.worktree.as_mut().filter(|_| attempt.step_done) {
+                    worktree.hooked = true;
+                }
+            }
+            Step::Review => {
+                attempt.verdict = result.verdict.filter(|_| result.status == ResultStatus::Ok);
+                attempt.notes = Some(result.summary.as_str().into());
+                if attempt.verdict == Some(Verdict::Revise) {
+                    attempt.rounds += 1;
+                }
+            }
+            Step::Salvage | Step::Provision | Step::Commit => git_done(task, result.git.as_deref()),
+            Step::BeforeRun | Step::AfterRun | Step::Prove | Step::Checkout => {}
+        }
         Ok(())
     }
 
@@ -173,6 +302,49 @@ impl Apply<'_> {
         let run = self.run(generation)?;
         run.usage = larger(run.usage, usage);
         Ok(())
+    }
+}
+
+/// What git work did for a task.
+fn git_done(task: &mut Task, outcome: Option<&GitOutcome>) {
+    match outcome {
+        Some(GitOutcome::Provisioned(made)) => {
+            let before = task.worktree.take();
+            task.worktree = Some(Worktree {
+                base: made.base.clone(),
+                hooked: before.as_ref().is_some_and(|before| before.hooked) && !made.made,
+                commit: before.and_then(|before| before.commit),
+            });
+        }
+        Some(GitOutcome::Committed(done)) => {
+            if let Some(attempt) = &mut task.attempt {
+                attempt.commit = Some(done.commit.clone());
+                attempt.files = done.files;
+            }
+            if let Some(worktree) = &mut task.worktree {
+                worktree.commit = Some(done.commit.clone());
+            }
+        }
+        Some(GitOutcome::Salvaged(done)) => {
+            task.salvaged.push(Salvage {
+                reference: done.reference.as_str().into(),
+                commit: done.commit.clone(),
+            });
+            // The conversation was about what is gone now.
+            (task.worktree, task.session) = (None, None);
+        }
+        Some(
+            GitOutcome::Removed(_)
+            | GitOutcome::CheckedOut {}
+            | GitOutcome::Merged(_)
+            | GitOutcome::Conflicted(_)
+            | GitOutcome::Concluded(_)
+            | GitOutcome::Advanced {}
+            | GitOutcome::Restored(_)
+            | GitOutcome::Predicted(_)
+            | GitOutcome::Integrated(_),
+        )
+        | None => {}
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::Apply;
 use crate::core::ReplayError;
-use crate::index::is_satisfied;
+use crate::index::{is_hopeless, is_satisfied};
 use crate::machine::TaskState;
 use crate::plan::{Dependency, RetryMode, TaskIx};
 use crate::reason::TaskReason;
@@ -73,7 +73,11 @@ impl Apply<'_> {
     }
 
     /// Tells a dependent of an ended task; answers whether it must be skipped.
-    fn settle_dependent(&mut self, ended: TaskIx, back: Dependency) -> Result<bool, ReplayError> {
+    pub(super) fn settle_dependent(
+        &mut self,
+        ended: TaskIx,
+        back: Dependency,
+    ) -> Result<bool, ReplayError> {
         let dependency = Dependency {
             task: ended,
             condition: back.condition,
@@ -82,7 +86,8 @@ impl Apply<'_> {
         let dependent = back.task.0 as usize;
         let task = &self.state.facts.tasks[dependent];
         if !satisfied {
-            return Ok(!task.state.is_terminal() && task.attempt.is_none());
+            let hopeless = is_hopeless(&self.state.facts, dependency);
+            return Ok(hopeless && !task.state.is_terminal() && task.attempt.is_none());
         }
         let waits = task.state == TaskState::Blocked && task.reason == TaskReason::Dependencies;
         let unmet = &mut self.state.index.unmet[dependent];
@@ -136,6 +141,33 @@ impl Apply<'_> {
         self.requeue_around(&opened)
     }
 
+    /// What was skipped because this one's merge had failed is looked at again.
+    pub(super) fn reopen_dependents(&mut self, ix: TaskIx) -> Result<(), ReplayError> {
+        let mut opened = self.open_skipped(vec![ix])?;
+        // Those that were not skipped wait for it again as well.
+        opened.push(ix);
+        self.requeue_around(&opened)
+    }
+
+    /// Opens what was skipped because of these, however far down.
+    fn open_skipped(&mut self, mut because: Vec<TaskIx>) -> Result<Vec<TaskIx>, ReplayError> {
+        let mut opened = Vec::new();
+        while let Some(ix) = because.pop() {
+            let backs = self.state.index.dependents[ix.0 as usize].iter();
+            let backs: Vec<TaskIx> = backs.map(|back| back.task).collect();
+            for back in backs {
+                let task = self.task(back)?;
+                let skipped = task.state == TaskState::Skipped && !task.removed;
+                if skipped && task.reason == TaskReason::DependencyFailed(ix) {
+                    self.put_task(back, TaskState::Blocked, TaskReason::Reopened, None)?;
+                    opened.push(back);
+                    because.push(back);
+                }
+            }
+        }
+        Ok(opened)
+    }
+
     /// Counts dependencies anew for reopened tasks and for those that depend on them.
     fn requeue_around(&mut self, opened: &[TaskIx]) -> Result<(), ReplayError> {
         let mut around: Vec<TaskIx> = opened.to_vec();
@@ -181,8 +213,8 @@ impl Apply<'_> {
 /// start or end of an attempt, a run, a question, the task's end, its reopening.
 const fn may_move(from: TaskState, to: TaskState, has_attempt: bool) -> bool {
     use TaskState::{
-        Blocked, Cancelled, Done, Failed, Paused, Pending, Ready, Running, Skipped, Verifying,
-        Waiting,
+        Blocked, Cancelled, Done, Failed, Paused, Pending, Ready, Reviewing, Running, Skipped,
+        Verifying, Waiting,
     };
     match (from, to) {
         // Where a task waits, and why.
@@ -191,15 +223,16 @@ const fn may_move(from: TaskState, to: TaskState, has_attempt: bool) -> bool {
         // can again.
         (Running, Running)
         | (Verifying, Verifying)
+        | (Reviewing, Reviewing)
         | (Waiting, Waiting)
-        | (Running | Verifying, Paused)
-        | (Paused, Running | Verifying) => has_attempt,
+        | (Running | Verifying | Reviewing, Paused)
+        | (Paused, Running | Verifying | Reviewing) => has_attempt,
         (Paused, Paused) => true,
         (
-            Pending | Blocked | Ready | Running | Verifying | Waiting | Paused | Done | Failed
-            | Cancelled | Skipped,
-            Pending | Blocked | Ready | Running | Verifying | Waiting | Paused | Done | Failed
-            | Cancelled | Skipped,
+            Pending | Blocked | Ready | Running | Verifying | Reviewing | Waiting | Paused | Done
+            | Failed | Cancelled | Skipped,
+            Pending | Blocked | Ready | Running | Verifying | Reviewing | Waiting | Paused | Done
+            | Failed | Cancelled | Skipped,
         ) => false,
     }
 }

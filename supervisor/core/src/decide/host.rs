@@ -14,6 +14,7 @@ use crate::input::WireFault;
 use crate::live::{Gate, HELLO_MAX, LEASE, LiveTimer, WIRE_FAULTS_MAX, ping_every};
 use crate::machine::{MessageState, RunState};
 use crate::record::{Record, StopReason};
+use crate::step::{Purpose, Step};
 
 impl Desk<'_> {
     pub(super) fn host_spawned(
@@ -89,11 +90,11 @@ impl Desk<'_> {
         let Some(run) = self.run(generation) else {
             return;
         };
-        let (ix, kind) = (run.task, run.kind);
-        let spec = self.spec(ix);
-        let messages = match kind {
-            RunKind::Agent => self.send_queued(generation),
-            RunKind::Verify => Vec::new(),
+        let (purpose, spec) = (run.purpose, self.spec(run.task));
+        let messages = if purpose == Purpose::Step(Step::Work) {
+            self.send_queued(generation)
+        } else {
+            Vec::new()
         };
         if let Some(live) = self.live.get_mut(generation) {
             live.gate = Gate::Open;
@@ -103,13 +104,16 @@ impl Desk<'_> {
         self.live.arm(generation, LiveTimer::Ping, Some(ping));
         self.live
             .arm(generation, LiveTimer::Lease, Some(now + LEASE));
-        self.live
-            .arm(generation, LiveTimer::Silence, Some(now + spec.silence));
-        self.live.arm(
-            generation,
-            LiveTimer::Progress,
-            Some(now + spec.no_progress),
-        );
+        // Git work and hooks have limits of their own, which their hosts keep.
+        let timed = purpose.is_agent() || purpose.kind() == RunKind::Verify;
+        let silence = timed.then_some(now + spec.silence);
+        self.live.arm(generation, LiveTimer::Silence, silence);
+        let progress = timed.then_some(now + spec.no_progress);
+        self.live.arm(generation, LiveTimer::Progress, progress);
+        // The agent's own wall limit is over all runs of the attempt.
+        let other = purpose.is_agent() && purpose != Purpose::Step(Step::Work);
+        let wall = other.then_some(now + spec.timeout);
+        self.live.arm(generation, LiveTimer::Wall, wall);
         self.effect(Effect::StartRun {
             generation,
             messages,

@@ -56,7 +56,7 @@ impl Desk<'_> {
         });
         let sends = self
             .run(generation)
-            .filter(|run| open && run.kind == RunKind::Agent && run.state == RunState::Started);
+            .filter(|run| open && run.kind() == RunKind::Agent && run.state == RunState::Started);
         let Some(from) = sends.map(|run| run.task) else {
             let text = "only a run that has started may send messages".into();
             return self.refuse(reply, Refusal::WrongState(text));

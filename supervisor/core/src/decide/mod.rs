@@ -3,17 +3,19 @@
 //! A [`Desk`] holds the state while one input is worked on. Decisions read it freely; they change
 //! it only by [`Desk::record`], which goes through the same `apply` as replay.
 
+mod clean;
 mod failure;
 mod host;
 mod mail;
+mod merge;
 mod operator;
-mod proof;
 mod report;
 mod revise;
 mod ruling;
 mod schedule;
 mod settle;
 mod start;
+mod step;
 mod timer;
 
 use std::sync::Arc;
@@ -75,6 +77,10 @@ impl<'a> Desk<'a> {
         self.bury_mail();
         if self.may_go_on {
             self.schedule();
+            self.merge();
+            // Who depended on a merge that failed is skipped, and its mail with it.
+            self.bury_mail();
+            self.clean();
             self.settle();
         }
         self.turn
@@ -221,9 +227,9 @@ impl<'a> Desk<'a> {
     /// no word of a host of this term.
     fn is_unresolved(&self, generation: Generation) -> bool {
         self.live.get(generation).is_none()
-            && self
-                .run(generation)
-                .is_some_and(|run| matches!(self.task(run.task).reason, TaskReason::Unresolved(_)))
+            && self.run(generation).is_some_and(|run| {
+                run.unresolved || matches!(self.task(run.task).reason, TaskReason::Unresolved(_))
+            })
     }
 
     fn next_generation(&self) -> Generation {
@@ -268,17 +274,25 @@ impl<'a> Desk<'a> {
         }
     }
 
-    /// Messages of tasks that ended in this turn have nobody to go to.
+    /// Messages of tasks that ended in this turn have nobody to go to, and their worktrees nobody to work
+    /// in them.
     fn bury_mail(&mut self) {
         while self.seen_changes < self.turn.changes.len() {
             let change = self.turn.changes[self.seen_changes];
             self.seen_changes += 1;
-            let Change::Task(ix, _) = change else {
-                continue;
+            let ix = match change {
+                Change::Task(ix, _) | Change::Merge(ix, _) => ix,
+                Change::Batch(_)
+                | Change::Attempt(..)
+                | Change::Run(..)
+                | Change::Message(..)
+                | Change::Question(..)
+                | Change::Account(..) => continue,
             };
             if !self.task(ix).state.is_terminal() {
                 continue;
             }
+            self.keep_or_clean(ix);
             let mail = self.index().mail.get(&ix).cloned().unwrap_or_default();
             for id in mail {
                 let to = crate::machine::MessageState::Dead;
@@ -340,6 +354,7 @@ pub(crate) fn create(
         settings: created.plan.settings.clone(),
         agents: created.plan.agents.clone(),
         accounts: created.plan.accounts.clone(),
+        repos: created.plan.repos.clone(),
     }));
     let entry = Entry {
         seq: 1,

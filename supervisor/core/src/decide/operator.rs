@@ -10,7 +10,7 @@ use protocol::ids::Generation;
 use super::{Desk, GRACE};
 use crate::effect::{Answer, Refusal};
 use crate::input::{OperatorCommand, ReplyId, StopStage};
-use crate::machine::{AccountState, BatchState, QuestionState, TaskState};
+use crate::machine::{AccountState, BatchState, MergeState, QuestionState, TaskState};
 use crate::mailbox::TEXT_MAX;
 use crate::plan::{AccountIx, RetryMode, TaskIx};
 use crate::reason::{AccountReason, BatchReason, TaskReason};
@@ -71,6 +71,10 @@ impl Desk<'_> {
             OperatorCommand::Skip { tasks, as_done } => {
                 self.each_task(tasks, |desk, ix| desk.skip_task(ix, as_done))
             }
+            OperatorCommand::Clean { tasks } => {
+                let tasks = tasks.unwrap_or_else(|| self.with_worktrees());
+                self.each_task(tasks, Desk::clean_task)
+            }
             OperatorCommand::Stop(stage) => self.stop_batch(stage),
             OperatorCommand::Revise(plan) => match self.revise(*plan) {
                 Ok(line) => vec![line],
@@ -111,12 +115,20 @@ impl Desk<'_> {
             .collect()
     }
 
+    fn with_worktrees(&self) -> Vec<TaskIx> {
+        let tasks = crate::index::each(&self.facts().tasks);
+        tasks
+            .filter(|(_, task)| task.state.is_terminal() && task.worktree.is_some())
+            .map(|(ix, _)| ix)
+            .collect()
+    }
+
     /// The live agent run of a task.
     pub(super) fn agent_run(&self, ix: TaskIx) -> Option<Generation> {
         let generation = self.task(ix).attempt.as_ref()?.run;
         let run = self.run(generation)?;
         let stays = run.stop.is_none() && run.result.is_none();
-        (run.kind == RunKind::Agent && stays).then_some(generation)
+        (run.kind() == RunKind::Agent && stays).then_some(generation)
     }
 
     pub(super) fn live_run(&self, ix: TaskIx) -> Option<Generation> {
@@ -173,12 +185,16 @@ impl Desk<'_> {
         vec!["the batch is paused until `resume`".into()]
     }
 
-    /// Ends agent runs only: a proof spends nothing, and would begin anew at once.
+    /// Ends runs of agents only, whatever they are for: a proof spends nothing, and would begin anew
+    /// at once.
     pub(super) fn stop_agents(&mut self) {
-        let live: Vec<TaskIx> = self.index().live.keys().copied().collect();
-        for ix in live {
-            let judged = !matches!(self.task(ix).reason, TaskReason::Unresolved(_));
-            if let Some(generation) = self.agent_run(ix).filter(|_| judged) {
+        let runs = self.facts().runs.iter();
+        let agents = runs.filter(|(_, run)| {
+            run.purpose.is_agent() && run.stop.is_none() && run.result.is_none()
+        });
+        let agents: Vec<Generation> = agents.map(|(generation, _)| *generation).collect();
+        for generation in agents {
+            if !self.is_unresolved(generation) {
                 self.stop(generation, StopReason::Interrupted, GRACE);
             }
         }
@@ -366,13 +382,24 @@ impl Desk<'_> {
             return "is no longer in the batch file";
         }
         let said = match state {
-            TaskState::Done => return "is done; a done task is not tried again",
+            TaskState::Done => match self.retry_merge(ix) {
+                Ok(said) => said,
+                Err(said) => return said,
+            },
             TaskState::Pending | TaskState::Blocked => return "waits already",
-            TaskState::Running | TaskState::Verifying | TaskState::Waiting => return "runs already",
+            TaskState::Running
+            | TaskState::Verifying
+            | TaskState::Reviewing
+            | TaskState::Waiting => return "runs already",
             TaskState::Paused => self.resume_task(ix),
             TaskState::Ready => {
                 self.requeue(ix);
                 "is tried as soon as there is a lane"
+            }
+            TaskState::Failed | TaskState::Cancelled | TaskState::Skipped
+                if self.task(ix).clean.is_some() =>
+            {
+                return "its worktree is being removed: try again in a moment";
             }
             TaskState::Failed | TaskState::Cancelled | TaskState::Skipped => {
                 if self.failed_dependency(ix).is_some() {
@@ -386,7 +413,7 @@ impl Desk<'_> {
                 "is tried again"
             }
         };
-        if let Some(text) = note {
+        if let Some(text) = note.filter(|_| state != TaskState::Done) {
             let id = self.facts().batch.last_message.next();
             let (mode, text) = (SteerMode::Boundary, (*text).clone());
             self.record(Record::MessageQueued {
@@ -404,6 +431,33 @@ impl Desk<'_> {
             self.record(Record::BatchMoved { to, reason });
         }
         said
+    }
+
+    /// A done task is not tried again, but the merge of its commit is.
+    fn retry_merge(&mut self, ix: TaskIx) -> Result<&'static str, &'static str> {
+        let state = self.task(ix).merge.as_ref().map(|merge| merge.state);
+        match state {
+            Some(MergeState::Parked | MergeState::Failed) => {
+                self.record(Record::MergeMoved {
+                    task: ix,
+                    to: MergeState::Queued,
+                    merged: None,
+                    detail: "queued again by the operator".into(),
+                });
+                Ok("is merged again; a done task is not done again")
+            }
+            Some(MergeState::None | MergeState::Merged) | None => {
+                Err("is done; a done task is not tried again")
+            }
+            Some(
+                MergeState::Queued
+                | MergeState::Merging
+                | MergeState::Verifying
+                | MergeState::Conflict
+                | MergeState::Resolving
+                | MergeState::RolledBack,
+            ) => Err("is done, and is being merged already"),
+        }
     }
 
     fn skip_task(&mut self, ix: TaskIx, as_done: bool) -> &'static str {
@@ -430,6 +484,9 @@ impl Desk<'_> {
     fn stop_batch(&mut self, stage: StopStage) -> Vec<Line> {
         let state = self.facts().batch.state;
         if matches!(state, BatchState::Done | BatchState::Failed) {
+            // Worktrees may still be on their way out.
+            self.live.hold();
+            self.stop_all(StopReason::Interrupted, GRACE);
             return vec![format!("the batch is {state} already").into()];
         }
         let reason = match stage {

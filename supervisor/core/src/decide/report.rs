@@ -17,6 +17,7 @@ use crate::mutation::{self, Mutation};
 use crate::plan::{OnQuestion, TaskIx};
 use crate::reason::{AccountReason, BatchLimit, BatchReason};
 use crate::record::{Record, StopReason};
+use crate::step::{Purpose, Step};
 use crate::time::Deadline;
 
 /// Shortest time between two usage records of one run: a crash forgets at most this much use.
@@ -111,7 +112,7 @@ impl Desk<'_> {
             self.wire_fault(generation, WireFault::Garbage);
             return;
         }
-        let (kind, stopping) = (run.kind, run.state == RunState::Stopping);
+        let (kind, stopping) = (run.kind(), run.state == RunState::Stopping);
         let session = started.session.map(Arc::from);
         let capabilities = started.capabilities;
         self.record(Record::RunStarted {
@@ -145,6 +146,7 @@ impl Desk<'_> {
         self.live.arm(generation, LiveTimer::Silence, None);
         self.live.arm(generation, LiveTimer::Progress, None);
         self.live.arm(generation, LiveTimer::Lease, None);
+        self.live.arm(generation, LiveTimer::Wall, None);
         let linger = self.now.boot + LINGER_MAX;
         self.live.arm(generation, LiveTimer::Linger, Some(linger));
     }
@@ -262,6 +264,8 @@ impl Desk<'_> {
         let Some(run) = self.run(generation) else {
             return;
         };
+        // Another agent's account says nothing of the worker's.
+        let worker = run.purpose == Purpose::Step(Step::Work);
         let probe = self
             .task(run.task)
             .attempt
@@ -269,7 +273,7 @@ impl Desk<'_> {
             .is_some_and(|attempt| attempt.probe);
         let account = self.account_of(run.task);
         let state = self.facts().accounts[account.0 as usize].state;
-        if probe && state == AccountState::Probing {
+        if worker && probe && state == AccountState::Probing {
             let (to, reason) = (AccountState::Open, AccountReason::ProbeWentWell);
             self.record(Record::AccountMoved {
                 account,
@@ -299,7 +303,7 @@ impl Desk<'_> {
         });
         let asks = self
             .run(generation)
-            .filter(|run| open && run.kind == RunKind::Agent && run.state == RunState::Started);
+            .filter(|run| open && run.kind() == RunKind::Agent && run.state == RunState::Started);
         let Some(run) = asks else {
             let text = "only a run that has started may ask".into();
             self.refuse(reply, Refusal::WrongState(text));

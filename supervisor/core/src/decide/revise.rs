@@ -34,6 +34,7 @@ impl Desk<'_> {
             settings: revision.settings,
             agents: revision.agents,
             accounts: revision.accounts,
+            repos: revision.repos,
         })));
         self.extend(revision.specs, revision.added);
         for (task, rules) in revision.revised {

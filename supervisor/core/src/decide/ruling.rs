@@ -4,22 +4,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use protocol::class::Class;
-use protocol::command::RunKind;
 use protocol::ids::{Generation, MessageId};
-use protocol::report::{ResultStatus, RunResult};
+use protocol::report::RunResult;
 
 use super::Desk;
-use super::failure::{Failure, HUNG, ends_task, failed, fault_text, reported, silent, vanished};
+use super::failure::{Failure, HUNG, ends_task, failed, fault_text, silent, vanished};
 use crate::containment::Cleared;
 use crate::facts::Footprint;
 use crate::identity::Exit;
 use crate::live::Live;
 use crate::machine::{AccountState, BatchState, MessageState, RunState, TaskState};
 use crate::mutation::{self, Mutation};
-use crate::plan::{AutoResume, MaxFailures, OnFailure, RetryMode, TaskIx};
+use crate::plan::{AccountIx, AutoResume, MaxFailures, OnFailure, RetryMode, TaskIx};
 use crate::reason::{AccountReason, BatchReason, TaskReason};
 use crate::record::{AttemptEnded, Next, Record, StopReason};
 use crate::retry::{self, Group};
+use crate::step::{Purpose, Step};
 use crate::time::{Deadline, Wall};
 
 /// Spawn failures in a row, over all tasks, after which nothing can be expected to start.
@@ -44,7 +44,7 @@ impl Desk<'_> {
         let Some(run) = self.run(generation) else {
             return;
         };
-        let (ix, kind, noted) = (run.task, run.kind, run.usage);
+        let (ix, purpose, noted) = (run.task, run.purpose, run.usage);
         let stop = run.stop.map(|(reason, _)| reason);
         // Its identity is durable before its gate opens: a result without one is not of this run.
         let begun = run.state != RunState::Intended;
@@ -76,28 +76,50 @@ impl Desk<'_> {
             cleared,
             footprint: footprint(live.as_ref(), result.as_deref()),
         });
-        match (kind, result, stop) {
-            (RunKind::Agent, Some(result), Some(reason))
-                if ends_task(reason) && (self.spec(ix).verify || failed(&result)) =>
+        match purpose {
+            Purpose::Step(step) => {
+                let gone = || vanished(exit, live.as_ref(), oom);
+                self.attempt_run_over(ix, step, result, stop, live.as_ref(), gone);
+            }
+            Purpose::Merge(repo, stage) => match result {
+                Some(result) => self.stage_over(repo, stage, &result),
+                None => {
+                    let failure = vanished(exit, live.as_ref(), oom);
+                    self.stage_broken(repo, stage, stop, failure);
+                }
+            },
+            Purpose::Clean(step) => match result {
+                Some(result) => self.clean_over(ix, step, &result),
+                None => {
+                    let failure = vanished(exit, live.as_ref(), oom);
+                    self.clean_broken(ix, step, stop, &failure);
+                }
+            },
+        }
+    }
+
+    /// A run of the open attempt is over.
+    fn attempt_run_over(
+        &mut self,
+        ix: TaskIx,
+        step: Step,
+        result: Option<Arc<RunResult>>,
+        stop: Option<StopReason>,
+        live: Option<&Live>,
+        gone: impl FnOnce() -> Failure,
+    ) {
+        match (step, result, stop) {
+            // What the operator ended goes no further, unless nothing more was to be done.
+            (_, Some(result), Some(reason))
+                if ends_task(reason) && (!self.is_last(ix, step) || failed(&result)) =>
             {
                 self.stopped(ix, reason, None);
             }
-            (RunKind::Verify, Some(result), Some(reason))
-                if ends_task(reason) && failed(&result) =>
-            {
-                self.stopped(ix, reason, None);
-            }
-            (RunKind::Agent, Some(_), _) => self.continue_attempt(ix),
-            (RunKind::Verify, Some(result), _) => self.proved(ix, &result),
-            (RunKind::Agent, None, Some(reason)) => self.stopped(ix, reason, live.as_ref()),
-            (RunKind::Verify, None, Some(reason)) => self.proof_stopped(ix, reason),
-            (RunKind::Agent, None, None) => {
-                let failure = vanished(exit, live.as_ref(), oom);
-                self.fail(ix, failure);
-            }
-            (RunKind::Verify, None, None) => {
-                self.proof_again(ix, vanished(exit, live.as_ref(), oom));
-            }
+            (_, Some(result), _) => self.step_over(ix, step, &result),
+            (Step::Work, None, Some(reason)) => self.stopped(ix, reason, live),
+            (_, None, Some(reason)) => self.step_stopped(ix, step, reason),
+            (Step::Work, None, None) => self.fail(ix, gone()),
+            (_, None, None) => self.step_again(ix, step, gone()),
         }
     }
 
@@ -131,26 +153,6 @@ impl Desk<'_> {
                 to,
                 generation: Some(generation),
             });
-        }
-    }
-
-    /// The agent run of an open attempt is over, with a result that counts.
-    pub(super) fn continue_attempt(&mut self, ix: TaskIx) {
-        let Some(attempt) = &self.task(ix).attempt else {
-            return;
-        };
-        let Some(result) = attempt.result.clone() else {
-            self.fail(ix, Failure::new(Class::Lost, "its run ended unseen"));
-            return;
-        };
-        match result.status {
-            ResultStatus::Failed => self.fail(ix, reported(&result)),
-            ResultStatus::Ok if !self.spec(ix).verify => self.done(ix),
-            ResultStatus::Ok => {
-                if self.may_prove() {
-                    self.start_proof(ix);
-                }
-            }
         }
     }
 
@@ -234,7 +236,13 @@ impl Desk<'_> {
         self.end_attempt(ix, None, "".into(), next);
     }
 
-    fn end_attempt(&mut self, ix: TaskIx, class: Option<Class>, detail: Arc<str>, next: Next) {
+    pub(super) fn end_attempt(
+        &mut self,
+        ix: TaskIx,
+        class: Option<Class>,
+        detail: Arc<str>,
+        next: Next,
+    ) {
         self.end_attempt_with(ix, class, detail, next, None);
     }
 
@@ -250,6 +258,17 @@ impl Desk<'_> {
             return;
         };
         let attempt = attempt.no;
+        let next = match next {
+            Next::Retry { mode, at } => Next::Retry {
+                mode: self.mode_again(ix, mode),
+                at,
+            },
+            Next::Hold { reason, mode } => Next::Hold {
+                reason,
+                mode: self.mode_again(ix, mode),
+            },
+            Next::End { to, reason } => Next::End { to, reason },
+        };
         let next = self.keep_hold(ix, next);
         let next = self.end_removed(ix, next);
         let consumed = class.is_some_and(retry::consumes);
@@ -318,8 +337,8 @@ impl Desk<'_> {
         match retry::group(class) {
             // The other model may well be free.
             Group::Account if model.is_some() => {}
-            Group::Account => self.limit_account(ix, class, failure.reset),
-            Group::AccountStop => self.stop_account(ix, class),
+            Group::Account => self.limit_account(self.account_of(ix), class, failure.reset),
+            Group::AccountStop => self.stop_account(self.account_of(ix), class),
             Group::OurSide => self.count_spawn_failures(),
             Group::Work | Group::Operator | Group::Lost | Group::Chosen => {}
         }
@@ -371,7 +390,7 @@ impl Desk<'_> {
                     wait(used)
                 }
             }
-            Group::Account if self.stops_account(ix, class) => Next::Hold {
+            Group::Account if self.stops_account(self.account_of(ix), class) => Next::Hold {
                 reason: TaskReason::AccountStopped,
                 mode,
             },
@@ -399,12 +418,11 @@ impl Desk<'_> {
         }
     }
 
-    fn limit_account(&mut self, ix: TaskIx, class: Class, reset: Option<Wall>) {
-        let account = self.account_of(ix);
+    pub(super) fn limit_account(&mut self, account: AccountIx, class: Class, reset: Option<Wall>) {
         let facts = &self.facts().accounts[account.0 as usize];
         let (state, nth) = (facts.state, facts.limited + 1);
-        if self.stops_account(ix, class) {
-            self.stop_account(ix, class);
+        if self.stops_account(account, class) {
+            self.stop_account(account, class);
             return;
         }
         if !matches!(state, AccountState::Open | AccountState::Probing) {
@@ -425,14 +443,12 @@ impl Desk<'_> {
     }
 
     /// Whether a usage limit of this account waits for the operator.
-    fn stops_account(&self, ix: TaskIx, class: Class) -> bool {
-        let account = self.account_of(ix);
+    fn stops_account(&self, account: AccountIx, class: Class) -> bool {
         let rule = self.facts().accounts[account.0 as usize].spec.auto_resume;
         class == Class::UsageLimit && rule != AutoResume::Always
     }
 
-    fn stop_account(&mut self, ix: TaskIx, class: Class) {
-        let account = self.account_of(ix);
+    pub(super) fn stop_account(&mut self, account: AccountIx, class: Class) {
         if self.facts().accounts[account.0 as usize].state != AccountState::Stopped {
             let (to, reason) = (AccountState::Stopped, AccountReason::Class(class));
             self.record(Record::AccountMoved {
@@ -461,7 +477,7 @@ impl Desk<'_> {
             .task(ix)
             .attempt
             .as_ref()
-            .filter(|attempt| attempt.probe && told);
+            .filter(|attempt| attempt.probe && attempt.step >= Step::Work && told);
         let account = self.account_of(ix);
         let state = self.facts().accounts[account.0 as usize].state;
         if run.is_some() && state == AccountState::Probing {

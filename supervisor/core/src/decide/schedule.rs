@@ -80,7 +80,7 @@ impl Desk<'_> {
         let facts = self.facts();
         let failed = self.task(ix).depends_on.iter().find(|dependency| {
             let on = &facts.tasks[dependency.task.0 as usize];
-            on.state.is_terminal() && !crate::index::is_satisfied(facts, **dependency)
+            on.state.is_terminal() && crate::index::is_hopeless(facts, **dependency)
         });
         failed.map(|dependency| dependency.task)
     }
@@ -133,7 +133,7 @@ impl Desk<'_> {
     }
 
     /// Whether the agent and its account allow one more attempt.
-    fn has_lane(&self, agent: AgentIx) -> bool {
+    pub(super) fn has_lane(&self, agent: AgentIx) -> bool {
         let facts = self.facts();
         let spec = &facts.agents[agent.0 as usize];
         let account = &facts.accounts[spec.account.0 as usize];
@@ -172,9 +172,13 @@ impl Desk<'_> {
         if touches.is_empty() {
             return None;
         }
+        let repo = self.next_spec(ix).worktree;
         let mut live = self.index().live.keys();
-        live.find(|other| crate::touches::any_overlap(touches, &self.task(**other).touches))
-            .copied()
+        live.find(|other| {
+            let same = self.spec(**other).worktree == repo;
+            same && crate::touches::any_overlap(touches, &self.task(**other).touches)
+        })
+        .copied()
     }
 
     fn start_attempt(&mut self, ix: TaskIx) {
@@ -194,6 +198,7 @@ impl Desk<'_> {
             attempt: task.attempts.next(),
             slot: self.index().free_slot(),
             mode,
+            step: super::step::first(task, &self.spec(ix), mode),
             generation,
             token: self.token(generation),
             probe,

@@ -4,7 +4,7 @@ use super::Desk;
 use crate::effect::{Effect, Ending};
 use crate::facts::Task;
 use crate::index::each;
-use crate::machine::{AccountState, BatchState, TaskState};
+use crate::machine::{BatchState, TaskState};
 use crate::plan::TaskIx;
 use crate::reason::{BatchReason, TaskReason};
 use crate::record::Record;
@@ -13,7 +13,7 @@ impl Desk<'_> {
     /// Ends the supervisor's work once nothing runs and nothing can.
     pub(super) fn settle(&mut self) {
         let batch = &self.facts().batch;
-        if !batch.plan_closed || batch.term == 0 || self.has_hosts() {
+        if !batch.plan_closed || batch.term == 0 || self.has_hosts() || self.cleans_move() {
             return;
         }
         let reason = batch.reason;
@@ -49,14 +49,8 @@ impl Desk<'_> {
 
     /// Whether hosts of this term are on the way, alive, or not yet reaped.
     fn has_hosts(&self) -> bool {
-        let runs = &self.facts().runs;
-        runs.iter().any(|(generation, run)| {
-            let unresolved = self.live.get(*generation).is_none() && {
-                let task = self.task(run.task);
-                matches!(task.reason, TaskReason::Unresolved(_))
-            };
-            !unresolved
-        })
+        let mut runs = self.facts().runs.keys();
+        runs.any(|generation| !self.is_unresolved(*generation))
     }
 
     pub(super) fn all_settled(&self) -> bool {
@@ -68,7 +62,12 @@ impl Desk<'_> {
             TaskState::Skipped,
         ];
         let settled: u32 = settled.iter().map(|state| index.count(*state)).sum();
-        settled as usize == self.facts().tasks.len()
+        settled as usize == self.facts().tasks.len() && self.merges_settled()
+    }
+
+    /// Every merge has come to its end, and none waits for the operator.
+    fn merges_settled(&self) -> bool {
+        self.index().merging.is_empty() && self.index().parked.is_empty()
     }
 
     fn close(&mut self) {
@@ -90,7 +89,8 @@ impl Desk<'_> {
             self.close();
             return;
         }
-        if !self.index().idle.is_empty() && self.may_prove() {
+        let proves = self.index().idle.iter().any(|ix| self.goes_on(*ix));
+        if (proves || self.merges_move()) && self.may_prove() {
             return;
         }
         let failed = matches!(
@@ -127,19 +127,15 @@ impl Desk<'_> {
 
     /// Whether time alone, or a free lane, lets any task move.
     fn can_move(&self) -> bool {
-        let usable = |agent: &crate::plan::AgentIx| {
-            let account = self.facts().agents[agent.0 as usize].account;
-            match self.facts().accounts[account.0 as usize].state {
-                AccountState::Open | AccountState::Limited | AccountState::Probing => true,
-                AccountState::Stopped => false,
-            }
-        };
         let index = self.index();
+        // Lanes may be taken by attempts that wait for something themselves.
+        let free = index.live.len() < self.facts().batch.lanes() as usize;
         let ready = index
             .ready
             .iter()
-            .any(|(agent, set)| !set.is_empty() && usable(agent));
-        ready || index.timers.moves_tasks() || !index.idle.is_empty()
+            .any(|(agent, set)| !set.is_empty() && free && self.has_lane(*agent));
+        let goes_on = index.idle.iter().any(|ix| self.goes_on(*ix));
+        ready || index.timers.moves_tasks() || goes_on || self.merges_move()
     }
 
     fn finish(&mut self, ending: Ending) {
@@ -150,7 +146,10 @@ impl Desk<'_> {
 /// Done, passed over on purpose, or no longer in the batch file when it was cut off.
 fn is_good(task: &Task) -> bool {
     match task.state {
-        TaskState::Done => true,
+        TaskState::Done => task
+            .merge
+            .as_ref()
+            .is_none_or(|merge| merge.state.is_good()),
         TaskState::Skipped => matches!(
             task.reason,
             TaskReason::SkippedByOperator | TaskReason::NotSelected | TaskReason::Removed
@@ -161,6 +160,7 @@ fn is_good(task: &Task) -> bool {
         | TaskState::Ready
         | TaskState::Running
         | TaskState::Verifying
+        | TaskState::Reviewing
         | TaskState::Waiting
         | TaskState::Paused
         | TaskState::Failed => false,

@@ -14,6 +14,7 @@ use crate::plan::{PlannedTask, TaskIx, TaskSpec};
 use crate::reason::{BatchLimit, BatchReason, TaskReason};
 use crate::reconcile::{Letter, ProcessFact, ResultFact, RunFacts, rule};
 use crate::record::{Record, StopReason};
+use crate::step::Purpose;
 
 /// Tasks per record of a new plan: keeps a line of the journal well under a mebibyte.
 const CHUNK: usize = 500;
@@ -87,11 +88,16 @@ impl Desk<'_> {
         for (generation, facts) in runs {
             self.reconcile(generation, facts);
         }
+        let count = u32::try_from(self.facts().tasks.len()).unwrap_or(u32::MAX);
+        for ix in (0..count).map(TaskIx) {
+            self.keep_or_clean(ix);
+        }
         let batch = &self.facts().batch;
         let stays = match (batch.state, batch.reason) {
-            (BatchState::Done | BatchState::Failed, _)
+            // What was opened again right before a crash is not over.
+            (BatchState::Done | BatchState::Failed, _) => self.all_settled(),
             // The operator paused it and has not said otherwise: a crash does not.
-            | (BatchState::Paused, BatchReason::Operator)
+            (BatchState::Paused, BatchReason::Operator)
             // Nor does it change what the batch file says of failures.
             | (
                 BatchState::Stopping,
@@ -135,7 +141,7 @@ impl Desk<'_> {
         let Some(run) = self.run(generation) else {
             return;
         };
-        let (ix, kind, state) = (run.task, run.kind, run.state);
+        let (ix, purpose, state) = (run.task, run.purpose, run.state);
         if facts.process == ProcessFact::Killed {
             self.note_kill(generation);
         }
@@ -151,7 +157,7 @@ impl Desk<'_> {
         });
         if letter.refuses() {
             let (to, reason) = (TaskState::Paused, TaskReason::Unresolved(letter));
-            if self.task(ix).state.is_live() {
+            if matches!(purpose, Purpose::Step(_)) && self.task(ix).state.is_live() {
                 self.withdraw_questions(generation);
                 self.record(Record::TaskMoved {
                     task: ix,
@@ -162,11 +168,8 @@ impl Desk<'_> {
             }
             return;
         }
-        if self.task(ix).state == TaskState::Paused {
-            let (to, reason) = match kind {
-                protocol::command::RunKind::Agent => (TaskState::Running, TaskReason::Working),
-                protocol::command::RunKind::Verify => (TaskState::Verifying, TaskReason::Proving),
-            };
+        if let (Purpose::Step(step), TaskState::Paused) = (purpose, self.task(ix).state) {
+            let (to, reason) = step.task_state();
             self.record(Record::TaskMoved {
                 task: ix,
                 to,

@@ -112,6 +112,7 @@ impl Desk<'_> {
             }
             LiveTimer::Silence | LiveTimer::Progress => self.look(generation, timer),
             LiveTimer::Lease => self.look_at_host(generation),
+            LiveTimer::Wall => self.stop(generation, StopReason::Timeout, GRACE),
             LiveTimer::Linger => self.stop(generation, StopReason::Lingering, Duration::ZERO),
             LiveTimer::Kill => {
                 self.effect(Effect::KillHost { generation });
@@ -158,6 +159,7 @@ impl Desk<'_> {
             LiveTimer::Hello
             | LiveTimer::Ping
             | LiveTimer::Lease
+            | LiveTimer::Wall
             | LiveTimer::Linger
             | LiveTimer::Kill => return,
         };

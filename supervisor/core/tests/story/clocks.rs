@@ -545,7 +545,7 @@ fn verify_runs_are_not_under_the_wall_limit_of_their_attempt() {
 fn verify_hosts_without_a_hello_are_tried_again() {
     let mut world = proving();
     for proof in 1..5 {
-        assert_eq!(world.attempt("a").proofs, proof);
+        assert_eq!(world.attempt("a").step_runs, proof);
         world.spawned("a");
         world.pass(HELLO_MAX);
         world.exited("a", Exit::Signal(9));

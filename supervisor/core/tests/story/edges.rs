@@ -19,6 +19,7 @@ fn asks(facts: Facts, edge: Edge, legal: bool, record: Record) {
             let (Change::Batch(it)
             | Change::Task(_, it)
             | Change::Attempt(_, it)
+            | Change::Merge(_, it)
             | Change::Run(_, it)
             | Change::Message(_, it)
             | Change::Question(_, it)
@@ -171,7 +172,7 @@ impl By {
     fn takes(self, from: TaskState, to: TaskState, open: bool) -> bool {
         use TaskState as S;
         let waits = [S::Blocked, S::Ready, S::Paused];
-        let works = [S::Running, S::Verifying];
+        let works = [S::Running, S::Verifying, S::Reviewing];
         match self {
             By::Moved if open => {
                 from == to
@@ -182,7 +183,7 @@ impl By {
             By::Ended => !open && !from.is_terminal() && to.is_terminal(),
             By::Reopened => from.is_terminal() && from != S::Done && to == S::Blocked,
             By::Started => from == S::Ready && to == S::Running,
-            By::Proof => works.contains(&from) && to == S::Verifying,
+            By::Proof => [S::Running, S::Verifying].contains(&from) && to == S::Verifying,
             By::Failed => {
                 let ends = [S::Ready, S::Paused, S::Failed, S::Cancelled];
                 works.contains(&from) && ends.contains(&to)
@@ -211,9 +212,11 @@ fn each_record_takes_its_own_edges_of_a_task_and_no_others() {
             }
             let mut facts = start.clone();
             facts.tasks[0].state = from;
-            if !open {
-                facts.runs.clear();
-                facts.tasks[0].attempt = None;
+            facts.runs.clear();
+            match (&mut facts.tasks[0].attempt, open) {
+                // Its agent is done: the proof is due.
+                (Some(attempt), true) => attempt.step_done = true,
+                (attempt, _) => *attempt = None,
             }
             let core = Core::restore(facts);
             for &to in TaskState::ALL {
@@ -245,6 +248,8 @@ fn each_record_takes_its_own_edges_of_a_task_and_no_others() {
             (TaskState::Pending, TaskState::Ready),
             (TaskState::Running, TaskState::Waiting),
             (TaskState::Waiting, TaskState::Running),
+            (TaskState::Verifying, TaskState::Reviewing),
+            (TaskState::Reviewing, TaskState::Running),
         ];
         assert_ne!(taken.contains(&edge), elsewhere.contains(&edge), "{edge:?}");
     }

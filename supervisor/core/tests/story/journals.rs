@@ -121,6 +121,7 @@ pub(crate) fn attempt_started(task: TaskIx, attempt: u32, generation: u64) -> Re
         attempt: AttemptNo(attempt),
         slot: 0,
         mode: RetryMode::Fresh,
+        step: Step::Work,
         generation: Generation(generation),
         token: 1,
         probe: false,
@@ -146,7 +147,7 @@ pub(crate) fn intended(task: TaskIx, generation: u64) -> Record {
     Record::RunIntended {
         generation: Generation(generation),
         task,
-        kind: RunKind::Verify,
+        purpose: Purpose::Step(Step::Prove),
         token: 2,
     }
 }
@@ -297,6 +298,7 @@ fn a_batch_is_created_once() {
         settings: facts.batch.settings.clone(),
         agents: Vec::new(),
         accounts: Vec::new(),
+        repos: Vec::new(),
     }));
     assert_eq!(names_unknown(&world.core, again), "second creation");
 }
@@ -527,6 +529,7 @@ fn a_revision_is_numbered_and_of_this_batch() {
                 ..world.facts().agents[0].clone()
             }],
             accounts: Vec::new(),
+            repos: Vec::new(),
         }))
     };
     let cases = [

@@ -174,7 +174,7 @@ fn letter_a_of_an_agent_run_goes_on_to_the_proof() {
     assert_eq!(world.at("a"), (TaskState::Verifying, TaskReason::Proving));
     assert_eq!(world.attempt("a").no, AttemptNo(1));
     let run = world.run("a");
-    assert_eq!(world.facts().runs[&run].kind, RunKind::Verify);
+    assert_eq!(world.facts().runs[&run].kind(), RunKind::Verify);
     world.succeed("a");
     assert_eq!(world.ending(), Some(Ending::Done));
 }
@@ -265,7 +265,7 @@ fn letter_d_of_a_verify_run_proves_again() {
     assert_eq!(letters(&mut world), [Letter::D]);
     assert_eq!(world.attempt("a").no, AttemptNo(1));
     assert!(world.run("a") > before);
-    assert_eq!(world.facts().runs[&world.run("a")].kind, RunKind::Verify);
+    assert_eq!(world.facts().runs[&world.run("a")].kind(), RunKind::Verify);
     assert_eq!(world.state("a"), TaskState::Verifying);
 }
 

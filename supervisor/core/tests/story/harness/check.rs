@@ -8,8 +8,9 @@ use supervisor_core::effect::Effect;
 use supervisor_core::facts::Facts;
 use supervisor_core::index::Index;
 use supervisor_core::input::Input;
-use supervisor_core::machine::TaskState;
+use supervisor_core::machine::{MergeState, TaskState};
 use supervisor_core::record::{Entry, Record};
+use supervisor_core::step::Purpose;
 use supervisor_core::time::Now;
 use supervisor_core::timers::Timers;
 
@@ -35,6 +36,21 @@ impl Checks {
 
     pub(crate) fn crashed(&mut self) {
         self.opened.clear();
+    }
+
+    /// The supervisor died before later records were durable, and nothing that they asked for was done.
+    pub(crate) fn rewound(&mut self, journal: &[Entry]) {
+        self.opened.clear();
+        self.replayed = Core::new();
+        for entry in journal {
+            self.replayed.replay(entry).expect("it was applied before");
+        }
+        self.restored = self.replayed.clone();
+        let last = self
+            .replayed
+            .facts()
+            .map(|facts| facts.batch.last_generation);
+        self.spawned.retain(|it| Some(*it) <= last);
     }
 
     pub(crate) fn after(&mut self, core: &Core, now: Now, input: &Input, turn: &Turn) {
@@ -146,12 +162,18 @@ fn entries_are_numbered(facts: &Facts, now: Now, entries: &[Entry]) {
     }
 }
 
-/// I5: terminal is left by `Reopened` alone.
+/// I5: terminal is left by `Reopened` alone, or where the merge that failed for it is tried again.
 fn terminal_stays_terminal(turn: &Turn) {
-    let reopened = turn
-        .entries
-        .iter()
-        .any(|entry| matches!(entry.record, Record::Reopened { .. }));
+    let reopened = turn.entries.iter().any(|entry| {
+        matches!(
+            entry.record,
+            Record::Reopened { .. }
+                | Record::MergeMoved {
+                    to: MergeState::Queued,
+                    ..
+                }
+        )
+    });
     for change in &turn.changes {
         let Change::Task(ix, edge) = change else {
             continue;
@@ -166,13 +188,29 @@ fn terminal_stays_terminal(turn: &Turn) {
 
 /// I6: one run of a task at a time, one lane for each attempt.
 fn nobody_works_twice(facts: &Facts) {
-    let mut tasks = BTreeSet::new();
+    let mut jobs = BTreeSet::new();
     for (generation, run) in &facts.runs {
-        assert!(tasks.insert(run.task), "I6: two runs of {:?}", run.task);
-        let attempt = facts.tasks[run.task.0 as usize].attempt.as_ref();
-        let open = attempt.is_some_and(|open| open.run == *generation);
-        assert!(open, "run {generation} belongs to an open attempt");
+        let (what, belongs) = match run.purpose {
+            Purpose::Step(_) => {
+                let attempt = facts.tasks[run.task.0 as usize].attempt.as_ref();
+                let open = attempt.is_some_and(|open| open.run == *generation);
+                (format!("{:?}", run.task), open)
+            }
+            Purpose::Clean(_) => {
+                let clean = facts.tasks[run.task.0 as usize].clean.as_ref();
+                let due = clean.is_some_and(|clean| clean.run == Some(*generation));
+                (format!("{:?}", run.task), due)
+            }
+            Purpose::Merge(repo, _) => {
+                let round = facts.repos[repo.0 as usize].round.as_ref();
+                let due = round.is_some_and(|round| round.run == Some(*generation));
+                (format!("{repo:?}"), due)
+            }
+        };
+        assert!(belongs, "run {generation} belongs to nothing");
+        assert!(jobs.insert(what.clone()), "I6: two runs of {what}");
     }
+    everything_is_whole(facts);
     let mut slots = BTreeSet::new();
     for task in &facts.tasks {
         if let Some(attempt) = &task.attempt {
@@ -187,6 +225,33 @@ fn nobody_works_twice(facts: &Facts) {
         assert!(
             !(task.state.is_terminal() && live),
             "{} is over with attempt",
+            task.id
+        );
+    }
+}
+
+/// Work that is under way belongs to a round; a worktree that goes is not worked in.
+fn everything_is_whole(facts: &Facts) {
+    for (at, task) in facts.tasks.iter().enumerate() {
+        let under_way = task
+            .merge
+            .as_ref()
+            .is_some_and(|it| it.state.is_under_way());
+        let rounds = facts.repos.iter().filter_map(|repo| repo.round.as_ref());
+        let mut of = rounds.filter(|round| round.tasks.iter().any(|ix| ix.0 as usize == at));
+        let round = of.next();
+        assert!(of.next().is_none(), "{} is in two rounds", task.id);
+        assert!(
+            !under_way || round.is_some(),
+            "{} is being merged by nobody",
+            task.id
+        );
+        let goes = task.clean.is_some();
+        assert!(!(goes && task.attempt.is_some()), "{} works in it", task.id);
+        assert!(!goes || task.worktree.is_some(), "{} has nothing", task.id);
+        assert!(
+            task.merge.is_none() || task.state == TaskState::Done,
+            "{} is merged and not done",
             task.id
         );
     }

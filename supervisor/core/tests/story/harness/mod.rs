@@ -1,10 +1,12 @@
 //! What every story needs: a plan, a world around one core, and the checks after every input.
 
 mod check;
+mod git;
 mod plan;
 mod verbs;
 mod world;
 
+pub(crate) use git::*;
 pub(crate) use plan::{PlanBuilder, batch};
 pub(crate) use verbs::{caps, failed, ok, said, used};
 pub(crate) use world::{Pulse, World};
@@ -20,14 +22,17 @@ pub(crate) use supervisor_core::effect::{Answer, Effect, Ending, Refusal};
 pub(crate) use supervisor_core::identity::Exit;
 pub(crate) use supervisor_core::input::{Input, OperatorCommand, StopStage, WireFault};
 pub(crate) use supervisor_core::machine::{
-    AccountState, AttemptState, BatchState, MessageState, QuestionState, RunState, TaskState,
+    AccountState, AttemptState, BatchState, MergeState, MessageState, QuestionState, RunState,
+    TaskState,
 };
 pub(crate) use supervisor_core::plan::{
-    AccountIx, AgentKind, AutoResume, Limits, MaxFailures, OnFailure, OnQuestion, RetryMode, TaskIx,
+    AccountIx, AgentIx, AgentKind, AutoResume, Keep, Limits, MaxFailures, OnConflict, OnFailure,
+    OnQuestion, RepoIx, RetryMode, TaskIx,
 };
 pub(crate) use supervisor_core::reason::{AccountReason, BatchLimit, BatchReason, TaskReason};
 pub(crate) use supervisor_core::reconcile::{Letter, ProcessFact, ResultFact, RunFacts};
 pub(crate) use supervisor_core::record::{Entry, Next, Record, StopReason};
+pub(crate) use supervisor_core::step::{CleanStep, Purpose, Stage, Step};
 pub(crate) use supervisor_core::time::{Boot, Deadline, Wall};
 
 /// That many seconds.

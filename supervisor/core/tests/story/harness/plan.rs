@@ -7,8 +7,8 @@ use std::time::Duration;
 use supervisor_core::input::Created;
 use supervisor_core::plan::{
     AccountIx, AccountSpec, AgentIx, AgentKind, AgentSpec, AutoResume, Condition, Dependency,
-    Limits, OnFailure, OnQuestion, Plan, PlannedTask, RetryPolicy, Settings, SpecIx, TaskIx,
-    TaskSpec,
+    Hooks, Keep, Limits, OnConflict, OnFailure, OnQuestion, Plan, PlannedTask, RepoIx, RepoSpec,
+    RetryPolicy, ReviewSpec, Settings, SpecIx, TaskIx, TaskSpec,
 };
 
 /// A plan on its way: one account `main`, one agent `coder`, four lanes, no tasks.
@@ -17,6 +17,7 @@ pub(crate) struct PlanBuilder {
     settings: Settings,
     accounts: Vec<AccountSpec>,
     agents: Vec<AgentSpec>,
+    repos: Vec<RepoSpec>,
     tasks: Vec<Draft>,
     only: Vec<String>,
 }
@@ -40,12 +41,14 @@ pub(crate) fn batch() -> PlanBuilder {
         until: None,
         limits: Limits::default(),
         lost_max: 25,
+        keep: Keep::All,
         work: "{}".into(),
     };
     let plan = PlanBuilder {
         settings,
         accounts: Vec::new(),
         agents: Vec::new(),
+        repos: Vec::new(),
         tasks: Vec::new(),
         only: Vec::new(),
     };
@@ -61,6 +64,10 @@ fn default_spec() -> TaskSpec {
         no_progress: Duration::from_secs(60 * 60),
         priority: 0,
         verify: false,
+        worktree: None,
+        changes: false,
+        review: None,
+        hooks: Hooks::default(),
         retry: RetryPolicy {
             backoff_min: Duration::from_secs(30),
             backoff_max: Duration::from_secs(600),
@@ -117,6 +124,54 @@ impl PlanBuilder {
         self.agents.retain(|known| known.name != agent.name);
         self.agents.push(agent);
         self
+    }
+
+    /// A repository; what conflicts in it is parked, and commands prove each merge.
+    pub(crate) fn repo(mut self, name: &str, change: impl FnOnce(&mut RepoSpec)) -> Self {
+        let mut repo = RepoSpec {
+            name: name.into(),
+            verify: true,
+            group: 1,
+            on_conflict: OnConflict::Park,
+            work: "{}".into(),
+        };
+        change(&mut repo);
+        self.repos.push(repo);
+        self
+    }
+
+    /// The last task has a worktree in this repository.
+    pub(crate) fn within(mut self, repo: &str) -> Self {
+        let at = self.repos.iter().position(|it| &*it.name == repo);
+        let repo = RepoIx(index(at.expect("a repository of the plan")));
+        self.last().spec.worktree = Some(repo);
+        self.last().spec.changes = true;
+        self
+    }
+
+    /// The last task is judged by this agent.
+    pub(crate) fn reviewed(mut self, agent: &str, rounds: u32) -> Self {
+        let at = self.agents.iter().position(|it| &*it.name == agent);
+        let agent = AgentIx(index(at.expect("an agent of the plan")));
+        self.last().spec.review = Some(ReviewSpec { agent, rounds });
+        self
+    }
+
+    /// All four hooks of the operator run around the last task.
+    pub(crate) fn hooked(self) -> Self {
+        self.spec(|spec| {
+            spec.hooks = Hooks {
+                after_create: true,
+                before_run: true,
+                after_run: true,
+                before_remove: true,
+            };
+        })
+    }
+
+    /// The last task starts when these are merged.
+    pub(crate) fn after_merge(self, names: &[&str]) -> Self {
+        self.needs(names, Condition::Merged)
     }
 
     pub(crate) fn task(mut self, name: &str) -> Self {
@@ -217,6 +272,7 @@ impl PlanBuilder {
             settings: self.settings,
             agents: self.agents,
             accounts: self.accounts,
+            repos: self.repos,
             specs: self
                 .tasks
                 .iter()

@@ -44,6 +44,8 @@ pub(crate) fn ok() -> RunResult {
         family: None,
         evidence: String::new(),
         artifacts: Vec::new(),
+        verdict: None,
+        git: None,
     }
 }
 

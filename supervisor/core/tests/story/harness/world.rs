@@ -242,6 +242,66 @@ impl World {
         self.checks.crashed();
     }
 
+    /// The state right after the last record that is like this.
+    pub(crate) fn at_record(&self, like: impl Fn(&Record) -> bool) -> Facts {
+        let at = self.journal.iter().rposition(|entry| like(&entry.record));
+        let mut core = Core::new();
+        for entry in &self.journal[..=at.expect("such a record")] {
+            core.replay(entry).expect("it was applied before");
+        }
+        core.facts().expect("a batch").clone()
+    }
+
+    /// The supervisor dies right after the last record that is like this: nothing later is durable. The
+    /// next one finds no host.
+    pub(crate) fn crash_at(&mut self, like: impl Fn(&Record) -> bool) {
+        let facts = self.at_record(like);
+        self.crash_after(usize::try_from(facts.batch.seq).expect("a short journal"));
+    }
+
+    /// A supervisor of before decided this last.
+    pub(crate) fn inject(&mut self, record: Record) {
+        let last = self.journal.last().expect("a batch").clone();
+        let seq = last.seq + 1;
+        let entry = Entry {
+            seq,
+            record,
+            now: self.now,
+            ..last
+        };
+        self.core.replay(&entry).expect("it follows");
+        self.journal.push(entry);
+        self.checks.rewound(&self.journal);
+    }
+
+    /// The supervisor dies when so many records are durable.
+    pub(crate) fn crash_after(&mut self, seq: usize) {
+        self.cut(seq);
+        let gone = RunFacts {
+            process: supervisor_core::reconcile::ProcessFact::Gone,
+            result: supervisor_core::reconcile::ResultFact::Absent,
+            injected: Vec::new(),
+            cleared: supervisor_core::containment::Cleared::CLEAN,
+        };
+        let runs = self.facts().runs.keys().map(|run| (*run, gone.clone()));
+        let runs = runs.collect();
+        self.recover(runs);
+        self.tick();
+    }
+
+    /// The supervisor is dead, and so many records are durable.
+    pub(crate) fn cut(&mut self, seq: usize) {
+        let mut core = Core::new();
+        for entry in &self.journal[..seq] {
+            core.replay(entry).expect("it was applied before");
+        }
+        let facts = core.facts().expect("a batch").clone();
+        self.journal.truncate(seq);
+        self.seen_records = self.seen_records.min(seq);
+        self.checks.rewound(&self.journal);
+        self.core = Core::restore(facts);
+    }
+
     /// Another program goes on in the place of this one, in the middle of everything.
     pub(crate) fn replace(&mut self) {
         let facts = self.facts().clone();
