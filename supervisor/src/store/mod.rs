@@ -6,7 +6,7 @@
 //! - [`journal`] is the truth and is only ever appended to; [`mod@load`] reads it back and cuts a torn
 //!   tail; [`checkpoint`] is a shortcut for reading; [`registry`] lists what lives, for
 //!   whoever looks; [`inbox`] keeps requests for later, [`untold`] that an
-//!   outcome waits to be told.
+//!   outcome waits to be told, [`integrated`] where the work went after it.
 //!
 //! The rule of the whole room: what can not be read, or is of a newer release, stops whoever reads
 //! it. It is never overwritten, skipped or taken for missing.
@@ -17,6 +17,7 @@ pub mod error;
 pub mod format;
 pub mod inbox;
 pub mod index;
+pub mod integrated;
 pub mod journal;
 pub mod load;
 pub mod lock;

@@ -117,6 +117,18 @@ impl StateDir {
     pub fn untold(&self) -> PathBuf {
         self.0.join("untold")
     }
+    /// Where the work of the batch went at the operator's order.
+    pub fn integrated(&self) -> PathBuf {
+        self.0.join("integrated.jsonl")
+    }
+    /// What the process of this number needs while it works for a command, and nobody afterwards.
+    pub fn scratch(&self, pid: u32) -> PathBuf {
+        self.0.join(format!("scratch-{pid}"))
+    }
+    /// The number of the process whose scratch has that file name.
+    pub fn scratch_owner(name: &OsStr) -> Option<u32> {
+        name.to_str()?.strip_prefix("scratch-")?.parse().ok()
+    }
     /// Requests that wait for the next supervisor.
     pub fn inbox(&self) -> PathBuf {
         self.0.join("inbox")

@@ -10,9 +10,10 @@ use serde::{Deserialize, Serialize};
 use supervisor_core::containment::{Cleared, Containment, Layers, Leftover};
 use supervisor_core::identity::{Exit, Identity};
 use supervisor_core::input::StopStage;
-use supervisor_core::plan::TaskIx;
+use supervisor_core::plan::{RepoIx, TaskIx};
 use supervisor_core::reason::{AccountReason, BatchLimit, BatchReason, TaskReason};
 use supervisor_core::reconcile::Letter;
+use supervisor_core::step::{CleanStep, Purpose, Stage, Step};
 use supervisor_core::time::{Boot, BootId, Deadline, Now, Wall};
 
 use super::mirror::{As, Hex, List, Mirror, Num, Word, mirrors};
@@ -139,8 +140,10 @@ pub(super) enum TaskReasonDef {
     Backoff(Class),
     AccountLimited,
     AccountStopped,
+    Preparing,
     Working,
     Proving,
+    Reviewing,
     Question(QuestionId),
     Operator,
     Killed,
@@ -169,6 +172,17 @@ pub(super) enum AccountReasonDef {
     Operator,
 }
 
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Purpose", rename_all = "snake_case")]
+pub(super) enum PurposeDef {
+    Step(#[serde(with = "As::<Word>")] Step),
+    Merge(
+        #[serde(with = "As::<Num>")] RepoIx,
+        #[serde(with = "As::<Word>")] Stage,
+    ),
+    Clean(#[serde(with = "As::<Word>")] CleanStep),
+}
+
 mirrors! {
     NowDef of Now,
     DeadlineDef of Deadline,
@@ -182,4 +196,5 @@ mirrors! {
     BatchReasonDef of BatchReason,
     TaskReasonDef of TaskReason,
     AccountReasonDef of AccountReason,
+    PurposeDef of Purpose,
 }

@@ -5,36 +5,43 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use protocol::class::Class;
-use protocol::command::{RunKind, SteerMode};
+use protocol::command::SteerMode;
+use protocol::git::Oid;
 use protocol::ids::{AttemptNo, BatchId, Generation, MessageId, QuestionId, TaskId};
-use protocol::report::{Capabilities, RunResult, Usage};
+use protocol::report::{Capabilities, RunResult, Usage, Verdict};
 use serde::{Deserialize, Serialize};
 
 use supervisor_core::containment::Containment;
 use supervisor_core::facts::{
-    Account, Attempt, Batch, Facts, Footprint, Message, Outcome, Question, Run, Task,
+    Account, Attempt, Batch, Clean, Facts, Footprint, Merge, Message, Outcome, Question, Repo,
+    Round, Run, Salvage, Task, Worktree,
 };
 use supervisor_core::identity::Identity;
 use supervisor_core::input::StopStage;
 use supervisor_core::machine::{
-    AccountState, AttemptState, BatchState, MessageState, QuestionState, RunState, TaskState,
+    AccountState, AttemptState, BatchState, MergeState, MessageState, QuestionState, RunState,
+    TaskState,
 };
 use supervisor_core::plan::{
-    AccountSpec, AgentSpec, Dependency, RetryMode, Rules, Settings, SpecIx, TaskIx, TaskSpec,
+    AccountSpec, AgentSpec, Dependency, RepoSpec, RetryMode, Rules, Settings, SpecIx, TaskIx,
+    TaskSpec,
 };
 use supervisor_core::reason::{AccountReason, BatchReason, TaskReason};
 use supervisor_core::record::StopReason;
+use supervisor_core::step::{CleanStep, Purpose, Stage, Step};
 use supervisor_core::time::{Boot, Deadline, Now, Wall};
 
 use super::basic::{
-    AccountReasonDef, BatchReasonDef, ContainmentDef, DeadlineDef, IdentityDef, NowDef,
+    AccountReasonDef, BatchReasonDef, ContainmentDef, DeadlineDef, IdentityDef, NowDef, PurposeDef,
     StopStageDef, TaskReasonDef,
 };
 use super::mirror::{
-    As, Boxed, Hex, List, Map, Millis, Mirror, Num, Opt, Pair, Shared, Word, is_default, mirrors,
+    As, Boxed, Hex, List, Map, Millis, Mirror, Num, Opt, Pair, Plain, Shared, Word, is_default,
+    mirrors,
 };
 use super::plan::{
-    AccountSpecDef, AgentSpecDef, DependencyDef, RetryModeDef, RulesDef, SettingsDef, TaskSpecDef,
+    AccountSpecDef, AgentSpecDef, DependencyDef, RepoSpecDef, RetryModeDef, RulesDef, SettingsDef,
+    TaskSpecDef,
 };
 
 #[derive(Serialize, Deserialize)]
@@ -46,6 +53,9 @@ pub(super) struct FactsDef {
     agents: Vec<AgentSpec>,
     #[serde(with = "As::<List<AccountDef>>")]
     accounts: Vec<Account>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(with = "As::<List<RepoDef>>")]
+    repos: Vec<Repo>,
     #[serde(with = "As::<List<Shared<TaskSpecDef>>>")]
     specs: Vec<Arc<TaskSpec>>,
     #[serde(with = "As::<List<TaskDef>>")]
@@ -161,6 +171,103 @@ pub(super) struct TaskDef {
     revised: Option<Box<Rules>>,
     #[serde(default, skip_serializing_if = "is_default")]
     removed: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(with = "As::<Opt<WorktreeDef>>")]
+    worktree: Option<Worktree>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(with = "As::<List<SalvageDef>>")]
+    salvaged: Vec<Salvage>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(with = "As::<Opt<MergeDef>>")]
+    merge: Option<Merge>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(with = "As::<Opt<CleanDef>>")]
+    clean: Option<Clean>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Worktree", deny_unknown_fields)]
+pub(super) struct WorktreeDef {
+    base: Oid,
+    #[serde(default, skip_serializing_if = "is_default")]
+    hooked: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    commit: Option<Oid>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Salvage", deny_unknown_fields)]
+pub(super) struct SalvageDef {
+    reference: Arc<str>,
+    commit: Oid,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Merge", deny_unknown_fields)]
+pub(super) struct MergeDef {
+    #[serde(with = "As::<Word>")]
+    state: MergeState,
+    #[serde(with = "As::<Num>")]
+    since: Wall,
+    commit: Oid,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    merged: Option<Oid>,
+    #[serde(default, skip_serializing_if = "is_default")]
+    tries: u32,
+    #[serde(default, skip_serializing_if = "is_default")]
+    disproved: bool,
+    #[serde(default, skip_serializing_if = "str::is_empty")]
+    trouble: Arc<str>,
+    #[serde(default, skip_serializing_if = "str::is_empty")]
+    detail: Arc<str>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Clean", deny_unknown_fields)]
+pub(super) struct CleanDef {
+    #[serde(with = "As::<Word>")]
+    step: CleanStep,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    run: Option<Generation>,
+    #[serde(default, skip_serializing_if = "is_default")]
+    runs: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(with = "As::<Opt<SalvageDef>>")]
+    kept: Option<Salvage>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Repo", deny_unknown_fields)]
+pub(super) struct RepoDef {
+    #[serde(with = "As::<RepoSpecDef>")]
+    spec: RepoSpec,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(with = "As::<Opt<RoundDef>>")]
+    round: Option<Round>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Round", deny_unknown_fields)]
+pub(super) struct RoundDef {
+    #[serde(with = "As::<Word>")]
+    stage: Stage,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    run: Option<Generation>,
+    #[serde(default, skip_serializing_if = "is_default")]
+    runs: u32,
+    #[serde(with = "As::<List<Num>>")]
+    tasks: Vec<TaskIx>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    tip: Option<Oid>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(with = "As::<List<Pair<Num, Plain>>>")]
+    commits: Vec<(TaskIx, Oid)>,
+    #[serde(default, skip_serializing_if = "is_default")]
+    good: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    bad: Option<u32>,
+    #[serde(default, skip_serializing_if = "str::is_empty")]
+    detail: Arc<str>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -178,8 +285,22 @@ pub(super) struct AttemptDef {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     result: Option<Arc<RunResult>>,
     probe: bool,
+    #[serde(with = "As::<Word>")]
+    step: Step,
     #[serde(default, skip_serializing_if = "is_default")]
-    proofs: u32,
+    step_runs: u32,
+    #[serde(default, skip_serializing_if = "is_default")]
+    step_done: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    commit: Option<Oid>,
+    #[serde(default, skip_serializing_if = "is_default")]
+    files: u64,
+    #[serde(default, skip_serializing_if = "is_default")]
+    rounds: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    verdict: Option<Verdict>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    notes: Option<Arc<str>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[serde(with = "As::<Opt<Num>>")]
     waiting_since: Option<Boot>,
@@ -216,7 +337,8 @@ pub(super) struct RunDef {
     #[serde(with = "As::<Num>")]
     task: TaskIx,
     attempt: AttemptNo,
-    kind: RunKind,
+    #[serde(with = "As::<PurposeDef>")]
+    purpose: Purpose,
     #[serde(with = "As::<Word>")]
     state: RunState,
     #[serde(with = "As::<Hex>")]
@@ -235,6 +357,8 @@ pub(super) struct RunDef {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     result: Option<Arc<RunResult>>,
     usage: Usage,
+    #[serde(default, skip_serializing_if = "is_default")]
+    unresolved: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -298,6 +422,12 @@ mirrors! {
     FactsDef of Facts,
     BatchDef of Batch,
     TaskDef of Task,
+    WorktreeDef of Worktree,
+    SalvageDef of Salvage,
+    MergeDef of Merge,
+    CleanDef of Clean,
+    RepoDef of Repo,
+    RoundDef of Round,
     AttemptDef of Attempt,
     FootprintDef of Footprint,
     OutcomeDef of Outcome,

@@ -13,11 +13,13 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use supervisor_core::containment::{Layer, Layers, Wish};
 use supervisor_core::machine::{
-    AccountState, AttemptState, BatchState, MessageState, QuestionState, RunState, TaskState,
+    AccountState, AttemptState, BatchState, MergeState, MessageState, QuestionState, RunState,
+    TaskState,
 };
-use supervisor_core::plan::{AccountIx, AgentIx, SpecIx, TaskIx};
+use supervisor_core::plan::{AccountIx, AgentIx, RepoIx, SpecIx, TaskIx};
 use supervisor_core::reconcile::Letter;
 use supervisor_core::record::StopReason;
+use supervisor_core::step::{CleanStep, Stage, Step};
 use supervisor_core::time::{Boot, BootId, Wall};
 
 /// Reads and writes a `T` that knows nothing of files.
@@ -169,6 +171,18 @@ impl<T, U, A: Mirror<T>, B: Mirror<U>> Mirror<(T, U)> for Pair<A, B> {
     }
 }
 
+/// What has a form on disk of its own, inside a container of mirrors.
+pub(super) struct Plain;
+
+impl<T: Serialize + for<'de> Deserialize<'de>> Mirror<T> for Plain {
+    fn write<S: Serializer>(value: &T, to: S) -> Result<S::Ok, S::Error> {
+        value.serialize(to)
+    }
+    fn read<'de, D: Deserializer<'de>>(from: D) -> Result<T, D::Error> {
+        T::deserialize(from)
+    }
+}
+
 /// Newtypes over a number.
 pub(super) struct Num;
 
@@ -186,7 +200,7 @@ macro_rules! numbers {
 }
 
 numbers! {
-    TaskIx(u32), SpecIx(u32), AgentIx(u32), AccountIx(u32), Wall(i64), Boot(u64),
+    TaskIx(u32), SpecIx(u32), AgentIx(u32), AccountIx(u32), RepoIx(u32), Wall(i64), Boot(u64),
 }
 
 /// States and reasons that are one word.
@@ -235,6 +249,10 @@ words! {
     MessageState as "message state",
     QuestionState as "question state",
     AccountState as "account state",
+    MergeState as "merge state",
+    Step as "step of an attempt",
+    Stage as "stage of a round of merges",
+    CleanStep as "step of a clean-up",
     StopReason as "stop reason",
     Letter as "letter of the reconcile table",
     Wish as "containment",

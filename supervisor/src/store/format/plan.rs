@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 use supervisor_core::containment::Wish;
 use supervisor_core::plan::{
     AccountIx, AccountSpec, AgentIx, AgentKind, AgentSpec, AutoResume, Condition, Dependency,
-    Limits, MaxFailures, OnFailure, OnQuestion, PlannedTask, RetryMode, RetryPolicy, Rules,
-    Settings, SpecIx, TaskIx, TaskSpec,
+    Hooks, Keep, Limits, MaxFailures, OnConflict, OnFailure, OnQuestion, PlannedTask, RepoIx,
+    RepoSpec, RetryMode, RetryPolicy, ReviewSpec, Rules, Settings, SpecIx, TaskIx, TaskSpec,
 };
 use supervisor_core::time::Wall;
 
@@ -39,7 +39,17 @@ pub(super) struct SettingsDef {
     #[serde(with = "As::<LimitsDef>")]
     limits: Limits,
     lost_max: u32,
+    #[serde(with = "As::<KeepDef>")]
+    keep: Keep,
     work: Arc<str>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Keep", rename_all = "snake_case")]
+pub(super) enum KeepDef {
+    All,
+    Failed,
+    None,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -113,6 +123,46 @@ pub(super) enum AutoResumeDef {
 }
 
 #[derive(Serialize, Deserialize)]
+#[serde(remote = "RepoSpec", deny_unknown_fields)]
+pub(super) struct RepoSpecDef {
+    name: Arc<str>,
+    verify: bool,
+    group: u32,
+    #[serde(with = "As::<OnConflictDef>")]
+    on_conflict: OnConflict,
+    work: Arc<str>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "OnConflict", rename_all = "snake_case")]
+pub(super) enum OnConflictDef {
+    Agent(#[serde(with = "As::<Opt<Num>>")] Option<AgentIx>),
+    Fail,
+    Park,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "ReviewSpec", deny_unknown_fields)]
+pub(super) struct ReviewSpecDef {
+    #[serde(with = "As::<Num>")]
+    agent: AgentIx,
+    rounds: u32,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Hooks", deny_unknown_fields)]
+pub(super) struct HooksDef {
+    #[serde(default, skip_serializing_if = "is_default")]
+    after_create: bool,
+    #[serde(default, skip_serializing_if = "is_default")]
+    before_run: bool,
+    #[serde(default, skip_serializing_if = "is_default")]
+    after_run: bool,
+    #[serde(default, skip_serializing_if = "is_default")]
+    before_remove: bool,
+}
+
+#[derive(Serialize, Deserialize)]
 #[serde(remote = "TaskSpec", deny_unknown_fields)]
 pub(super) struct TaskSpecDef {
     #[serde(with = "As::<Num>")]
@@ -127,6 +177,17 @@ pub(super) struct TaskSpecDef {
     #[serde(default, skip_serializing_if = "is_default")]
     priority: i32,
     verify: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(with = "As::<Opt<Num>>")]
+    worktree: Option<RepoIx>,
+    #[serde(default, skip_serializing_if = "is_default")]
+    changes: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(with = "As::<Opt<ReviewSpecDef>>")]
+    review: Option<ReviewSpec>,
+    #[serde(default, skip_serializing_if = "is_default")]
+    #[serde(with = "As::<HooksDef>")]
+    hooks: Hooks,
     #[serde(with = "As::<RetryPolicyDef>")]
     retry: RetryPolicy,
     #[serde(default, skip_serializing_if = "is_default")]
@@ -219,10 +280,12 @@ pub(super) struct DependencyDef {
 pub(super) enum ConditionDef {
     Done,
     Finished,
+    Merged,
 }
 
 mirrors! {
     SettingsDef of Settings,
+    KeepDef of Keep,
     OnFailureDef of OnFailure,
     MaxFailuresDef of MaxFailures,
     LimitsDef of Limits,
@@ -230,6 +293,10 @@ mirrors! {
     AgentKindDef of AgentKind,
     AccountSpecDef of AccountSpec,
     AutoResumeDef of AutoResume,
+    RepoSpecDef of RepoSpec,
+    OnConflictDef of OnConflict,
+    ReviewSpecDef of ReviewSpec,
+    HooksDef of Hooks,
     TaskSpecDef of TaskSpec,
     OnQuestionDef of OnQuestion,
     RetryPolicyDef of RetryPolicy,

@@ -4,35 +4,41 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use protocol::class::Class;
-use protocol::command::{RunKind, SteerMode};
+use protocol::command::SteerMode;
+use protocol::git::Oid;
 use protocol::ids::{AttemptNo, BatchId, Generation, MessageId, QuestionId};
 use protocol::report::{Capabilities, RunResult, Usage};
 use serde::{Deserialize, Serialize};
 
 use supervisor_core::containment::{Cleared, Containment};
-use supervisor_core::facts::Footprint;
+use supervisor_core::facts::{Footprint, Salvage};
 use supervisor_core::identity::{Exit, Identity};
-use supervisor_core::machine::{AccountState, BatchState, MessageState, QuestionState, TaskState};
+use supervisor_core::machine::{
+    AccountState, BatchState, MergeState, MessageState, QuestionState, TaskState,
+};
 use supervisor_core::plan::{
-    AccountIx, AccountSpec, AgentSpec, PlannedTask, RetryMode, Rules, Settings, TaskIx, TaskSpec,
+    AccountIx, AccountSpec, AgentSpec, PlannedTask, RepoIx, RepoSpec, RetryMode, Rules, Settings,
+    TaskIx, TaskSpec,
 };
 use supervisor_core::reason::{AccountReason, BatchReason, TaskReason};
 use supervisor_core::reconcile::Letter;
 use supervisor_core::record::{
     AttemptEnded, AttemptStarted, BatchCreated, Next, PlanRevised, Record, StopReason,
 };
+use supervisor_core::step::{CleanStep, Purpose, Stage, Step};
 use supervisor_core::time::{Deadline, Wall};
 
 use super::basic::{
     AccountReasonDef, BatchReasonDef, ClearedDef, ContainmentDef, DeadlineDef, ExitDef,
-    IdentityDef, TaskReasonDef,
+    IdentityDef, PurposeDef, TaskReasonDef,
 };
-use super::facts::FootprintDef;
+use super::facts::{FootprintDef, SalvageDef};
 use super::mirror::{
-    As, Boxed, Hex, List, Millis, Mirror, Num, Opt, Shared, Word, is_default, mirrors,
+    As, Boxed, Hex, List, Millis, Mirror, Num, Opt, Pair, Plain, Shared, Word, is_default, mirrors,
 };
 use super::plan::{
-    AccountSpecDef, AgentSpecDef, PlannedTaskDef, RetryModeDef, RulesDef, SettingsDef, TaskSpecDef,
+    AccountSpecDef, AgentSpecDef, PlannedTaskDef, RepoSpecDef, RetryModeDef, RulesDef, SettingsDef,
+    TaskSpecDef,
 };
 
 #[derive(Serialize, Deserialize)]
@@ -95,7 +101,8 @@ pub(super) enum RecordDef {
         generation: Generation,
         #[serde(with = "As::<Num>")]
         task: TaskIx,
-        kind: RunKind,
+        #[serde(with = "As::<PurposeDef>")]
+        purpose: Purpose,
         #[serde(with = "As::<Hex>")]
         token: u128,
     },
@@ -212,6 +219,60 @@ pub(super) enum RecordDef {
         generation: Generation,
         usage: Usage,
     },
+    RoundBegan {
+        #[serde(with = "As::<Num>")]
+        repo: RepoIx,
+        #[serde(with = "As::<Word>")]
+        stage: Stage,
+        #[serde(with = "As::<List<Num>>")]
+        tasks: Vec<TaskIx>,
+    },
+    RoundMoved {
+        #[serde(with = "As::<Num>")]
+        repo: RepoIx,
+        #[serde(with = "As::<Word>")]
+        stage: Stage,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        tip: Option<Oid>,
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        #[serde(with = "As::<List<Pair<Num, Plain>>>")]
+        commits: Vec<(TaskIx, Oid)>,
+        #[serde(default, skip_serializing_if = "is_default")]
+        good: u32,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        bad: Option<u32>,
+        #[serde(default, skip_serializing_if = "str::is_empty")]
+        detail: Arc<str>,
+    },
+    RoundEnded {
+        #[serde(with = "As::<Num>")]
+        repo: RepoIx,
+    },
+    MergeMoved {
+        #[serde(with = "As::<Num>")]
+        task: TaskIx,
+        #[serde(with = "As::<Word>")]
+        to: MergeState,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        merged: Option<Oid>,
+        #[serde(default, skip_serializing_if = "str::is_empty")]
+        detail: Arc<str>,
+    },
+    CleanMoved {
+        #[serde(with = "As::<Num>")]
+        task: TaskIx,
+        #[serde(with = "As::<Word>")]
+        step: CleanStep,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(with = "As::<Opt<SalvageDef>>")]
+        kept: Option<Salvage>,
+    },
+    CleanEnded {
+        #[serde(with = "As::<Num>")]
+        task: TaskIx,
+        removed: bool,
+        detail: Arc<str>,
+    },
     ConcurrencySet {
         concurrency: u32,
     },
@@ -228,6 +289,9 @@ pub(super) struct BatchCreatedDef {
     agents: Vec<AgentSpec>,
     #[serde(with = "As::<List<AccountSpecDef>>")]
     accounts: Vec<AccountSpec>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(with = "As::<List<RepoSpecDef>>")]
+    repos: Vec<RepoSpec>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -242,6 +306,9 @@ pub(super) struct PlanRevisedDef {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[serde(with = "As::<List<AccountSpecDef>>")]
     accounts: Vec<AccountSpec>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(with = "As::<List<RepoSpecDef>>")]
+    repos: Vec<RepoSpec>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -253,6 +320,8 @@ pub(super) struct AttemptStartedDef {
     slot: u32,
     #[serde(with = "As::<RetryModeDef>")]
     mode: RetryMode,
+    #[serde(with = "As::<Word>")]
+    step: Step,
     generation: Generation,
     #[serde(with = "As::<Hex>")]
     token: u128,

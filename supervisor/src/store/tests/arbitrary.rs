@@ -5,30 +5,39 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use protocol::class::Class;
-use protocol::command::{Keeper, RunKind, SteerMode};
+use protocol::command::{Keeper, SteerMode};
+use protocol::git::{
+    Committed, Concluded, Conflicted, GitOutcome, MergeCommit, MergeConflict, Merged, Oid,
+    Predicted, Provisioned, Removed, Restored, Salvaged,
+};
 use protocol::ids::{AttemptNo, BatchId, Generation, MessageId, QuestionId, TaskId};
 use protocol::program::ProgramKind;
-use protocol::report::{Capabilities, Family, Receipt, ResultStatus, RunResult, SteerReach, Usage};
+use protocol::report::{
+    Capabilities, Family, Receipt, ResultStatus, RunResult, SteerReach, Usage, Verdict,
+};
 
 use supervisor_core::containment::{Cleared, Containment, Layer, Layers, Leftover, Wish};
 use supervisor_core::facts::{
-    Account, Attempt, Batch, Facts, Footprint, Message, Outcome, Question, Run, Task,
+    Account, Attempt, Batch, Clean, Facts, Footprint, Merge, Message, Outcome, Question, Repo,
+    Round, Run, Salvage, Task, Worktree,
 };
 use supervisor_core::identity::{Exit, Identity};
 use supervisor_core::input::StopStage;
 use supervisor_core::machine::{
-    AccountState, AttemptState, BatchState, MessageState, QuestionState, RunState, TaskState,
+    AccountState, AttemptState, BatchState, MergeState, MessageState, QuestionState, RunState,
+    TaskState,
 };
 use supervisor_core::plan::{
     AccountIx, AccountSpec, AgentIx, AgentKind, AgentSpec, AutoResume, Condition, Dependency,
-    Limits, MaxFailures, OnFailure, OnQuestion, PlannedTask, RetryMode, RetryPolicy, Rules,
-    Settings, SpecIx, TaskIx, TaskSpec,
+    Hooks, Keep, Limits, MaxFailures, OnConflict, OnFailure, OnQuestion, PlannedTask, RepoIx,
+    RepoSpec, RetryMode, RetryPolicy, ReviewSpec, Rules, Settings, SpecIx, TaskIx, TaskSpec,
 };
 use supervisor_core::reason::{AccountReason, BatchLimit, BatchReason, TaskReason};
 use supervisor_core::reconcile::Letter;
 use supervisor_core::record::{
     AttemptEnded, AttemptStarted, BatchCreated, Entry, Next, PlanRevised, Record, StopReason,
 };
+use supervisor_core::step::{CleanStep, Purpose, Stage, Step};
 use supervisor_core::time::{Boot, BootId, Deadline, Now, Wall};
 
 /// Choices, one byte each; all zero once they are used up.
@@ -76,8 +85,8 @@ macro_rules! any_tuple {
     )+};
 }
 any_tuple! {
-    AttemptNo, Generation, MessageId, QuestionId, TaskIx, SpecIx, AgentIx, AccountIx, Wall, Boot,
-    BootId,
+    AttemptNo, Generation, MessageId, QuestionId, TaskIx, SpecIx, AgentIx, AccountIx, RepoIx, Wall,
+    Boot, BootId,
 }
 
 macro_rules! any_struct {
@@ -92,12 +101,12 @@ macro_rules! any_struct {
 
 /// Each variant with how to make its content; `one_of` covers those listed.
 macro_rules! any_enum {
-    ($($name:ident { $($variant:ident $(($($one:ident),+))? $({ $($field:ident),+ })?),+ $(,)? })+) => {$(
+    ($($name:ident { $($variant:ident $(($($one:ident),+))? $({ $($field:ident),* })?),+ $(,)? })+) => {$(
         impl Any for $name {
             fn any(from: &mut Choices) -> Self {
                 let makers: &[fn(&mut Choices) -> Self] = &[$(
                     |_from| $name::$variant $(($({ let $one = Any::any(_from); $one }),+))?
-                        $({ $($field: Any::any(_from)),+ })?
+                        $({ $($field: Any::any(_from)),* })?
                 ),+];
                 from.one_of(makers)(from)
             }
@@ -116,7 +125,7 @@ macro_rules! any_listed {
 }
 any_listed! {
     Class, BatchState, TaskState, AttemptState, RunState, MessageState, QuestionState, AccountState,
-    StopReason, Letter, Wish, Layer,
+    MergeState, StopReason, Letter, Wish, Layer, Step, Stage, CleanStep,
 }
 
 impl Any for bool {
@@ -152,6 +161,12 @@ impl Any for Duration {
             odd if odd % 2 == 1 => Duration::from_micros(u64::from(odd)),
             even => Duration::from_millis(u64::from(even)),
         }
+    }
+}
+impl Any for Oid {
+    fn any(from: &mut Choices) -> Self {
+        let length = from.one_of(&[40, 64]);
+        Oid::try_from(format!("{:0length$x}", from.byte())).unwrap()
     }
 }
 impl Any for TaskId {
@@ -221,28 +236,33 @@ any_struct! {
     Capabilities { steer, receipt, interrupt, resume, questions, usage, cost }
     RunResult {
         status, class, summary, exit_code, signal, reset_at_ms, session, usage, family, evidence,
-        artifacts,
+        artifacts, verdict, git,
     }
     Limits { turns, tokens, cost_micros, wall }
     Settings {
-        name, concurrency, on_failure, max_failures, not_before, until, limits, lost_max, work,
+        name, concurrency, on_failure, max_failures, not_before, until, limits, lost_max,
+        keep, work,
     }
     AgentSpec { name, kind, account, concurrency, models, work }
     AccountSpec { name, concurrency, auto_resume }
+    RepoSpec { name, verify, group, on_conflict, work }
+    ReviewSpec { agent, rounds }
+    Hooks { after_create, before_run, after_run, before_remove }
     RetryPolicy { backoff_min, backoff_max, by_class }
     TaskSpec {
-        agent, attempts, timeout, silence, no_progress, priority, verify, retry, limits,
+        agent, attempts, timeout, silence, no_progress, priority, verify, worktree,
+        changes, review, hooks, retry, limits,
         memory_max, not_before, on_question, question_timeout, containment, work,
     }
     Dependency { task, condition }
     PlannedTask { id, spec, item, touches, depends_on }
     Rules { spec, item, touches, depends_on }
-    PlanRevised { revision, settings, agents, accounts }
-    BatchCreated { id, seed, settings, agents, accounts }
-    AttemptStarted { task, attempt, slot, mode, generation, token, probe }
+    PlanRevised { revision, settings, agents, accounts, repos }
+    BatchCreated { id, seed, settings, agents, accounts, repos }
+    AttemptStarted { task, attempt, slot, mode, step, generation, token, probe }
     AttemptEnded { task, attempt, class, consumed, detail, next, model }
     Entry { seq, term, now, record }
-    Facts { batch, agents, accounts, specs, tasks, runs, messages, questions }
+    Facts { batch, agents, accounts, repos, specs, tasks, runs, messages, questions }
     Batch {
         id, state, reason, created, now, term, supervisor, guardian, seq, seed, settings,
         plan_closed, last_generation, last_message, last_question, usage, ran, running_since,
@@ -252,16 +272,34 @@ any_struct! {
     Task {
         id, spec, item, touches, depends_on, state, reason, since, next_check, epoch, attempts,
         consumed, attempts_max, lost, free_retries, overloads, model, attempt, mode, session, last, usage,
-        usage_before, hold, revised, removed,
+        usage_before, hold, revised, removed, worktree, salvaged, merge, clean,
     }
+    Worktree { base, hooked, commit }
+    Salvage { reference, commit }
+    Merge { state, since, commit, merged, tries, disproved, trouble, detail }
+    Clean { step, run, runs, kept }
+    Repo { spec, round }
+    Round { stage, run, runs, tasks, tip, commits, good, bad, detail }
+    Provisioned { base, head, made, warnings }
+    Committed { commit, files, markers, outside, missing, warnings }
+    Salvaged { reference, commit, files, bytes, skipped }
+    Removed { bytes, existed }
+    Merged { tip, merges, conflicts }
+    MergeCommit { task, commit }
+    MergeConflict { task, with, files, kinds }
+    Conflicted { tip, files }
+    Concluded { commit, markers }
+    Restored { reference, files, bytes }
+    Predicted { pairs }
     Attempt {
-        no, state, slot, mode, run, deadline, result, probe, proofs, waiting_since,
-        work, footprint,
+        no, state, slot, mode, run, deadline, result, probe, step, step_runs,
+        step_done, commit, files, rounds, verdict, notes, waiting_since, work, footprint,
     }
     Footprint { memory_peak_bytes, cpu_ms }
     Outcome { attempt, class, detail, summary, footprint }
     Run {
-        task, attempt, kind, state, token, identity, containment, capabilities, stop, result, usage,
+        task, attempt, purpose, state, token, identity, containment, capabilities, stop, result, usage,
+        unresolved,
     }
     Message { task, mode, text, expires, from, state, generation, rungs }
     Question { task, generation, text, options, asked, deadline, state, answer }
@@ -277,7 +315,14 @@ any_enum! {
     Receipt { Injected, Seen }
     ResultStatus { Ok, Failed }
     Keeper { Cgroup, Host }
-    RunKind { Agent, Verify }
+    Verdict { Approve, Revise, Reject }
+    GitOutcome {
+        Provisioned(done), Committed(done), Salvaged(done), Removed(done), CheckedOut {},
+        Merged(done), Conflicted(done), Concluded(done), Advanced {}, Restored(done), Predicted(done),
+    }
+    Purpose { Step(step), Merge(repo, stage), Clean(step) }
+    Keep { All, Failed, None }
+    OnConflict { Agent(agent), Fail, Park }
     SteerMode { Boundary, Interrupt, After, Restart }
     OnFailure { SkipDependents, Stop, Continue }
     MaxFailures { Count(most), Percent(most) }
@@ -286,7 +331,7 @@ any_enum! {
     AutoResume { Always, Ask, Never }
     OnQuestion { Wait, Default(text), WaitThenDefault(text), Fail }
     RetryMode { Resume, NewSession, Fresh, Stop }
-    Condition { Done, Finished }
+    Condition { Done, Finished, Merged }
     BatchLimit { Turns, Tokens, Cost, Wall }
     BatchReason {
         Working, Operator, Limit(limit), Disk, TaskFailed(task), TooManyFailures, NothingStarts,
@@ -294,7 +339,7 @@ any_enum! {
     }
     TaskReason {
         New, Dependencies, Touches(task), NotBefore, Lane, Backoff(class), AccountLimited,
-        AccountStopped, Working, Proving, Question(question), Operator, Killed, Interrupted,
+        AccountStopped, Preparing, Working, Proving, Reviewing, Question(question), Operator, Killed, Interrupted,
         Unresolved(letter), NeedsOperator(class), Proven,
         AsDone, Failed(class), Quarantined, DependencyFailed(task), SkippedByOperator,
         CancelledByOperator, BatchStopped, NotSelected, Removed, Reopened,
@@ -306,7 +351,7 @@ any_enum! {
         PlanRevised(revised), TaskRevised { task, rules }, TaskRemoved { task },
         SupervisorStarted { term, identity, guardian, build }, SupervisorReplaced { build }, ClockGap { gap },
         BatchMoved { to, reason }, TaskMoved { task, to, reason, next_check },
-        AttemptStarted(started), RunIntended { generation, task, kind, token },
+        AttemptStarted(started), RunIntended { generation, task, purpose, token },
         RunSpawned { generation, identity, containment }, RunStarted { generation, capabilities, session },
         StopDecided { generation, reason, grace }, RunFinished { generation, result },
         RunEnded { generation, exit, injected, cleared, footprint },
@@ -316,5 +361,8 @@ any_enum! {
         QuestionOpened { id, task, generation, text, options, deadline },
         QuestionMoved { id, to, answer }, AccountMoved { account, to, reason, until },
         UsageNoted { generation, usage }, ConcurrencySet { concurrency },
+        RoundBegan { repo, stage, tasks }, RoundMoved { repo, stage, tip, commits, good, bad, detail },
+        RoundEnded { repo }, MergeMoved { task, to, merged, detail }, CleanMoved { task, step, kept },
+        CleanEnded { task, removed, detail },
     }
 }

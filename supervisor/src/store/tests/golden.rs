@@ -6,8 +6,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use protocol::ids::Generation;
-use supervisor_core::plan::{AccountIx, TaskIx};
+use supervisor_core::plan::{AccountIx, RepoIx, TaskIx};
 use supervisor_core::record::{AttemptEnded, Record};
+use supervisor_core::step::{CleanStep, Purpose, Stage, Step};
 use supervisor_core::time::Wall;
 
 use super::arbitrary::{Any, Choices};
@@ -98,12 +99,23 @@ fn a_checkpoint_is_written_and_read_as_it_was_released() {
     assert_eq!(at, AT);
 }
 
+/// Every purpose in turn.
+fn purpose(byte: u8) -> Purpose {
+    let steps = Step::ALL.iter().copied().map(Purpose::Step);
+    let stages = Stage::ALL
+        .iter()
+        .map(|stage| Purpose::Merge(RepoIx(0), *stage));
+    let cleans = CleanStep::ALL.iter().copied().map(Purpose::Clean);
+    let all: Vec<Purpose> = steps.chain(stages).chain(cleans).collect();
+    all[usize::from(byte) % all.len()]
+}
+
 /// Records that differ in one word each, over every word there is.
-fn worded(byte: u8) -> [Record; 9] {
+fn worded(byte: u8) -> [Record; 12] {
     fn any<T: Any>(byte: u8) -> T {
         T::any(&mut Choices::of(vec![byte]))
     }
-    let (task, generation) = (TaskIx(0), Generation(0));
+    let (task, generation, repo) = (TaskIx(0), Generation(0), RepoIx(0));
     [
         Record::TaskMoved {
             task,
@@ -152,6 +164,23 @@ fn worded(byte: u8) -> [Record; 9] {
             id: any(0),
             to: any(byte),
             generation: None,
+        },
+        Record::RunIntended {
+            generation,
+            task,
+            purpose: purpose(byte),
+            token: 0,
+        },
+        Record::RoundBegan {
+            repo,
+            stage: any(byte),
+            tasks: Vec::new(),
+        },
+        Record::MergeMoved {
+            task,
+            to: any(byte),
+            merged: None,
+            detail: "".into(),
         },
     ]
 }

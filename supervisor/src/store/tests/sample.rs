@@ -5,22 +5,27 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use protocol::class::Class;
-use protocol::command::{RunKind, SteerMode};
+use protocol::command::SteerMode;
+use protocol::git::{GitOutcome, Oid, Salvaged};
 use protocol::ids::{AttemptNo, Generation, MessageId, QuestionId};
-use protocol::report::{Capabilities, Receipt, ResultStatus, RunResult, SteerReach, Usage};
+use protocol::report::{
+    Capabilities, Receipt, ResultStatus, RunResult, SteerReach, Usage, Verdict,
+};
 
 use supervisor_core::containment::{Cleared, Containment, Layer, Leftover};
 use supervisor_core::facts::{
-    Account, Attempt, Batch, Facts, Message, Outcome, Question, Run, Task,
+    Account, Attempt, Batch, Clean, Facts, Merge, Message, Outcome, Question, Repo, Round, Run,
+    Salvage, Task, Worktree,
 };
 use supervisor_core::identity::{Exit, Identity};
 use supervisor_core::machine::{
-    AccountState, AttemptState, BatchState, MessageState, QuestionState, RunState, TaskState,
+    AccountState, AttemptState, BatchState, MergeState, MessageState, QuestionState, RunState,
+    TaskState,
 };
 use supervisor_core::plan::{
     AccountIx, AccountSpec, AgentIx, AgentKind, AgentSpec, AutoResume, Condition, Dependency,
-    Limits, MaxFailures, OnFailure, OnQuestion, PlannedTask, RetryMode, RetryPolicy, Rules,
-    Settings, SpecIx, TaskIx, TaskSpec,
+    Hooks, Keep, Limits, MaxFailures, OnConflict, OnFailure, OnQuestion, PlannedTask, RepoIx,
+    RepoSpec, RetryMode, RetryPolicy, ReviewSpec, Rules, Settings, SpecIx, TaskIx, TaskSpec,
 };
 use supervisor_core::reason::{AccountReason, BatchLimit, BatchReason, TaskReason};
 use supervisor_core::reconcile::Letter;
@@ -28,6 +33,7 @@ use supervisor_core::record::StopReason;
 use supervisor_core::record::{
     AttemptEnded, AttemptStarted, BatchCreated, Entry, Next, PlanRevised, Record,
 };
+use supervisor_core::step::{CleanStep, Purpose, Stage, Step};
 use supervisor_core::time::{Boot, BootId, Deadline, Now, Wall};
 
 /// A moment: `seq` seconds into the batch.
@@ -94,6 +100,7 @@ fn settings() -> Settings {
             wall: Some(Duration::from_secs(3 * 86_400)),
         },
         lost_max: 25,
+        keep: Keep::Failed,
         work: text(r#"{"merge":{"into":"batch/{{ batch.id }}"}}"#),
     }
 }
@@ -117,6 +124,28 @@ fn account() -> AccountSpec {
     }
 }
 
+fn repo_spec() -> RepoSpec {
+    RepoSpec {
+        name: text("."),
+        verify: true,
+        group: 4,
+        on_conflict: OnConflict::Agent(Some(AgentIx(0))),
+        work: text(r#"{"path":"/srv/app"}"#),
+    }
+}
+
+/// The name of an object that begins with this digit.
+fn oid(digit: char) -> Oid {
+    Oid::try_from(format!("{digit}{}", "0".repeat(39))).unwrap()
+}
+
+fn salvage() -> Salvage {
+    Salvage {
+        reference: text("refs/supervisor/salvage/nightly-20260101-000000-ab12/m-parser/1"),
+        commit: oid('a'),
+    }
+}
+
 fn spec() -> TaskSpec {
     TaskSpec {
         agent: AgentIx(0),
@@ -126,6 +155,18 @@ fn spec() -> TaskSpec {
         no_progress: Duration::from_micros(3_600_000_500),
         priority: -1,
         verify: true,
+        worktree: Some(RepoIx(0)),
+        changes: true,
+        review: Some(ReviewSpec {
+            agent: AgentIx(0),
+            rounds: 2,
+        }),
+        hooks: Hooks {
+            after_create: true,
+            before_run: true,
+            after_run: true,
+            before_remove: true,
+        },
         retry: RetryPolicy {
             backoff_min: Duration::from_secs(30),
             backoff_max: Duration::from_secs(600),
@@ -152,7 +193,7 @@ fn planned() -> PlannedTask {
         touches: Arc::from([text("src/parser/**")]),
         depends_on: Box::new([Dependency {
             task: TaskIx(7),
-            condition: Condition::Finished,
+            condition: Condition::Merged,
         }]),
     }
 }
@@ -185,6 +226,14 @@ fn result() -> Arc<RunResult> {
         family: None,
         evidence: "assertion failed".to_owned(),
         artifacts: vec!["report/index.html".to_owned()],
+        verdict: Some(Verdict::Revise),
+        git: Some(Box::new(GitOutcome::Salvaged(Salvaged {
+            reference: salvage().reference.as_ref().to_owned(),
+            commit: salvage().commit,
+            files: 7,
+            bytes: 4_096,
+            skipped: vec!["run/socket".to_owned()],
+        }))),
     })
 }
 
@@ -232,18 +281,26 @@ pub(super) fn name(record: &Record) -> &'static str {
         Record::QuestionMoved { .. } => "question_moved",
         Record::AccountMoved { .. } => "account_moved",
         Record::UsageNoted { .. } => "usage_noted",
+        Record::RoundBegan { .. } => "round_began",
+        Record::RoundMoved { .. } => "round_moved",
+        Record::RoundEnded { .. } => "round_ended",
+        Record::MergeMoved { .. } => "merge_moved",
+        Record::CleanMoved { .. } => "clean_moved",
+        Record::CleanEnded { .. } => "clean_ended",
         Record::ConcurrencySet { .. } => "concurrency_set",
     }
 }
 
 /// How many variants there are.
-pub(super) const RECORDS: usize = 29;
+pub(super) const RECORDS: usize = 35;
 
 /// One record of every variant, in the order of the enum.
 pub(super) fn records() -> Vec<Record> {
     let mut all = plan_records();
     all.extend(run_records());
     all.extend(talk_records());
+    all.extend(delivery_records());
+    all.push(Record::ConcurrencySet { concurrency: 8 });
     all
 }
 
@@ -255,6 +312,7 @@ fn plan_records() -> Vec<Record> {
             settings: settings(),
             agents: vec![agent()],
             accounts: vec![account()],
+            repos: vec![repo_spec()],
         })),
         Record::PlanExtended {
             specs: vec![Arc::new(spec())],
@@ -266,6 +324,7 @@ fn plan_records() -> Vec<Record> {
             settings: settings(),
             agents: vec![agent()],
             accounts: vec![account()],
+            repos: vec![repo_spec()],
         })),
         Record::TaskRevised {
             task: TaskIx(3),
@@ -305,6 +364,7 @@ fn run_records() -> Vec<Record> {
             attempt: AttemptNo(2),
             slot: 1,
             mode: RetryMode::NewSession,
+            step: Step::Provision,
             generation,
             token: u128::MAX,
             probe: true,
@@ -312,7 +372,7 @@ fn run_records() -> Vec<Record> {
         Record::RunIntended {
             generation,
             task: TaskIx(3),
-            kind: RunKind::Verify,
+            purpose: Purpose::Merge(RepoIx(0), Stage::Verify),
             token: 1,
         },
         Record::RunSpawned {
@@ -421,7 +481,43 @@ fn talk_records() -> Vec<Record> {
             generation,
             usage: usage(),
         },
-        Record::ConcurrencySet { concurrency: 8 },
+    ]
+}
+
+fn delivery_records() -> Vec<Record> {
+    let (repo, task) = (RepoIx(0), TaskIx(3));
+    vec![
+        Record::RoundBegan {
+            repo,
+            stage: Stage::Merge,
+            tasks: vec![task, TaskIx(5)],
+        },
+        Record::RoundMoved {
+            repo,
+            stage: Stage::Checkout,
+            tip: Some(oid('b')),
+            commits: vec![(task, oid('c')), (TaskIx(5), oid('d'))],
+            good: 1,
+            bad: Some(2),
+            detail: text("`cargo test` exited with 101"),
+        },
+        Record::RoundEnded { repo },
+        Record::MergeMoved {
+            task,
+            to: MergeState::Merged,
+            merged: Some(oid('c')),
+            detail: text("it held it already"),
+        },
+        Record::CleanMoved {
+            task,
+            step: CleanStep::Remove,
+            kept: Some(salvage()),
+        },
+        Record::CleanEnded {
+            task,
+            removed: true,
+            detail: text("4096 bytes freed"),
+        },
     ]
 }
 
@@ -437,6 +533,7 @@ pub(super) fn facts(seq: u64) -> Facts {
             until: Some(Deadline::Wall(Wall(1_767_225_900_000))),
             limited: 2,
         }],
+        repos: vec![repo()],
         specs: vec![Arc::new(spec())],
         tasks: vec![quiet_task(), live_task()],
         runs: BTreeMap::from([(Generation(9), run())]),
@@ -511,6 +608,27 @@ fn quiet_task() -> Task {
         hold: false,
         revised: None,
         removed: false,
+        worktree: None,
+        salvaged: Vec::new(),
+        merge: None,
+        clean: None,
+    }
+}
+
+fn repo() -> Repo {
+    Repo {
+        spec: repo_spec(),
+        round: Some(Round {
+            stage: Stage::Verify,
+            run: Some(Generation(9)),
+            runs: 1,
+            tasks: vec![TaskIx(0), TaskIx(1)],
+            tip: Some(oid('b')),
+            commits: vec![(TaskIx(0), oid('c')), (TaskIx(1), oid('d'))],
+            good: 1,
+            bad: Some(2),
+            detail: text("`cargo test` exited with 101"),
+        }),
     }
 }
 
@@ -541,7 +659,14 @@ fn live_task() -> Task {
             deadline: Boot(7_250_000),
             result: Some(result()),
             probe: false,
-            proofs: 1,
+            step: Step::Commit,
+            step_runs: 1,
+            step_done: true,
+            commit: Some(oid('e')),
+            files: 12,
+            rounds: 1,
+            verdict: Some(Verdict::Revise),
+            notes: Some(text("name the constant")),
             waiting_since: Some(Boot(88_000)),
             work: Some(text("{\"file\":\"batch.yml\"}")),
             footprint: footprint(),
@@ -563,6 +688,28 @@ fn live_task() -> Task {
         hold: true,
         revised: Some(Box::new(rules())),
         removed: true,
+        worktree: Some(Worktree {
+            base: oid('b'),
+            hooked: true,
+            commit: Some(oid('e')),
+        }),
+        salvaged: vec![salvage()],
+        merge: Some(Merge {
+            state: MergeState::Parked,
+            since: Wall(1_767_225_605_000),
+            commit: oid('e'),
+            merged: Some(oid('c')),
+            tries: 2,
+            disproved: true,
+            trouble: text("its merge broke the proof: `cargo test` exited with 101"),
+            detail: text("conflicts with bbbbbbbbbbbb in: src/a.rs"),
+        }),
+        clean: Some(Clean {
+            step: CleanStep::Salvage,
+            run: Some(Generation(9)),
+            runs: 2,
+            kept: Some(salvage()),
+        }),
         ..quiet_task()
     }
 }
@@ -571,7 +718,7 @@ fn run() -> Run {
     Run {
         task: TaskIx(1),
         attempt: AttemptNo(2),
-        kind: RunKind::Agent,
+        purpose: Purpose::Step(Step::Work),
         state: RunState::Stopping,
         token: 0xfeed,
         identity: Some(identity()),
@@ -580,6 +727,7 @@ fn run() -> Run {
         stop: Some((StopReason::Timeout, Boot(70_000))),
         result: Some(result()),
         usage: usage(),
+        unresolved: true,
     }
 }
 
