@@ -26,8 +26,8 @@ use supervisor_core::facts::{Facts, Task};
 use supervisor_core::input::Created;
 use supervisor_core::machine::{BatchState, MessageState, TaskState};
 use supervisor_core::plan::{
-    AccountIx, AccountSpec, AgentIx, AgentKind, AgentSpec, AutoResume, Limits, OnFailure,
-    OnQuestion, Plan, PlannedTask, RetryPolicy, Settings, SpecIx, TaskSpec,
+    AccountIx, AccountSpec, AgentIx, AgentKind, AgentSpec, AutoResume, Hooks, Keep, Limits,
+    OnFailure, OnQuestion, Plan, PlannedTask, RetryPolicy, Settings, SpecIx, TaskSpec,
 };
 use supervisor_core::record::Record;
 use supervisor_core::time::Wall;
@@ -273,6 +273,7 @@ fn create(acts: &[&str], folder: &Path) -> Mode {
             concurrency: None,
             auto_resume: AutoResume::Always,
         }],
+        repos: Vec::new(),
         specs,
         tasks: tasks.collect(),
     };
@@ -297,6 +298,7 @@ fn settings(folder: &Path) -> Settings {
         until: None,
         limits: Limits::default(),
         lost_max: 25,
+        keep: Keep::Failed,
         work: work.to_string().into(),
     }
 }
@@ -310,6 +312,10 @@ fn spec(act: &str) -> TaskSpec {
         no_progress: Duration::from_secs(600),
         priority: 0,
         verify: false,
+        worktree: None,
+        changes: false,
+        review: None,
+        hooks: Hooks::default(),
         retry: RetryPolicy {
             backoff_min: Duration::from_millis(1),
             backoff_max: Duration::from_millis(1),

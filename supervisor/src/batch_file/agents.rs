@@ -125,6 +125,13 @@ impl Agents {
         self.known.get(name).map_or(&[], |agent| &agent.texts)
     }
 
+    /// Whether an agent plays the prompts of its tasks as scripts.
+    pub(super) fn plays_prompts(&self, name: &str) -> bool {
+        self.known
+            .get(name)
+            .is_some_and(|agent| agent.prompt_is_script)
+    }
+
     /// How an agent wants the trees of its runs to be held together.
     pub(super) fn containment_of(&self, name: &str) -> Option<Wish> {
         self.known.get(name)?.containment
@@ -262,7 +269,7 @@ fn read_agent(
         }
         AgentKind::Scripted => {
             let script = script(keys, &mut texts, files, sink)?;
-            let needs = script.is_none();
+            let needs = script.is_none() && !was_meant(&agent.wrong, "script");
             (Drive::Scripted { script }, needs)
         }
     };

@@ -42,6 +42,17 @@ pub struct Problem {
     pub message: String,
     /// What to do about it.
     pub help: String,
+    /// Whose it is.
+    pub fault: Fault,
+}
+
+/// Whose a mistake is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Fault {
+    /// The file's: it has to be changed.
+    File,
+    /// The machine's: the file may be right, what it names is not there or can not be used.
+    Machine,
 }
 
 /// One text that was read.
@@ -94,14 +105,29 @@ impl Sink {
         message: impl Into<String>,
         help: impl Into<String>,
     ) {
+        self.note(place, message.into(), help.into(), Fault::File);
+    }
+
+    /// Notes what is the machine's fault.
+    pub(super) fn report_machine(
+        &mut self,
+        place: Place,
+        message: impl Into<String>,
+        help: impl Into<String>,
+    ) {
+        self.note(place, message.into(), help.into(), Fault::Machine);
+    }
+
+    fn note(&mut self, place: Place, message: String, help: String, fault: Fault) {
         if self.problems.len() >= PROBLEMS_MAX {
             self.dropped += 1;
             return;
         }
         self.problems.insert(Problem {
             place,
-            message: message.into(),
-            help: help.into(),
+            message,
+            help,
+            fault,
         });
     }
 
@@ -170,6 +196,12 @@ pub struct Report {
 }
 
 impl Report {
+    /// Whether nothing in the file is wrong: the machine lacks what it names.
+    pub fn is_machines(&self) -> bool {
+        let mut faults = self.problems.iter().map(|problem| problem.fault);
+        self.dropped == 0 && faults.all(|fault| fault == Fault::Machine)
+    }
+
     /// Writes all of it for people: place, message, the offending line with a caret, the fix; then
     /// one line that sums up.
     ///

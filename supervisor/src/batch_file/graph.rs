@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use globset::Glob;
 use protocol::ids::TaskId;
-use supervisor_core::plan::{Dependency, TaskIx};
+use supervisor_core::plan::{Condition, Dependency, TaskIx};
 
 use super::error::{Place, Sink, nearest};
 use super::low::DependencyLow;
@@ -71,9 +71,20 @@ impl Ids {
 
 const META: [char; 5] = ['*', '?', '[', '{', '\\'];
 
+/// How little a condition asks for.
+fn weakness(condition: Condition) -> u8 {
+    match condition {
+        Condition::Merged => 0,
+        Condition::Done => 1,
+        Condition::Finished => 2,
+    }
+}
+
 /// Turns the lines of `depends_on` into dependencies.
 #[derive(Debug, Default)]
 pub(super) struct Resolver {
+    /// Whether tasks have worktrees.
+    worktrees: bool,
     globs: HashMap<String, Rc<[u32]>>,
     edges: usize,
     suggested: usize,
@@ -81,6 +92,13 @@ pub(super) struct Resolver {
 }
 
 impl Resolver {
+    pub(super) fn new(worktrees: bool) -> Self {
+        Self {
+            worktrees,
+            ..Self::default()
+        }
+    }
+
     /// The dependencies of the task `own`.
     pub(super) fn resolve(
         &mut self,
@@ -97,17 +115,26 @@ impl Resolver {
                 self.refuse_more(line, sink);
                 return Box::default();
             }
-            let condition = line.condition;
+            let condition = self.condition(line.condition);
             let edges = numbers.iter().map(|number| Dependency {
                 task: TaskIx(*number),
                 condition,
             });
             found.extend(edges);
         }
-        // `done` asks for more than `finished` and comes first in the order: it is the one to stay.
-        found.sort_unstable();
+        // Of two conditions on one task the one that asks for more stays.
+        found.sort_unstable_by_key(|edge| (edge.task, weakness(edge.condition)));
         found.dedup_by_key(|edge| edge.task);
         found.into()
+    }
+
+    /// What a line waits for. Without worktrees there is nothing to merge: then done is all there is.
+    fn condition(&self, written: Option<Condition>) -> Condition {
+        match (written, self.worktrees) {
+            (None | Some(Condition::Merged), true) => Condition::Merged,
+            (None | Some(Condition::Merged), false) => Condition::Done,
+            (Some(condition @ (Condition::Done | Condition::Finished)), _) => condition,
+        }
     }
 
     fn refuse_more(&mut self, line: &DependencyLow, sink: &mut Sink) {

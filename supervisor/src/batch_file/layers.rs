@@ -8,6 +8,7 @@ use super::files::{FileText, Files};
 use super::low::{
     AccountKeys, AgentKeys, BatchKeys, Common, IncludeKeys, RetryKeys, TaskLimitKeys, UserKeys,
 };
+use super::low_repo::{HookKeys, ReviewKeys};
 use super::parse::parse;
 use super::scalars::{List, Named, Text};
 use super::tree::Node;
@@ -24,6 +25,8 @@ pub(super) struct Layers {
     pub(super) accounts: BTreeMap<String, At<AccountKeys>>,
     /// What tasks take over.
     pub(super) defaults: Common,
+    /// Commands around the work of every task.
+    pub(super) hooks: HookKeys,
     /// The machine's ceiling of live attempts.
     pub(super) ceiling: Option<u32>,
 }
@@ -74,6 +77,7 @@ impl Layers {
         if let Some(defaults) = top.defaults.take() {
             layers.add_defaults(defaults.value);
         }
+        layers.add_hooks(top.hooks.take());
         layers
     }
 
@@ -127,6 +131,7 @@ impl Layers {
                 if let Some(defaults) = keys.defaults {
                     self.add_defaults(defaults.value);
                 }
+                self.add_hooks(keys.hooks);
             }
             chain.pop();
         }
@@ -140,6 +145,13 @@ impl Layers {
     fn add_accounts(&mut self, accounts: Option<At<Named<AccountKeys>>>) {
         self.accounts
             .extend(accounts.map_or_else(Vec::new, |named| named.value.0));
+    }
+
+    fn add_hooks(&mut self, hooks: Option<At<HookKeys>>) {
+        if let Some(hooks) = hooks {
+            let below = std::mem::take(&mut self.hooks);
+            self.hooks = hooks.value.over(&below);
+        }
     }
 
     fn add_defaults(&mut self, defaults: Common) {
@@ -161,7 +173,14 @@ impl Common {
                 None => self.agent.or_else(|| below.agent.clone()),
             },
             run: self.run.or_else(|| act?.run.clone()),
+            repo: self.repo.or_else(|| below.repo.clone()),
             touches: self.touches.or_else(|| below.touches.clone()),
+            touches_enforce: self
+                .touches_enforce
+                .or_else(|| below.touches_enforce.clone()),
+            outputs: self.outputs.or_else(|| below.outputs.clone()),
+            changes: self.changes.or_else(|| below.changes.clone()),
+            review: review_over(self.review, below.review.as_ref()),
             verify: self.verify.or_else(|| below.verify.clone()),
             priority: self.priority.or_else(|| below.priority.clone()),
             retry: retry_over(self.retry, below.retry.as_ref()),
@@ -230,5 +249,19 @@ fn limits_over(
     own.value.cost_usd = own.value.cost_usd.or_else(|| below.value.cost_usd.clone());
     own.value.memory = own.value.memory.or_else(|| below.value.memory.clone());
     own.value.enforce = own.value.enforce.or_else(|| below.value.enforce.clone());
+    Some(own)
+}
+
+fn review_over(
+    own: Option<At<ReviewKeys>>,
+    below: Option<&At<ReviewKeys>>,
+) -> Option<At<ReviewKeys>> {
+    let (mut own, below) = match (own, below) {
+        (Some(own), Some(below)) => (own, below),
+        (own, below) => return own.or_else(|| below.cloned()),
+    };
+    own.value.agent = own.value.agent.or_else(|| below.value.agent.clone());
+    own.value.rounds = own.value.rounds.or_else(|| below.value.rounds.clone());
+    own.value.prompt = own.value.prompt.or_else(|| below.value.prompt.clone());
     Some(own)
 }

@@ -10,6 +10,7 @@ use supervisor_core::plan::{Condition, RetryMode};
 
 use super::decode::{At, FromNode, entries, keys, read_keys, was_meant};
 use super::error::{Place, Sink, nearest};
+use super::low_repo::{HookKeys, MergeKeys, RepoKeys, ReviewKeys, WorktreesKeys};
 use super::scalars::{
     Any, Backoff, CommandLine, Count, Dollars, Failures, Length, List, ListOrNone, Named, Text,
     Time, Version, Whole, Word,
@@ -18,8 +19,9 @@ use super::script::ScriptSource;
 use super::size::Memory;
 use super::tree::{Node, View, shown};
 use super::words::{
-    AutoResumeWord, ConditionWord, ContainmentWord, CredentialsWord, EnforceWord, FailureWord,
-    Isolation, KindWord, ModeWord, PermissionWord, PromptWord, QuestionWord,
+    AutoResumeWord, ChangesWord, ConditionWord, ContainmentWord, CredentialsWord, EnforceWord,
+    FailureWord, FreshnessWord, Isolation, KindWord, ModeWord, PermissionWord, PromptWord,
+    QuestionWord,
 };
 
 /// Most live attempts of a batch that may be asked for.
@@ -35,10 +37,24 @@ keys! {
         /// Files with agents, accounts and defaults to take over; this file wins over them, a later
         /// one over an earlier one.
         include: List<Text>,
-        /// The working folder, relative to this file. Default: the folder of this file.
+        /// The working folder, relative to this file. Default: the folder of this file. Worktrees are
+        /// made of the git repository that it lies in.
         repo: Text,
-        /// Where tasks work. Inside a git repository it must be written.
+        /// Repositories by name, where tasks work in several; each task then names one.
+        repos: Named<RepoKeys>,
+        /// The branch, tag or commit that worktrees start from. Default: what is checked out. It is
+        /// looked up once, when the batch begins.
+        base: Text,
+        /// What happens when the branch that the batch began with has moved on. Default `warn`.
+        freshness: FreshnessWord,
+        /// Where tasks work. Default: `worktree` inside a git repository, else `none`.
         isolation: Isolation,
+        /// Where worktrees are made, and which of them stay.
+        worktrees: WorktreesKeys,
+        /// How the work of tasks is merged into the batch branch.
+        merge: MergeKeys,
+        /// Commands around the work of every task.
+        hooks: HookKeys,
         /// Live attempts of the batch at most. Default 4; the user's own limit is the ceiling.
         concurrency: Whole<1, CONCURRENCY_MAX>,
         /// Environment for every agent and command; values are templates.
@@ -70,7 +86,7 @@ keys! {
         /// The answer when nobody gives one in time.
         question_default: Text,
     }
-    later { "base", "repos", "worktrees", "merge", "hooks", "notify" }
+    later { "notify" }
 }
 
 keys! {
@@ -85,8 +101,20 @@ keys! {
         run: CommandLine,
         /// Who does it: a name of `agents`, or `scripted`.
         agent: Text,
+        /// The repository it works in: a name of `repos`.
+        repo: Text,
         /// Globs of the files it changes: tasks whose globs overlap never run at the same time.
         touches: List<Text>,
+        /// Whether a change outside `touches` fails the attempt. Default false.
+        touches_enforce: bool,
+        /// Files that are saved when it is done, relative to its working folder; templates. Other
+        /// tasks read where they are by `{{ deps["id"].outputs["path"] }}`.
+        outputs: List<Text>,
+        /// Whether an attempt that changes no file has failed. Default `required` for an agent's
+        /// work in a worktree, `optional` for `run`.
+        changes: ChangesWord,
+        /// Another agent that judges the work before it is done.
+        review: ReviewKeys,
         /// Commands that must all exit 0 before the task is done.
         verify: List<VerifyItem>,
         /// Higher starts first. Default 0.
@@ -121,7 +149,7 @@ keys! {
         /// `auto`.
         containment: ContainmentWord,
     }
-    later { "repo", "touches_enforce", "outputs", "review" }
+    later { }
 }
 
 keys! {
@@ -300,8 +328,8 @@ keys! {
 }
 
 keys! {
-    /// A verify command with its own rules.
-    VerifyKeys as "a verify command" {
+    /// A command with its own rules.
+    VerifyKeys as "a command" {
         /// The command: a text for `sh -c`, or a list of arguments.
         run: CommandLine,
         /// Its time limit. Default `10m`.
@@ -312,7 +340,7 @@ keys! {
     later { }
 }
 
-/// One verify command.
+/// One command of `verify` or of a hook.
 #[derive(Debug, Clone, Default)]
 pub(super) struct VerifyItem(pub(super) VerifyKeys);
 
@@ -344,7 +372,7 @@ impl FromNode for VerifyItem {
         let keys: VerifyKeys = read_keys(node, sink)?;
         if keys.run.is_none() && !was_meant(&keys.wrong, "run") {
             let help = "write `{run: \"cargo test\", timeout: 10m}`";
-            sink.report(node.place, "a verify command without `run`", help);
+            sink.report(node.place, "a command without `run`", help);
         }
         Some(Self(keys))
     }
@@ -361,8 +389,8 @@ pub(super) struct DependencyLow {
     pub(super) text: String,
     /// Where it stands.
     pub(super) place: Place,
-    /// What is waited for.
-    pub(super) condition: Condition,
+    /// What is waited for, where that is written.
+    pub(super) condition: Option<Condition>,
 }
 
 impl JsonSchema for DependsOn {
@@ -382,7 +410,7 @@ impl JsonSchema for DependsOn {
 keys! {
     /// What a dependency waits for.
     ConditionKeys as "a dependency" {
-        /// Default `done`.
+        /// Default `merged` where the task has a worktree, else `done`.
         condition: ConditionWord,
     }
     later { }
@@ -395,7 +423,7 @@ impl FromNode for DependsOn {
             let lines = list.0.into_iter().map(|item| DependencyLow {
                 text: item.value.text,
                 place: item.place,
-                condition: Condition::Done,
+                condition: None,
             });
             return Some(Self(lines.collect()));
         };
@@ -412,9 +440,7 @@ impl FromNode for DependsOn {
             lines.push(DependencyLow {
                 text: entry.key.to_string(),
                 place: entry.key_place,
-                condition: keys
-                    .condition
-                    .map_or(Condition::Done, |word| word.value.mean()),
+                condition: keys.condition.map(|word| word.value.mean()),
             });
         }
         Some(Self(lines))
@@ -498,8 +524,10 @@ keys! {
         agents: Named<AgentKeys>,
         /// Accounts.
         accounts: Named<AccountKeys>,
+        /// Commands around the work of every task.
+        hooks: HookKeys,
     }
-    later { "hooks" }
+    later { }
 }
 
 /// The whole batch file, for the schema alone: tasks are read one by one.

@@ -11,20 +11,28 @@ use std::path::{Path, PathBuf};
 use supervisor_core::plan::Plan;
 
 mod agents;
+mod commands;
 mod decode;
+mod delivery;
 pub mod error;
 mod files;
 mod foreach;
+mod git_base;
 mod graph;
 mod layers;
 mod low;
+mod low_repo;
 mod names;
 mod parse;
+pub mod pinned;
 mod preview;
 mod program;
 mod read;
 pub mod render;
+pub mod render_repo;
+mod repo_read;
 mod reports;
+mod repos;
 mod scalars;
 mod schema;
 mod script;
@@ -34,6 +42,7 @@ mod summary;
 mod task_spec;
 mod tasks;
 mod template;
+mod told;
 mod tree;
 mod words;
 pub mod work;
@@ -41,7 +50,7 @@ pub mod work;
 pub use read::read;
 pub use scalars::{parse_length, parse_time};
 pub use schema::schema;
-pub use summary::{PlannedLine, Summary, summary};
+pub use summary::{Apart, PlannedLine, PlannedRepo, Summary, summary};
 
 /// Where the batch file comes from.
 #[derive(Debug, Clone, Copy)]

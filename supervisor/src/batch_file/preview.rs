@@ -1,19 +1,20 @@
 //! Templates tried out before anything starts: form, names, and a rendering for every task.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 
 use protocol::ids::{AttemptNo, BatchId, TaskId};
 use serde_json::Value as Json;
 use tera::Context;
 
 use super::error::{Place, Sink, nearest};
-use super::render::{DependencyResult, RenderContext, build_context};
+use super::render::{DependencyResult, RenderContext, batch_context, build_context};
 use super::scalars::Text;
 use super::template::{Engine, NAMES, TemplateError, is_template, to_value};
 use super::tree::{Style, shown};
 
 /// What stands for the batch id while there is none.
-const PREVIEW_ID: &str = "preview";
+pub(super) const PREVIEW_ID: &str = "preview";
 
 /// Names whose value depends on the task alone: what renders for one item may fail for the next.
 const VARYING: &[&str] = &["deps", "item"];
@@ -41,8 +42,8 @@ pub(super) struct Sight<'a> {
     pub(super) item: Option<&'a Json>,
     /// Its variables over those of the batch.
     pub(super) vars: &'a BTreeMap<String, Json>,
-    /// Its dependencies.
-    pub(super) deps: &'a [&'a str],
+    /// Its dependencies, each with what it saves.
+    pub(super) deps: &'a [(&'a str, &'a [Arc<str>])],
 }
 
 impl Preview {
@@ -78,6 +79,7 @@ impl Preview {
             model: None,
             deps: &BTreeMap::new(),
             own_env: &BTreeMap::new(),
+            repo: None,
         };
         let Ok(mut context) = build_context(&self.vars, sight.vars, known) else {
             return Context::new();
@@ -88,11 +90,23 @@ impl Preview {
         if let Some(item) = sight.item {
             context.insert_value("item", to_value(item));
         }
-        let nothing = DependencyResult::default();
-        let deps: BTreeMap<&str, &DependencyResult> =
-            sight.deps.iter().map(|id| (*id, &nothing)).collect();
+        let deps: BTreeMap<&str, DependencyResult> = sight
+            .deps
+            .iter()
+            .map(|(id, outputs)| (*id, unsaved(outputs)))
+            .collect();
         context.insert("deps", &deps);
         context
+    }
+
+    /// A text that is said once for all tasks, filled in: it can use `batch` and `vars` alone.
+    pub(super) fn fill_for_batch(&mut self, text: &Text, sink: &mut Sink) -> Option<String> {
+        if !is_template(&text.text) {
+            return Some(text.text.clone());
+        }
+        let id: BatchId = PREVIEW_ID.parse().ok()?;
+        let context = batch_context(&self.vars, &id, &self.batch_name);
+        self.fill(text, &context, None, sink)
     }
 
     /// A text filled in; what is wrong is reported at its place, for the first item that shows it.
@@ -183,13 +197,19 @@ impl Preview {
                 shown(name)
             );
             let error = TemplateError { message, at };
-            report(text, &error, unknown_help(name, &self.vars), sink);
+            report(text, &error, unknown_help(name, &self.vars, context), sink);
         }
         good
     }
 
     fn help(&self, text: &Text, error: &TemplateError, context: &Context) -> String {
-        if reads_deps_at(&text.text, error.at) {
+        let expression = expression_at(&text.text, error.at);
+        if expression.contains("deps") && expression.contains("outputs") {
+            return "`deps[\"id\"].outputs[\"path\"]` is a file that the task `id`, which this one \
+                    depends on, names under `outputs`"
+                .to_owned();
+        }
+        if expression.contains("deps") {
             return "`deps[\"id\"].result` is the summary of a task that `depends_on` names"
                 .to_owned();
         }
@@ -206,9 +226,21 @@ impl Preview {
     }
 }
 
-fn unknown_help(name: &str, vars: &BTreeMap<String, Json>) -> String {
+/// The results of a dependency while there are none: every file that it saves has a path.
+fn unsaved(outputs: &[Arc<str>]) -> DependencyResult {
+    let path = |output: &Arc<str>| (output.to_string(), format!("/outputs/{output}"));
+    DependencyResult {
+        result: String::new(),
+        outputs: outputs.iter().map(path).collect(),
+    }
+}
+
+fn unknown_help(name: &str, vars: &BTreeMap<String, Json>, context: &Context) -> String {
     if vars.contains_key(name) {
         return format!("variables of the file are written `vars.{name}`");
+    }
+    if NAMES.contains(&name) && !context.contains_key("slot") {
+        return "this is said once for all tasks: it can use `batch` and `vars`".to_owned();
     }
     match name {
         "item" => return "`item` is only there in a task with `foreach`".to_owned(),
@@ -221,17 +253,16 @@ fn unknown_help(name: &str, vars: &BTreeMap<String, Json>) -> String {
     }
 }
 
-/// Whether the expression at a place of a template is about `deps`.
-fn reads_deps_at(text: &str, at: Option<(usize, usize, usize)>) -> bool {
+/// The expression at a place of a template; the whole text where there is no place.
+fn expression_at(text: &str, at: Option<(usize, usize, usize)>) -> String {
     let Some((line, column, length)) = at else {
-        return text.contains("deps");
+        return text.to_owned();
     };
     let line = text.lines().nth(line.saturating_sub(1)).unwrap_or("");
     let before: String = line.chars().take(column + length).collect();
-    let expression = before
-        .rfind("{{")
-        .map_or(&before[..], |begin| &before[begin..]);
-    expression.contains("deps")
+    let expression = &line[before.rfind("{{").unwrap_or(0)..];
+    let end = expression.find("}}").unwrap_or(expression.len());
+    expression[..end].to_owned()
 }
 
 /// Where a name is used in a template: line from 1, column from 0, length.

@@ -3,23 +3,28 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde_json::Value as Json;
 use supervisor_core::plan::{
-    AgentSpec, Dependency, Limits, MaxFailures, OnFailure, Plan, PlannedTask, Settings, SpecIx,
+    AgentSpec, Dependency, Keep, Limits, MaxFailures, OnFailure, Plan, PlannedTask, Settings,
+    SpecIx,
 };
 
 use super::agents::{Agents, RUN_AGENT, environment};
 use super::decode::{At, was_meant};
 use super::error::{Place, Report, Sink, nearest};
 use super::files::{FileText, Files};
+use super::git_base::discover;
 use super::graph::{Resolver, refuse_cycles};
 use super::layers::{Layers, Top, read_top};
 use super::low::{BatchKeys, BatchLimitKeys, Common};
 use super::names;
 use super::parse::parse;
 use super::preview::{Preview, Sight};
+use super::repo_read::Sources;
 use super::reports;
+use super::repos::Repos;
 use super::scalars::{Failures, Text};
 use super::tasks::{SpecDraft, TaskDraft, TaskReader, variables};
 use super::template::is_template;
@@ -74,13 +79,13 @@ fn read_all(request: &Request<'_>, files: &mut Files, sink: &mut Sink) -> Option
     let layers = Layers::read(&mut keys, user.as_ref(), &text, files, sink);
     let folder = working_folder(&keys, &text, files, sink);
     let root = repository_root(&folder);
-    check_isolation(&keys, root.as_deref(), top, sink);
     let name = batch_name(&keys, request, sink);
     let mut vars = variables(keys.vars.as_ref(), sink);
     override_vars(&mut vars, request.set, sink);
     let reading = Reading {
         keys: &keys,
         folder: &folder,
+        root: root.as_deref(),
         name: &name,
         vars: &vars,
         top,
@@ -119,11 +124,8 @@ fn working_folder(keys: &BatchKeys, text: &FileText, files: &Files, sink: &mut S
                 length: 0,
             });
             let message = format!("the working folder {} does not exist", path.display());
-            sink.report(
-                place,
-                message,
-                "`repo` is a path relative to the batch file",
-            );
+            let help = "`repo` is a path relative to the batch file";
+            sink.report_machine(place, message, help);
             path
         }
     }
@@ -131,29 +133,12 @@ fn working_folder(keys: &BatchKeys, text: &FileText, files: &Files, sink: &mut S
 
 /// Root of the git repository around a folder.
 fn repository_root(folder: &Path) -> Option<PathBuf> {
-    let none: [&OsStr; 0] = [];
-    let git = git2::Repository::discover_path(folder, none).ok()?;
+    let git = discover(folder)?;
     let root = git2::Repository::open(&git)
         .ok()
         .and_then(|r| r.workdir().map(Path::to_owned));
     let root = root.unwrap_or(git);
     Some(std::fs::canonicalize(&root).unwrap_or(root))
-}
-
-fn check_isolation(keys: &BatchKeys, root: Option<&Path>, top: Place, sink: &mut Sink) {
-    let (None, Some(root)) = (&keys.isolation, root) else {
-        return;
-    };
-    if was_meant(&keys.wrong, "isolation") {
-        return;
-    }
-    let place = keys.repo.as_ref().map_or(top, |repo| repo.key);
-    let message = format!(
-        "inside a git repository ({}) `isolation` must be written",
-        root.display()
-    );
-    let help = "add `isolation: none`: all tasks work in the one working folder";
-    sink.report(place, message, help);
 }
 
 fn batch_name(keys: &BatchKeys, request: &Request<'_>, sink: &mut Sink) -> String {
@@ -204,6 +189,7 @@ fn override_vars(vars: &mut BTreeMap<String, Json>, set: &[(String, String)], si
 struct Reading<'r> {
     keys: &'r BatchKeys,
     folder: &'r Path,
+    root: Option<&'r Path>,
     name: &'r str,
     vars: &'r BTreeMap<String, Json>,
     top: Place,
@@ -225,16 +211,20 @@ impl Reading<'_> {
         let mut agents = Agents::read(&layers, files, sink);
         let mut preview = Preview::new(self.name, self.vars);
         let defaults = std::mem::take(&mut layers.defaults).over(&self.questions());
+        let mut repos = self.repos(&layers, files, &agents, &mut preview, sink);
+        let batch_reads_deps = env_texts.iter().any(|text| preview.reads_deps(&text.text));
         let mut reader = TaskReader::new(
             defaults,
             self.folder,
             &mut agents,
+            &mut repos,
             files,
             &mut preview,
             sink,
         );
         let limits = self.keys.limits.as_ref();
         let memory = limits.and_then(|limits| limits.value.memory.as_ref());
+        reader.batch_reads_deps = batch_reads_deps;
         reader.memory_max = memory.map(|memory| memory.value.0);
         self.read_tasks(tasks, &mut reader);
         let TaskReader {
@@ -244,18 +234,15 @@ impl Reading<'_> {
             texts,
             ..
         } = reader;
-        let edges = resolve(&specs, &tasks, &mut ids, sink);
+        let edges = resolve(&specs, &tasks, repos.worktrees, &mut ids, sink);
         let place_of = |task: u32| cycle_place(task, &specs, &tasks);
         refuse_cycles(&edges, &ids, &place_of, sink);
-        check_templates(
-            &env_texts,
-            &specs,
-            &tasks,
-            &edges,
-            &agents,
-            &mut preview,
-            sink,
-        );
+        let shared = Shared {
+            batch: &env_texts,
+            agents: &agents,
+            repos: &repos,
+        };
+        check_templates(&shared, &specs, &tasks, &edges, &mut preview, sink);
         self.check_limits(agents.used(), sink);
         let work = BatchWork {
             file: file_name(request.source),
@@ -263,10 +250,30 @@ impl Reading<'_> {
             env,
             env_from,
             vars: self.vars.clone(),
+            worktrees: repos.dir.clone(),
             texts,
         };
-        let settings = self.settings(&work, layers.ceiling, sink);
-        assemble(settings, agents, specs, tasks, edges)
+        let settings = self.settings(&work, layers.ceiling, repos.keep, sink);
+        assemble(settings, agents, repos, specs, tasks, edges)
+    }
+
+    fn repos(
+        &self,
+        layers: &Layers,
+        files: &Files,
+        agents: &Agents,
+        preview: &mut Preview,
+        sink: &mut Sink,
+    ) -> Repos {
+        let from = Sources {
+            keys: self.keys,
+            hooks: &layers.hooks,
+            folder: self.folder,
+            root: self.root,
+            top: self.top,
+            files,
+        };
+        Repos::read(&from, agents, preview, sink)
     }
 
     /// What the batch itself says of questions, as the lowest layer of the defaults.
@@ -302,7 +309,13 @@ impl Reading<'_> {
         }
     }
 
-    fn settings(&self, work: &BatchWork, ceiling: Option<u32>, sink: &mut Sink) -> Settings {
+    fn settings(
+        &self,
+        work: &BatchWork,
+        ceiling: Option<u32>,
+        keep: Keep,
+        sink: &mut Sink,
+    ) -> Settings {
         let keys = self.keys;
         let wanted = keys
             .concurrency
@@ -336,6 +349,7 @@ impl Reading<'_> {
                 .as_ref()
                 .map_or_else(Limits::default, batch_limits),
             lost_max: LOST_MAX,
+            keep,
             work: names::json_text(work),
         }
     }
@@ -369,6 +383,7 @@ fn file_name(source: Source<'_>) -> String {
 fn assemble(
     settings: Settings,
     agents: Agents,
+    repos: Repos,
     specs: Vec<SpecDraft>,
     tasks: Vec<TaskDraft>,
     edges: Vec<Box<[Dependency]>>,
@@ -390,6 +405,7 @@ fn assemble(
         settings,
         agents,
         accounts,
+        repos: repos.into_specs(),
         specs,
         tasks,
     }
@@ -409,10 +425,11 @@ fn batch_limits(limits: &At<BatchLimitKeys>) -> Limits {
 fn resolve(
     specs: &[SpecDraft],
     tasks: &[TaskDraft],
+    worktrees: bool,
     ids: &mut super::graph::Ids,
     sink: &mut Sink,
 ) -> Vec<Box<[Dependency]>> {
-    let mut resolver = Resolver::default();
+    let mut resolver = Resolver::new(worktrees);
     let mut edges = Vec::with_capacity(tasks.len());
     for (number, task) in (0u32..).zip(tasks) {
         let shared = specs
@@ -441,19 +458,33 @@ fn cycle_place(task: u32, specs: &[SpecDraft], tasks: &[TaskDraft]) -> Place {
     line.map_or(draft.place, |line| line.place)
 }
 
+/// Texts that many tasks share.
+struct Shared<'s> {
+    batch: &'s [Text],
+    agents: &'s Agents,
+    repos: &'s Repos,
+}
+
+impl<'s> Shared<'s> {
+    /// Those that the tasks of this spec use.
+    fn of(&self, spec: &SpecDraft) -> impl Iterator<Item = &'s Text> + use<'s> {
+        let agent = self.agents.texts_of(&spec.agent).iter();
+        let repo = self.repos.texts(spec.lodging).iter();
+        self.batch.iter().chain(agent).chain(repo)
+    }
+}
+
 /// Tries every template with the values of every task that uses it.
 fn check_templates(
-    batch: &[Text],
+    shared: &Shared<'_>,
     specs: &[SpecDraft],
     tasks: &[TaskDraft],
     edges: &[Box<[Dependency]>],
-    agents: &Agents,
     preview: &mut Preview,
     sink: &mut Sink,
 ) {
     for spec in specs {
-        let of_agent = agents.texts_of(&spec.agent);
-        if spec.texts.is_empty() && of_agent.is_empty() && batch.is_empty() {
+        if spec.texts.is_empty() && shared.of(spec).next().is_none() {
             continue;
         }
         let range = spec.tasks.start as usize..spec.tasks.end as usize;
@@ -462,9 +493,10 @@ fn check_templates(
                 .item
                 .as_ref()
                 .and_then(|item| serde_json::from_str(item).ok());
-            let deps: Vec<&str> = edges
+            let deps: Vec<(&str, &[Arc<str>])> = edges
                 .iter()
-                .map(|e| tasks[e.task.0 as usize].id.as_str())
+                .map(|edge| &tasks[edge.task.0 as usize])
+                .map(|task| (task.id.as_str(), &*task.outputs))
                 .collect();
             let sight = Sight {
                 task: Some(&task.id),
@@ -477,7 +509,7 @@ fn check_templates(
                 // The result is of no use yet: only whether there is one.
                 drop(preview.fill(text, &context, item.as_ref(), sink));
             }
-            for text in batch.iter().chain(of_agent) {
+            for text in shared.of(spec) {
                 preview.try_shared(text, !spec.vars.is_empty(), &context, item.as_ref(), sink);
             }
         }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use protocol::command::{
     Adapter, CommandAdapter, PromptBy, ScriptedAdapter, Text, VerifyAdapter, VerifyCommand,
 };
+use protocol::git::Oid;
 use protocol::ids::{AttemptNo, BatchId, TaskId};
 use protocol::program::{McpServer, ProgramAdapter};
 use protocol::script::Script;
@@ -12,7 +13,10 @@ use serde_json::Value as Json;
 use tera::Context;
 
 use super::template::{Engine, TemplateError, is_template, to_value};
-use super::work::{Act, AgentWork, BatchWork, CommandDrive, Drive, PASSED_ON, TaskWork};
+use super::work::{
+    Act, AgentWork, BatchWork, CommandDrive, Drive, HooksWork, PASSED_ON, RepoWork, TaskWork,
+    VerifyWork,
+};
 
 /// Longest single argument, bytes: Linux takes 128 KiB with the closing zero (`MAX_ARG_STRLEN`).
 pub const ARGUMENT_MAX: usize = (128 << 10) - 1;
@@ -38,6 +42,23 @@ pub struct RenderContext<'a> {
     pub deps: &'a BTreeMap<TaskId, DependencyResult>,
     /// The supervisor's own environment.
     pub own_env: &'a BTreeMap<String, String>,
+    /// The repository, where the run works in a worktree of one.
+    pub repo: Option<RepoContext<'a>>,
+}
+
+/// What a render needs to know of a run's worktree.
+#[derive(Debug, Clone, Copy)]
+pub struct RepoContext<'a> {
+    /// What the batch file says of the repository.
+    pub work: &'a RepoWork,
+    /// The worktree, absolute (`SUPERVISOR_WORKTREE`).
+    pub worktree: &'a str,
+    /// Its branch, without `refs/heads/`, where it has one (`SUPERVISOR_BRANCH`).
+    pub branch: Option<&'a str>,
+    /// What the work starts from, once that is known (`SUPERVISOR_BASE`).
+    pub base: Option<&'a Oid>,
+    /// The work's commit, once there is one (`SUPERVISOR_COMMIT`).
+    pub commit: Option<&'a Oid>,
 }
 
 /// What a template can see of a dependency.
@@ -45,6 +66,8 @@ pub struct RenderContext<'a> {
 pub struct DependencyResult {
     /// The summary of its result.
     pub result: String,
+    /// Where the files are that it saved, absolute, by their names under `outputs`.
+    pub outputs: BTreeMap<String, String>,
 }
 
 /// Everything of a `start` that comes from the batch file.
@@ -92,6 +115,20 @@ pub enum RenderError {
     /// The task has nothing that this agent can do.
     #[error("the task's work does not fit its agent's kind")]
     Mismatch,
+    /// A batch branch that can not be.
+    #[error("`merge.into` becomes `{name}`: {why}")]
+    BranchName {
+        /// What it becomes.
+        name: String,
+        /// Why that is no name.
+        why: String,
+    },
+    /// An output that is no file of the worktree.
+    #[error("{0}")]
+    BadOutput(String),
+    /// The run works in no repository.
+    #[error("the run has no worktree")]
+    NoWorktree,
     /// An item or script that is not the JSON it was written as.
     #[error("the plan's JSON can not be read")]
     Json(#[source] serde_json::Error),
@@ -114,6 +151,53 @@ pub enum Part {
     SystemPrompt,
     /// An argument of the verify command of this number, from 0.
     Verify(usize),
+    /// An argument of the command of this number of a hook, from 0.
+    Hook(HookPoint, usize),
+    /// An argument of the command of this number that proves a merge, from 0.
+    MergeVerify(usize),
+    /// The name of the batch branch.
+    Into,
+    /// The path of an output.
+    Output,
+    /// What a reviewer is told.
+    ReviewPrompt,
+    /// What an agent that resolves a conflict is told.
+    MergePrompt,
+}
+
+/// When a hook runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum HookPoint {
+    /// Once a worktree is made.
+    AfterCreate,
+    /// Before each agent run.
+    BeforeRun,
+    /// After each agent run.
+    AfterRun,
+    /// Before a worktree is removed.
+    BeforeRemove,
+}
+
+impl HookPoint {
+    /// Its key in the batch file.
+    pub const fn word(self) -> &'static str {
+        match self {
+            HookPoint::AfterCreate => "after_create",
+            HookPoint::BeforeRun => "before_run",
+            HookPoint::AfterRun => "after_run",
+            HookPoint::BeforeRemove => "before_remove",
+        }
+    }
+
+    /// Its commands.
+    pub fn commands(self, hooks: &HooksWork) -> &[VerifyWork] {
+        match self {
+            HookPoint::AfterCreate => &hooks.after_create,
+            HookPoint::BeforeRun => &hooks.before_run,
+            HookPoint::AfterRun => &hooks.after_run,
+            HookPoint::BeforeRemove => &hooks.before_remove,
+        }
+    }
 }
 
 impl std::fmt::Display for Part {
@@ -126,6 +210,12 @@ impl std::fmt::Display for Part {
             Part::Script => f.write_str("a text of the script"),
             Part::SystemPrompt => f.write_str("`system_prompt`"),
             Part::Verify(index) => write!(f, "verify command {}", index + 1),
+            Part::Hook(point, index) => write!(f, "command {} of `{}`", index + 1, point.word()),
+            Part::MergeVerify(index) => write!(f, "verify command {} of `merge`", index + 1),
+            Part::Into => f.write_str("`merge.into`"),
+            Part::Output => f.write_str("an output"),
+            Part::ReviewPrompt => f.write_str("the reviewer's prompt"),
+            Part::MergePrompt => f.write_str("the prompt of `merge`"),
         }
     }
 }
@@ -133,7 +223,7 @@ impl std::fmt::Display for Part {
 /// Fills in templates; keeps what it compiled.
 #[derive(Debug, Default)]
 pub struct Renderer {
-    engine: Engine,
+    pub(super) engine: Engine,
 }
 
 impl Renderer {
@@ -150,19 +240,23 @@ impl Renderer {
         context: RenderContext<'_>,
     ) -> Result<Rendered, RenderError> {
         let mut filling = Filling::new(&mut self.engine, batch, task, context);
-        let layers = [&batch.env, &agent.env, &task.env];
-        let names = [&batch.env_from, &agent.env_from, &task.env_from];
-        let env = filling.environment(&layers, &names)?;
+        let env = filling.environment(Some(agent))?;
         let (prompt, adapter) = match (&agent.drive, &task.act) {
             (Drive::Run, Act::Run(argv)) => (None, filling.run(argv)?),
-            (Drive::Command(drive), act) => filling.command(drive, act, batch)?,
+            (Drive::Command(drive), act) => {
+                let prompt = filling.prompt(act, batch)?;
+                filling.command(drive, prompt)?
+            }
             (
                 Drive::Scripted {
                     script: Some(script),
                 },
                 act,
             ) => (filling.prompt(act, batch)?, filling.scripted(script)?),
-            (Drive::Program(drive), act) => filling.program(drive, act, batch)?,
+            (Drive::Program(drive), act) => {
+                let prompt = filling.prompt(act, batch)?;
+                (prompt, filling.program(drive)?)
+            }
             (Drive::Scripted { script: None }, Act::Script(script)) => {
                 (None, filling.scripted(script)?)
             }
@@ -188,20 +282,8 @@ impl Renderer {
         context: RenderContext<'_>,
     ) -> Result<Rendered, RenderError> {
         let mut filling = Filling::new(&mut self.engine, batch, task, context);
-        let env =
-            filling.environment(&[&batch.env, &task.env], &[&batch.env_from, &task.env_from])?;
-        let mut commands = Vec::with_capacity(task.verify.len());
-        for (index, command) in task.verify.iter().enumerate() {
-            let argv = command
-                .argv
-                .iter()
-                .map(|text| filling.argument(text, Part::Verify(index)));
-            commands.push(VerifyCommand {
-                argv: argv.collect::<Result<_, _>>()?,
-                timeout_ms: command.timeout_ms,
-                env: filling.variables(&command.env)?,
-            });
-        }
+        let env = filling.environment(None)?;
+        let commands = filling.commands(&task.verify, Part::Verify)?;
         Ok(Rendered {
             prompt: None,
             env,
@@ -211,7 +293,7 @@ impl Renderer {
 }
 
 /// One render: the engine, and the context once a text asks for it.
-struct Filling<'a> {
+pub(super) struct Filling<'a> {
     engine: &'a mut Engine,
     batch: &'a BatchWork,
     task: &'a TaskWork,
@@ -220,7 +302,7 @@ struct Filling<'a> {
 }
 
 impl<'a> Filling<'a> {
-    fn new(
+    pub(super) fn new(
         engine: &'a mut Engine,
         batch: &'a BatchWork,
         task: &'a TaskWork,
@@ -235,7 +317,7 @@ impl<'a> Filling<'a> {
         }
     }
 
-    fn fill(&mut self, text: &str, part: Part) -> Result<String, RenderError> {
+    pub(super) fn fill(&mut self, text: &str, part: Part) -> Result<String, RenderError> {
         if !is_template(text) {
             return Ok(text.to_owned());
         }
@@ -248,7 +330,7 @@ impl<'a> Filling<'a> {
         filled.map_err(|source| RenderError::Template { part, source })
     }
 
-    fn argument(&mut self, text: &str, part: Part) -> Result<String, RenderError> {
+    pub(super) fn argument(&mut self, text: &str, part: Part) -> Result<String, RenderError> {
         let filled = self.fill(text, part.clone())?;
         fits_argument(&filled, part)?;
         Ok(filled)
@@ -266,13 +348,42 @@ impl<'a> Filling<'a> {
         Ok(filled)
     }
 
-    /// The whole environment: what is always passed on, what was asked for by name, what the file
-    /// sets (later layers win), and who the run is.
-    fn environment(
+    /// Commands with their arguments; `part` says what one of a number is called.
+    pub(super) fn commands(
         &mut self,
-        layers: &[&BTreeMap<String, String>],
-        names: &[&Vec<String>],
+        commands: &[VerifyWork],
+        part: impl Fn(usize) -> Part,
+    ) -> Result<Vec<VerifyCommand>, RenderError> {
+        let mut filled = Vec::with_capacity(commands.len());
+        for (index, command) in commands.iter().enumerate() {
+            let argv = command.argv.iter();
+            let argv = argv.map(|text| self.argument(text, part(index)));
+            filled.push(VerifyCommand {
+                argv: argv.collect::<Result<_, _>>()?,
+                timeout_ms: command.timeout_ms,
+                env: self.variables(&command.env)?,
+            });
+        }
+        Ok(filled)
+    }
+
+    /// The whole environment: what is always passed on, what was asked for by name, what the file
+    /// sets (batch, repository, agent, task; later ones win), who the run is, and where it works.
+    pub(super) fn environment(
+        &mut self,
+        agent: Option<&AgentWork>,
     ) -> Result<BTreeMap<String, String>, RenderError> {
+        let (batch, task) = (self.batch, self.task);
+        let repo = self.known.repo.map(|repo| &repo.work.env);
+        let layers = [
+            Some(&batch.env),
+            repo,
+            agent.map(|it| &it.env),
+            Some(&task.env),
+        ];
+        let asked_for = agent.map(|agent| &agent.env_from);
+        let names = [Some(&batch.env_from), asked_for, Some(&task.env_from)];
+        let names: Vec<&Vec<String>> = names.into_iter().flatten().collect();
         let own = self.known.own_env;
         let always = |name: &str| PASSED_ON.contains(&name) || name.starts_with("LC_");
         let asked = |name: &String| names.iter().any(|list| list.contains(name));
@@ -280,7 +391,7 @@ impl<'a> Filling<'a> {
         let mut env: BTreeMap<String, String> = passed
             .map(|(name, value)| (name.clone(), value.clone()))
             .collect();
-        for layer in layers {
+        for layer in layers.into_iter().flatten() {
             env.extend(self.variables(layer)?);
         }
         let who = [
@@ -290,10 +401,11 @@ impl<'a> Filling<'a> {
             ("SUPERVISOR_SLOT", self.known.slot.to_string()),
         ];
         env.extend(who.map(|(name, value)| (name.to_owned(), value)));
+        env.extend(self.known.repo.iter().flat_map(place_variables));
         Ok(env)
     }
 
-    fn arguments(&mut self, argv: &[String]) -> Result<Vec<String>, RenderError> {
+    pub(super) fn arguments(&mut self, argv: &[String]) -> Result<Vec<String>, RenderError> {
         let texts = argv.iter().enumerate();
         texts
             .map(|(index, text)| self.argument(text, Part::Argument(index)))
@@ -311,10 +423,8 @@ impl<'a> Filling<'a> {
     fn command(
         &mut self,
         drive: &CommandDrive,
-        act: &Act,
-        batch: &BatchWork,
+        prompt: Option<String>,
     ) -> Result<(Option<String>, Adapter), RenderError> {
-        let prompt = self.prompt(act, batch)?;
         if let (PromptBy::Argument, Some(prompt)) = (drive.prompt_by, &prompt) {
             fits_argument(prompt, Part::Prompt)?;
         }
@@ -335,12 +445,7 @@ impl<'a> Filling<'a> {
         Ok((prompt, adapter))
     }
 
-    fn program(
-        &mut self,
-        drive: &ProgramAdapter,
-        act: &Act,
-        batch: &BatchWork,
-    ) -> Result<(Option<String>, Adapter), RenderError> {
+    fn program(&mut self, drive: &ProgramAdapter) -> Result<Adapter, RenderError> {
         let mut adapter = drive.clone();
         adapter.model = self.known.model.map(str::to_owned);
         if let Some(text) = &mut adapter.system_prompt {
@@ -350,7 +455,23 @@ impl<'a> Filling<'a> {
         for server in adapter.mcp.values_mut() {
             self.mcp_server(server)?;
         }
-        Ok((self.prompt(act, batch)?, Adapter::Program(adapter)))
+        Ok(Adapter::Program(adapter))
+    }
+
+    /// An agent that gets this prompt, whatever its task says.
+    pub(super) fn told(
+        &mut self,
+        drive: &Drive,
+        prompt: String,
+    ) -> Result<(Option<String>, Adapter), RenderError> {
+        match drive {
+            Drive::Command(drive) => self.command(drive, Some(prompt)),
+            Drive::Program(drive) => Ok((Some(prompt), self.program(drive)?)),
+            Drive::Scripted {
+                script: Some(script),
+            } => Ok((Some(prompt), self.scripted(script)?)),
+            Drive::Run | Drive::Scripted { script: None } => Err(RenderError::Mismatch),
+        }
     }
 
     fn mcp_server(&mut self, server: &mut McpServer) -> Result<(), RenderError> {
@@ -361,7 +482,11 @@ impl<'a> Filling<'a> {
         Ok(())
     }
 
-    fn prompt(&mut self, act: &Act, batch: &BatchWork) -> Result<Option<String>, RenderError> {
+    pub(super) fn prompt(
+        &mut self,
+        act: &Act,
+        batch: &BatchWork,
+    ) -> Result<Option<String>, RenderError> {
         match act {
             Act::Prompt(text) => {
                 let text = text.resolve(batch).ok_or(RenderError::NoSuchText)?;
@@ -393,6 +518,22 @@ impl<'a> Filling<'a> {
     }
 }
 
+/// Where a run works, for its environment.
+fn place_variables(repo: &RepoContext<'_>) -> BTreeMap<String, String> {
+    let path = repo.work.path.display().to_string();
+    let values = [
+        ("SUPERVISOR_REPO", Some(path.as_str())),
+        ("SUPERVISOR_WORKTREE", Some(repo.worktree)),
+        ("SUPERVISOR_BRANCH", repo.branch),
+        ("SUPERVISOR_BASE", repo.base.map(Oid::as_str)),
+        ("SUPERVISOR_COMMIT", repo.commit.map(Oid::as_str)),
+    ];
+    let known = values.into_iter();
+    known
+        .filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned())))
+        .collect()
+}
+
 fn fits_argument(text: &str, part: Part) -> Result<(), RenderError> {
     if text.contains('\0') {
         return Err(RenderError::ZeroByte { part });
@@ -404,6 +545,15 @@ fn fits_argument(text: &str, part: Part) -> Result<(), RenderError> {
         });
     }
     Ok(())
+}
+
+/// What a text can use that is said once for all tasks: `vars`, `batch`.
+pub(super) fn batch_context(vars: &BTreeMap<String, Json>, id: &BatchId, name: &str) -> Context {
+    let mut context = Context::new();
+    context.insert("vars", vars);
+    let batch = serde_json::json!({"id": id.as_str(), "name": name});
+    context.insert_value("batch", to_value(&batch));
+    context
 }
 
 /// The names that a template can use: `vars`, `task`, `batch`, `item`, `slot`, `deps`.

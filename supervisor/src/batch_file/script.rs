@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use protocol::report::ResultStatus;
+use protocol::report::{ResultStatus, Verdict};
 use protocol::script::{
     AskStep, AttemptGuard, FailStep, FileText, Flood, FloodTo, NESTING_MAX, ProgressStep,
     ResultStep, RunCommand, STEPS_MAX, Script, Step, ToolStep, UsageStep, WaitMessage,
@@ -15,7 +15,7 @@ use super::error::{Place, Sink};
 use super::scalars::{CommandLine, Count, Length, List, ListOrNone, Named, Text};
 use super::steps::{
     AskKeys, ClassName, FailKeys, FileKeys, FloodKeys, FloodWord, ProgressKeys, ResultKeys,
-    RunKeys, Short, StatusWord, StepItem, StepKeys, ToolKeys, UsageKeys, WaitKeys,
+    RunKeys, Short, StatusWord, StepItem, StepKeys, ToolKeys, UsageKeys, VerdictWord, WaitKeys,
 };
 use super::tree::{Node, View, shown};
 
@@ -367,11 +367,12 @@ impl Reading<'_> {
     }
 
     fn result(&mut self, value: Short<StatusWord, ResultKeys>, place: Place) -> Option<Step> {
-        let (status, summary, wrong) = match value {
-            Short::Short(status) => (Some(status), None, Vec::new()),
+        let (status, summary, verdict, wrong) = match value {
+            Short::Short(status) => (Some(status), None, None, Vec::new()),
             Short::Long(keys) => (
                 keys.status.map(|status| status.value),
                 keys.summary,
+                keys.verdict.map(|verdict| verdict.value),
                 keys.wrong,
             ),
         };
@@ -384,7 +385,16 @@ impl Reading<'_> {
             StatusWord::Failed => ResultStatus::Failed,
         };
         let summary = self.optional(summary).unwrap_or_default();
-        Some(Step::Result(ResultStep { status, summary }))
+        let verdict = verdict.map(|word| match word {
+            VerdictWord::Approve => Verdict::Approve,
+            VerdictWord::Revise => Verdict::Revise,
+            VerdictWord::Reject => Verdict::Reject,
+        });
+        Some(Step::Result(ResultStep {
+            status,
+            summary,
+            verdict,
+        }))
     }
 
     fn fail(&mut self, value: Short<ClassName, FailKeys>, place: Place) -> Option<Step> {

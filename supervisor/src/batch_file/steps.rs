@@ -159,6 +159,8 @@ keys! {
         status: StatusWord,
         /// A sentence for people.
         summary: Text,
+        /// A reviewer's word on the work.
+        verdict: VerdictWord,
     }
     later { }
 }
@@ -196,6 +198,19 @@ words! {
         Ok = "ok",
         /// It did not.
         Failed = "failed",
+    }
+    later { }
+}
+
+words! {
+    /// A reviewer's word on the work.
+    VerdictWord as "a verdict" {
+        /// It is good.
+        Approve = "approve",
+        /// It is to be worked over, as the summary says.
+        Revise = "revise",
+        /// It is not to be taken.
+        Reject = "reject",
     }
     later { }
 }

@@ -1,9 +1,19 @@
 //! A plan as `supervisor plan` shows it: an order in which the tasks can be done.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeMap, BinaryHeap};
 
-use supervisor_core::plan::{Plan, PlannedTask, TaskIx, TaskSpec};
+use supervisor_core::plan::{Plan, PlannedTask, RepoIx, RepoSpec, TaskIx, TaskSpec};
+use supervisor_core::touches::any_overlap;
+
+use super::work::{RepoWork, task_branch};
+
+/// Most pairs of tasks that are named.
+const PAIRS_MAX: usize = 1_000;
+/// Most pairs of tasks that are looked at (a second for a file whose tasks all name globs).
+const LOOKS_MAX: usize = 500_000;
+/// What stands for the batch's id in the name of a branch.
+const BATCH: &str = "{{ batch.id }}";
 
 /// A plan in numbers and in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +27,34 @@ pub struct Summary {
     pub tasks: Vec<PlannedLine>,
     /// Tasks on the longest chain of dependencies: how many must follow one another at least.
     pub levels: u32,
+    /// The repositories in which tasks have worktrees.
+    pub repos: Vec<PlannedRepo>,
+    /// Pairs of tasks that never run together, because both may touch the same files.
+    pub apart: Apart,
+}
+
+/// One repository of the plan.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlannedRepo {
+    /// Its name; `.` where the file has only one.
+    pub name: String,
+    /// Its working folder.
+    pub path: String,
+    /// The commit that the batch starts from.
+    pub base: String,
+    /// The branch that this is, where it is one.
+    pub branch: Option<String>,
+    /// The branch that takes the merges, a template.
+    pub into: String,
+}
+
+/// Pairs of tasks that never run together.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Apart {
+    /// Ids, in the order of the file.
+    pub pairs: Vec<(String, String)>,
+    /// There are more than are named here, or may be.
+    pub more: bool,
 }
 
 /// One task of the order.
@@ -38,6 +76,10 @@ pub struct PlannedLine {
     pub depends_on: Vec<String>,
     /// Its globs of files.
     pub touches: Vec<String>,
+    /// The repository in which it has a worktree.
+    pub repo: Option<String>,
+    /// The branch of that worktree, a template.
+    pub branch: Option<String>,
 }
 
 /// Puts the tasks of a plan in order.
@@ -52,7 +94,49 @@ pub fn summary(plan: &Plan) -> Summary {
         concurrency: plan.settings.concurrency,
         tasks: lines.collect(),
         levels,
+        repos: plan.repos.iter().filter_map(repo).collect(),
+        apart: apart(plan),
     }
+}
+
+fn repo(spec: &RepoSpec) -> Option<PlannedRepo> {
+    let work: RepoWork = serde_json::from_str(&spec.work).ok()?;
+    Some(PlannedRepo {
+        name: spec.name.to_string(),
+        path: work.path.display().to_string(),
+        base: work.base.to_string(),
+        branch: work
+            .watch
+            .map(|name| name.trim_start_matches("refs/heads/").to_owned()),
+        into: work.into,
+    })
+}
+
+/// The pairs whose globs overlap; in different repositories the same glob names different files.
+fn apart(plan: &Plan) -> Apart {
+    let mut by_repo: BTreeMap<Option<RepoIx>, Vec<&PlannedTask>> = BTreeMap::new();
+    for task in plan.tasks.iter().filter(|task| !task.touches.is_empty()) {
+        let repo = spec_of(plan, task).and_then(|spec| spec.worktree);
+        by_repo.entry(repo).or_default().push(task);
+    }
+    let mut apart = Apart::default();
+    let mut looked = 0_usize;
+    for tasks in by_repo.values() {
+        for (at, first) in tasks.iter().enumerate() {
+            for second in &tasks[at + 1..] {
+                if looked == LOOKS_MAX || apart.pairs.len() == PAIRS_MAX {
+                    apart.more = true;
+                    return apart;
+                }
+                looked += 1;
+                if any_overlap(&first.touches, &second.touches) {
+                    let pair = (first.id.to_string(), second.id.to_string());
+                    apart.pairs.push(pair);
+                }
+            }
+        }
+    }
+    apart
 }
 
 fn spec_of<'p>(plan: &'p Plan, task: &PlannedTask) -> Option<&'p TaskSpec> {
@@ -76,6 +160,11 @@ fn line(plan: &Plan, number: u32, level: u32) -> Option<PlannedLine> {
         verify: spec.verify,
         depends_on: ids.map(|task| task.id.to_string()).collect(),
         touches: task.touches.iter().map(ToString::to_string).collect(),
+        repo: spec
+            .worktree
+            .and_then(|repo| plan.repos.get(repo.0 as usize))
+            .map(|repo| repo.name.to_string()),
+        branch: spec.worktree.map(|_| task_branch(BATCH, &task.id)),
     })
 }
 

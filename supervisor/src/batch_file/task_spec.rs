@@ -10,20 +10,22 @@ use supervisor_core::containment::Wish;
 use supervisor_core::plan::{AgentKind, Limits, OnQuestion, RetryMode, RetryPolicy, TaskSpec};
 
 use super::agents::{RUN_AGENT, environment};
+use super::commands::commands;
 use super::decode::{At, was_meant};
 use super::error::{Place, Sink};
 use super::files::FileText;
-use super::low::{Common, TaskLimitKeys, VerifyItem};
+use super::low::{Common, TaskLimitKeys};
 use super::names;
 use super::parse::{parse, parse_shifted};
 use super::reports;
+use super::repos::Lodging;
 use super::scalars::{Length, Text};
 use super::script::{ScriptLow, read_script};
 use super::tasks::{TaskReader, index};
 use super::template::is_template;
 use super::tree::Style;
 use super::words::QuestionWord;
-use super::work::{Act, TaskWork, TextRef, VerifyWork};
+use super::work::{Act, HooksWork, TaskWork, TextRef};
 
 // Built-in values, as interface and manual state them.
 const ATTEMPTS: u32 = 3;
@@ -33,7 +35,6 @@ const NO_PROGRESS: Duration = Duration::from_secs(60 * 60);
 const QUESTION_TIMEOUT: Duration = Duration::from_secs(4 * 3600);
 const BACKOFF_MIN: Duration = Duration::from_secs(30);
 const BACKOFF_MAX: Duration = Duration::from_secs(10 * 60);
-const VERIFY_TIMEOUT_MS: u64 = 10 * 60 * 1000;
 
 impl TaskReader<'_> {
     /// The rules of a task, and its agent's name; its texts that may be templates go to `texts`.
@@ -42,24 +43,39 @@ impl TaskReader<'_> {
         common: &Common,
         vars: &BTreeMap<String, Json>,
         texts: &mut Vec<Text>,
+        lodging: Lodging,
         place: Place,
     ) -> (Arc<TaskSpec>, String) {
         let (act, agent, kind) = self.act(common, texts, place);
-        let verify = self.verify(common, texts);
+        let verify = commands(common.verify.as_ref(), texts, self.sink);
+        let delivery = self.delivery(common, lodging, &act, &agent, texts);
         let env = environment(common.env.as_ref(), texts, self.sink);
         let shared = match &act {
             Act::Prompt(TextRef::Shared(number)) => self.texts.get(*number as usize),
             _ => None,
         };
         let shared = shared.is_some_and(|text| is_template(text) && self.preview.reads_deps(text));
-        let mut own = texts.iter().filter(|text| is_template(&text.text));
-        let reads_deps = shared || own.any(|text| self.preview.reads_deps(&text.text));
+        let own = texts.iter().filter(|text| is_template(&text.text));
+        let others = self.agents.texts_of(&agent).iter();
+        let others = others.chain(self.repos.texts(lodging));
+        let reads_deps = shared
+            || self.batch_reads_deps
+            || own
+                .chain(others)
+                .any(|text| self.preview.reads_deps(&text.text));
         let work = TaskWork {
             act,
             verify,
             env,
             env_from: names::env_names(common.env_from.as_ref(), self.sink),
             vars: vars.clone(),
+            outputs: delivery.outputs,
+            touches_enforce: delivery.touches_enforce,
+            review: delivery.review_prompt,
+            hooks: match lodging {
+                Lodging::Folder => self.repos.hooks.clone(),
+                Lodging::Worktree(_) | Lodging::Unclear => HooksWork::default(),
+            },
             reads_deps,
         };
         let length =
@@ -79,6 +95,13 @@ impl TaskReader<'_> {
             no_progress: length(&common.no_progress, NO_PROGRESS),
             priority: priority(common),
             verify: !work.verify.is_empty(),
+            worktree: match lodging {
+                Lodging::Worktree(number) => Some(number),
+                Lodging::Folder | Lodging::Unclear => None,
+            },
+            changes: delivery.changes,
+            review: delivery.review,
+            hooks: self.repos.hook_flags(lodging),
             retry: retry(common),
             limits: self.limits(common.limits.as_ref(), kind, &agent),
             memory_max: self.memory_max(common.limits.as_ref()),
@@ -230,28 +253,6 @@ impl TaskReader<'_> {
             }
             None => Act::Nothing,
         }
-    }
-
-    fn verify(&mut self, common: &Common, texts: &mut Vec<Text>) -> Vec<VerifyWork> {
-        let mut commands = Vec::new();
-        for VerifyItem(keys) in common
-            .verify
-            .iter()
-            .flat_map(|list| &list.value.0)
-            .map(|item| &item.value)
-        {
-            let Some(run) = &keys.run else {
-                continue;
-            };
-            texts.extend_from_slice(run.value.texts());
-            let timeout = keys.timeout.as_ref().map(|length| length.value.millis());
-            commands.push(VerifyWork {
-                argv: run.value.argv(),
-                timeout_ms: timeout.unwrap_or(VERIFY_TIMEOUT_MS),
-                env: environment(keys.env.as_ref(), texts, self.sink),
-            });
-        }
-        commands
     }
 
     fn limits(

@@ -18,6 +18,7 @@ use super::graph::Ids;
 use super::low::{Common, DependencyLow, DependsOn, ForeachKeys, TaskLow};
 use super::names;
 use super::preview::{Preview, Sight};
+use super::repos::{Lodging, Repos};
 use super::scalars::{Any, Named, Text};
 use super::script::ScriptLow;
 use super::template::is_template;
@@ -37,6 +38,8 @@ pub(super) struct SpecDraft {
     pub(super) texts: Vec<Text>,
     /// Its agent's name.
     pub(super) agent: String,
+    /// Where its tasks work.
+    pub(super) lodging: Lodging,
     /// Its own variables; kept only where templates need them.
     pub(super) vars: BTreeMap<String, Json>,
     /// Its tasks.
@@ -56,6 +59,8 @@ pub(super) struct TaskDraft {
     pub(super) item: Option<Arc<str>>,
     /// Its globs of files.
     pub(super) touches: Arc<[Arc<str>]>,
+    /// Files to be saved, relative to its working folder.
+    pub(super) outputs: Arc<[Arc<str>]>,
     /// What must come first, where that differs from item to item.
     pub(super) depends: Option<Vec<DependencyLow>>,
 }
@@ -68,8 +73,12 @@ pub(super) struct TaskReader<'r> {
     pub(super) memory_max: Option<u64>,
     /// The working folder.
     pub(super) folder: &'r Path,
+    /// Whether a text of the batch itself reads `deps`.
+    pub(super) batch_reads_deps: bool,
     /// Agents by name.
     pub(super) agents: &'r mut Agents,
+    /// Repositories by name.
+    pub(super) repos: &'r mut Repos,
     /// Files read so far.
     pub(super) files: &'r mut Files,
     /// Templates.
@@ -88,7 +97,7 @@ pub(super) struct TaskReader<'r> {
     pub(super) shared: HashMap<SourceId, u32>,
     /// Scripts that were read already, by their place.
     pub(super) scripts: HashMap<Place, Option<ScriptLow>>,
-    no_touches: Arc<[Arc<str>]>,
+    nothing: Arc<[Arc<str>]>,
 }
 
 impl<'r> TaskReader<'r> {
@@ -96,6 +105,7 @@ impl<'r> TaskReader<'r> {
         defaults: Common,
         folder: &'r Path,
         agents: &'r mut Agents,
+        repos: &'r mut Repos,
         files: &'r mut Files,
         preview: &'r mut Preview,
         sink: &'r mut Sink,
@@ -104,7 +114,9 @@ impl<'r> TaskReader<'r> {
             defaults,
             memory_max: None,
             folder,
+            batch_reads_deps: false,
             agents,
+            repos,
             files,
             preview,
             sink,
@@ -114,7 +126,7 @@ impl<'r> TaskReader<'r> {
             texts: Vec::new(),
             shared: HashMap::new(),
             scripts: HashMap::new(),
-            no_touches: Arc::from([]),
+            nothing: Arc::from([]),
         }
     }
 
@@ -127,7 +139,10 @@ impl<'r> TaskReader<'r> {
         let depends = self.depends(task.own.depends_on, task.own.needs);
         let mut texts = Vec::new();
         let own_vars = variables(common.vars.as_ref(), self.sink);
-        let (spec, agent) = self.spec(&common, &own_vars, &mut texts, node.place);
+        let lodging = self
+            .repos
+            .of_task(common.repo.as_ref(), node.place, self.agents, self.sink);
+        let (spec, agent) = self.spec(&common, &own_vars, &mut texts, lodging, node.place);
         texts.retain(|text| is_template(&text.text));
         let number = u32::try_from(self.specs.len()).unwrap_or(u32::MAX);
         let first = self.tasks.len();
@@ -140,7 +155,7 @@ impl<'r> TaskReader<'r> {
                 .report(node.place, "a task without `id`", "add `id: some-name`");
             return;
         };
-        let Some(items) = self.items(task.own.foreach.as_ref(), &id) else {
+        let Some(items) = self.items(task.own.foreach.as_ref(), &id, lodging) else {
             return;
         };
         let entry = Entry {
@@ -163,6 +178,7 @@ impl<'r> TaskReader<'r> {
             depends,
             texts,
             agent,
+            lodging,
             vars,
             tasks: range,
         });
@@ -173,6 +189,7 @@ impl<'r> TaskReader<'r> {
         &mut self,
         foreach: Option<&At<ForeachKeys>>,
         id: &At<Text>,
+        lodging: Lodging,
     ) -> Option<Vec<Option<Json>>> {
         let Some(foreach) = foreach else {
             return Some(vec![None]);
@@ -183,7 +200,8 @@ impl<'r> TaskReader<'r> {
             self.sink.report(id.place, message, help);
             return None;
         }
-        let items = foreach::items(foreach, self.folder, self.files, self.sink)?;
+        let folder = self.repos.folder(lodging).unwrap_or(self.folder);
+        let items = foreach::items(foreach, folder, self.files, self.sink)?;
         Some(items.into_iter().map(Some).collect())
     }
 
@@ -229,6 +247,7 @@ impl<'r> TaskReader<'r> {
         };
         sight.task = Some(&id);
         let touches = self.touches(entry.common, sight);
+        let outputs = self.saved(entry.common, sight);
         let depends = self.templated(entry.depends, sight);
         let item = item.map(foreach::item_text);
         let place = entry.id.place;
@@ -238,6 +257,7 @@ impl<'r> TaskReader<'r> {
             spec,
             item,
             touches,
+            outputs,
             depends,
         });
     }
@@ -282,7 +302,7 @@ impl<'r> TaskReader<'r> {
 
     fn touches(&mut self, common: &Common, sight: Sight<'_>) -> Arc<[Arc<str>]> {
         let Some(touches) = &common.touches else {
-            return Arc::clone(&self.no_touches);
+            return Arc::clone(&self.nothing);
         };
         let globs = &touches.value.0;
         let varies = globs.iter().any(|glob| is_template(&glob.value.text));
@@ -305,6 +325,27 @@ impl<'r> TaskReader<'r> {
                     .report(glob.place, message, "for example `src/parser/**`");
             }
             filled.push(Arc::from(text));
+        }
+        filled.into()
+    }
+
+    /// The outputs of one item.
+    fn saved(&mut self, common: &Common, sight: Sight<'_>) -> Arc<[Arc<str>]> {
+        let Some(outputs) = common.outputs.as_ref().filter(|_| self.repos.worktrees) else {
+            return Arc::clone(&self.nothing);
+        };
+        let context = self.preview.context(sight);
+        let mut filled = Vec::with_capacity(outputs.value.0.len());
+        for output in &outputs.value.0 {
+            let text = &output.value;
+            let path = self.preview.fill(text, &context, sight.item, self.sink);
+            let Some(path) = path else {
+                continue;
+            };
+            if is_template(&text.text) {
+                self.check_output(&path, output.place);
+            }
+            filled.push(Arc::from(path));
         }
         filled.into()
     }

@@ -1,18 +1,93 @@
 //! The closed sets of words in a batch file, and what they mean in a plan.
 
+use protocol::git::Freshness;
 use protocol::program::{Credentials, Permissions, ProgramKind};
 use supervisor_core::containment::Wish;
-use supervisor_core::plan::{AgentKind, Condition, OnFailure, RetryMode};
+use supervisor_core::plan::{AgentKind, Condition, Keep, OnFailure, RetryMode};
 
 use super::decode::words;
 
 words! {
     /// Where tasks work.
     Isolation as "a kind of isolation" {
+        /// Each task in a worktree of its own, with a branch of its own.
+        Worktree = "worktree",
         /// All tasks work in the one working folder.
         None = "none",
     }
-    later { "worktree" }
+    later { }
+}
+
+words! {
+    /// Which worktrees stay.
+    KeepWord as "a rule for keeping worktrees" {
+        /// All, until the operator cleans up.
+        All = "all",
+        /// Those of tasks that are not done, and of work that is not merged.
+        Failed = "failed",
+        /// None.
+        None = "none",
+    }
+    later { }
+}
+
+impl KeepWord {
+    /// What it means in a plan.
+    pub(super) fn mean(self) -> Keep {
+        match self {
+            Self::All => Keep::All,
+            Self::Failed => Keep::Failed,
+            Self::None => Keep::None,
+        }
+    }
+}
+
+words! {
+    /// What happens to a merge that conflicts.
+    ConflictWord as "a rule for conflicts" {
+        /// An agent resolves it.
+        Agent = "agent",
+        /// The merge has failed.
+        Fail = "fail",
+        /// It waits for the operator.
+        Park = "park",
+    }
+    later { }
+}
+
+words! {
+    /// What happens when the base branch has moved on.
+    FreshnessWord as "a rule for a base that moves" {
+        /// Nothing; nobody looks.
+        Ignore = "ignore",
+        /// It is said.
+        Warn = "warn",
+        /// The task's branch is rebased onto it.
+        Rebase = "rebase",
+    }
+    later { }
+}
+
+impl FreshnessWord {
+    /// What it means to a host.
+    pub(super) fn mean(self) -> Freshness {
+        match self {
+            Self::Ignore => Freshness::Ignore,
+            Self::Warn => Freshness::Warn,
+            Self::Rebase => Freshness::Rebase,
+        }
+    }
+}
+
+words! {
+    /// Whether work must change files.
+    ChangesWord as "a rule for changes" {
+        /// An attempt that changes no file has failed.
+        Required = "required",
+        /// It may change none.
+        Optional = "optional",
+    }
+    later { }
 }
 
 words! {
@@ -204,8 +279,10 @@ words! {
         Done = "done",
         /// The task has ended, however it ended.
         Finished = "finished",
+        /// The task is done and its work is merged, where it has a worktree.
+        Merged = "merged",
     }
-    later { "merged" }
+    later { }
 }
 
 impl ConditionWord {
@@ -214,6 +291,7 @@ impl ConditionWord {
         match self {
             Self::Done => Condition::Done,
             Self::Finished => Condition::Finished,
+            Self::Merged => Condition::Merged,
         }
     }
 }

@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use protocol::command::PromptBy;
+use protocol::git::{Freshness, Oid};
+use protocol::ids::TaskId;
 use protocol::program::ProgramAdapter;
 use protocol::script::Script;
 use serde::{Deserialize, Serialize};
@@ -35,9 +37,64 @@ pub struct BatchWork {
     /// Variables for templates.
     #[serde(default)]
     pub vars: BTreeMap<String, Value>,
+    /// Where worktrees are made, absolute; absent: in the state directory.
+    #[serde(default)]
+    pub worktrees: Option<PathBuf>,
     /// Texts that tasks share (files named by `prompt_file`), each kept once.
     #[serde(default)]
     pub texts: Vec<String>,
+}
+
+/// What the driver needs of a repository (`RepoSpec.work`).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RepoWork {
+    /// Its working folder, absolute; no bare one.
+    pub path: PathBuf,
+    /// The folder that the batch file names, relative to it: tasks work in this folder of their
+    /// worktree; empty: at its top.
+    #[serde(default)]
+    pub folder: PathBuf,
+    /// The commit that the batch starts from, pinned when the batch was made.
+    pub base: Oid,
+    /// What the batch file calls it; absent: what was checked out.
+    #[serde(default)]
+    pub base_name: Option<String>,
+    /// The branch that this was, `refs/heads/...`, where it was one.
+    #[serde(default)]
+    pub watch: Option<String>,
+    /// What happens when that branch has moved on.
+    pub freshness: Freshness,
+    /// The branch that takes the merges, without `refs/heads/`; a template.
+    pub into: String,
+    /// Commands that prove each merge.
+    #[serde(default)]
+    pub verify: Vec<VerifyWork>,
+    /// What an agent that resolves a conflict is told, a template; absent: a built-in text.
+    #[serde(default)]
+    pub resolve: Option<TextRef>,
+    /// Commands around the work in this repository.
+    #[serde(default)]
+    pub hooks: HooksWork,
+    /// Environment for agents and commands in it; values are templates.
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+}
+
+/// The operator's commands around the work, each list in order.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct HooksWork {
+    /// Once a worktree is made.
+    #[serde(default)]
+    pub after_create: Vec<VerifyWork>,
+    /// Before each agent run.
+    #[serde(default)]
+    pub before_run: Vec<VerifyWork>,
+    /// After each agent run.
+    #[serde(default)]
+    pub after_run: Vec<VerifyWork>,
+    /// Before a worktree is removed.
+    #[serde(default)]
+    pub before_remove: Vec<VerifyWork>,
 }
 
 /// What the driver needs of an agent (`AgentSpec.work`).
@@ -99,6 +156,18 @@ pub struct TaskWork {
     /// Variables for templates, over those of the batch.
     #[serde(default)]
     pub vars: BTreeMap<String, Value>,
+    /// Files that are kept when the task is done, relative to its working folder; templates.
+    #[serde(default)]
+    pub outputs: Vec<String>,
+    /// Whether a change outside `touches` fails the attempt.
+    #[serde(default)]
+    pub touches_enforce: bool,
+    /// What the reviewer is told beside task, difference and proof, a template.
+    #[serde(default)]
+    pub review: Option<TextRef>,
+    /// The operator's commands around it, where it has no repository of its own to name them.
+    #[serde(default)]
+    pub hooks: HooksWork,
     /// Whether a template reads `deps`: only then need the results of dependencies be looked up.
     #[serde(default)]
     pub reads_deps: bool,
@@ -141,7 +210,7 @@ impl TextRef {
     }
 }
 
-/// One command that proves a task done.
+/// One command of the operator: it proves a task or a merge, or is a hook.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct VerifyWork {
     /// Program and arguments, each a template.
@@ -151,4 +220,12 @@ pub struct VerifyWork {
     /// Added to its environment; values are templates.
     #[serde(default)]
     pub env: BTreeMap<String, String>,
+}
+
+/// Below this the branches of tasks lie, in every repository.
+pub const TASK_BRANCHES: &str = "supervisor";
+
+/// The branch of a task, without `refs/heads/`: no two batches share one.
+pub fn task_branch(batch: &str, task: &TaskId) -> String {
+    format!("{TASK_BRANCHES}/{batch}/{task}")
 }
