@@ -89,6 +89,11 @@ pub enum Want {
         /// Dependents see them as done.
         as_done: bool,
     },
+    /// Remove worktrees of ended tasks; what is in them is kept first.
+    Clean {
+        /// The tasks.
+        tasks: Option<Vec<TaskId>>,
+    },
     /// These runs were ended by force while no supervisor lived. Only ever kept for the next one,
     /// which rules on it when it looks at what became of each run.
     Killed {
@@ -122,6 +127,7 @@ impl Want {
             | Self::Cancel { .. }
             | Self::Retry { .. }
             | Self::Skip { .. }
+            | Self::Clean { .. }
             | Self::Inbox
             | Self::Reexec { .. }
             | Self::Killed { .. } => false,

@@ -9,8 +9,8 @@ use supervisor_core::core::{Change, Core};
 use supervisor_core::identity::Identity;
 use supervisor_core::input::{Created, Input};
 use supervisor_core::plan::{
-    AccountIx, AccountSpec, AgentIx, AgentKind, AgentSpec, AutoResume, Limits, OnFailure,
-    OnQuestion, Plan, PlannedTask, RetryPolicy, Settings, SpecIx, TaskSpec,
+    AccountIx, AccountSpec, AgentIx, AgentKind, AgentSpec, AutoResume, Hooks, Keep, Limits,
+    OnFailure, OnQuestion, Plan, PlannedTask, RetryPolicy, Settings, SpecIx, TaskSpec,
 };
 use supervisor_core::time::{Boot, BootId, Now, Wall};
 
@@ -85,6 +85,7 @@ fn plan(kind: AgentKind, drive: &Value, task: &Value) -> Plan {
             until: None,
             limits: Limits::default(),
             lost_max: 25,
+            keep: Keep::Failed,
             work: json!({"file": "batch.yml", "folder": "/work/folder"})
                 .to_string()
                 .into(),
@@ -102,6 +103,7 @@ fn plan(kind: AgentKind, drive: &Value, task: &Value) -> Plan {
             concurrency: None,
             auto_resume: AutoResume::Always,
         }],
+        repos: Vec::new(),
         specs: vec![Arc::new(spec(task))],
         tasks: vec![PlannedTask {
             id: "first".parse().unwrap(),
@@ -122,6 +124,10 @@ fn spec(task: &Value) -> TaskSpec {
         no_progress: Duration::from_secs(600),
         priority: 0,
         verify: false,
+        worktree: None,
+        changes: false,
+        review: None,
+        hooks: Hooks::default(),
         retry: RetryPolicy {
             backoff_min: Duration::from_millis(1),
             backoff_max: Duration::from_millis(1),

@@ -105,6 +105,8 @@ mod tests {
                 family: None,
                 evidence: evidence.to_owned(),
                 artifacts: Vec::new(),
+                verdict: None,
+                git: None,
             },
             injected: Vec::new(),
         };

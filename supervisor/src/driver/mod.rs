@@ -9,6 +9,7 @@ pub mod commit;
 pub mod error;
 #[cfg(test)]
 mod fixture;
+mod git_work;
 pub mod hand_off;
 pub mod handover;
 pub mod host_io;
@@ -20,12 +21,14 @@ pub mod observer;
 mod open;
 pub mod operator;
 mod perform;
+pub mod places;
 pub mod recover;
 mod run;
 pub mod run_files;
 pub mod signals;
 pub mod start;
 mod tasks;
+mod told;
 
 pub use error::DriverError;
 pub use observer::{Found, Note, Observer, Picture};

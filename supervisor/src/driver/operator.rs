@@ -153,6 +153,9 @@ pub fn understand(names: &mut TaskNames, facts: &Facts, want: Want) -> Result<Me
             attempts,
             note: note.map(Into::into),
         },
+        Want::Clean { tasks } => OperatorCommand::Clean {
+            tasks: names.maybe(facts, tasks.as_deref())?,
+        },
         Want::Skip { tasks, as_done } => OperatorCommand::Skip {
             tasks: names.all(facts, &tasks)?,
             as_done,
@@ -486,7 +489,9 @@ fn shown(facts: &Facts, change: &Change) -> Reply {
     };
     let (of, edge) = match change {
         Change::Batch(edge) => (facts.batch.id.to_string(), edge),
-        Change::Task(ix, edge) | Change::Attempt(ix, edge) => (task(*ix), edge),
+        Change::Task(ix, edge) | Change::Attempt(ix, edge) | Change::Merge(ix, edge) => {
+            (task(*ix), edge)
+        }
         Change::Run(generation, edge) => (generation.to_string(), edge),
         Change::Message(id, edge) => (id.to_string(), edge),
         Change::Question(id, edge) => (id.to_string(), edge),

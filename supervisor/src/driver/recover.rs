@@ -141,6 +141,7 @@ fn killed(dir: &StateDir) -> io::Result<BTreeSet<Generation>> {
             | Want::Cancel { .. }
             | Want::Retry { .. }
             | Want::Skip { .. }
+            | Want::Clean { .. }
             | Want::Inbox
             | Want::Activity
             | Want::Reexec { .. }

@@ -8,14 +8,17 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 
+use crate::driver::places::Places;
 use crate::driver::tasks::task_id;
+use crate::driver::told::Scope;
 use protocol::command::{Adapter, MemoryLimit, Message, RunKind, Start, Text};
-use protocol::ids::{Generation, MessageId, TaskId};
+use protocol::ids::{Generation, MessageId};
 use supervisor_core::facts::{Attempt, Facts, Run, Task};
-use supervisor_core::plan::{AgentIx, RetryMode, SpecIx};
+use supervisor_core::plan::{AgentIx, RepoIx, RetryMode, SpecIx, TaskSpec};
+use supervisor_core::step::{Purpose, Step};
 
-use crate::batch_file::render::{DependencyResult, RenderContext, RenderError, Renderer};
-use crate::batch_file::work::{AgentWork, BatchWork, TaskWork};
+use crate::batch_file::render::{RenderError, Renderer};
+use crate::batch_file::work::{AgentWork, BatchWork, RepoWork, TaskWork};
 use crate::driver::hand_off;
 use crate::driver::run_files::{self, Unreadable};
 use crate::process::tag::{TOKEN_VARIABLE, token_text};
@@ -78,8 +81,8 @@ pub struct Prepared {
 /// Makes starts; keeps what it parsed and compiled.
 #[derive(Debug)]
 pub struct Starter {
-    renderer: Renderer,
-    own_env: BTreeMap<String, String>,
+    pub(super) renderer: Renderer,
+    pub(super) own_env: BTreeMap<String, String>,
     /// The last one used, and the text that it was made from.
     batch: Option<(Arc<str>, Rc<BatchWork>)>,
     agents: HashMap<AgentIx, Rc<AgentWork>>,
@@ -111,77 +114,106 @@ impl Starter {
     ) -> Result<Prepared, StartError> {
         let of = Subject::find(facts, generation)?;
         let batch = self.batch_work(facts, &of)?;
-        let rendered = self.render(facts, &batch, &of)?;
+        let task = self.task_work(of.task.spec, &of.spec.work)?;
+        let lodging = self.lodging(dir, facts, &batch, &of)?;
+        let told = self.told(Scope {
+            dir,
+            facts,
+            batch: &batch,
+            task: &task,
+            lodging: lodging.as_ref(),
+            of: &of,
+        })?;
         let run_dir = dir.run(&of.task.id, of.run.attempt, generation);
         let task_dir = dir.task(&of.task.id);
         let (messages, rest) = split_messages(facts, messages);
-        let mut env = rendered.env;
+        let mut env = told.env;
         env.insert(TOKEN_VARIABLE.to_owned(), token_text(of.run.token));
+        let cwd = lodging.as_ref().map_or(&batch.folder, |it| &it.cwd);
         let start = Start {
             generation,
             batch: facts.batch.id.clone(),
             task: of.task.id.clone(),
             attempt: of.run.attempt,
-            kind: of.run.kind,
-            cwd: path_text(&batch.folder),
-            prompt: match rendered.prompt {
-                Some(prompt) => Some(fit(prompt, &run_dir, "prompt")?),
+            kind: of.run.kind(),
+            cwd: path_text(cwd),
+            prompt: match told.prompt {
+                Some(prompt) => {
+                    let prompt = of.with_notes(prompt, &told.adapter);
+                    Some(fit(prompt, &run_dir, "prompt")?)
+                }
                 None => None,
             },
             hand_off: of.hand_off(dir),
             env,
             session: of.session(),
             messages,
-            injected: run_files::injected(&task_dir)?,
+            injected: if of.run.purpose == Purpose::Step(Step::Work) {
+                run_files::injected(&task_dir)?
+            } else {
+                Vec::new()
+            },
             log_max: LOG_MAX,
             lease_ms: LEASE_MS,
             cgroup: of.run.containment.leaf.as_deref().map(str::to_owned),
             memory: memory(facts, &of),
-            adapter: finish_adapter(rendered.adapter, &batch.folder, &run_dir)?,
+            adapter: finish_adapter(told.adapter, cwd, &run_dir)?,
             run_dir: path_text(&run_dir),
             task_dir: path_text(&task_dir),
         };
         Ok(Prepared { start, rest })
     }
 
-    fn render(
+    /// Where a run works that has to do with a repository.
+    fn lodging(
         &mut self,
+        dir: &StateDir,
         facts: &Facts,
         batch: &BatchWork,
         of: &Subject<'_>,
-    ) -> Result<crate::batch_file::render::Rendered, StartError> {
-        let spec = facts
-            .specs
-            .get(index(of.task.spec.0))
-            .ok_or(StartError::Missing("rules"))?;
-        let agent = self.agent_work(facts, spec.agent)?;
-        let work = self.task_work(of.task.spec, &spec.work)?;
-        let deps = if work.reads_deps {
-            dependencies(facts, of.task)
-        } else {
-            BTreeMap::new()
+    ) -> Result<Option<Lodging>, StartError> {
+        let ix = match of.run.purpose {
+            Purpose::Merge(repo, _) => Some(repo),
+            Purpose::Step(_) | Purpose::Clean(_) => of.spec.worktree,
         };
-        let context = RenderContext {
-            batch: &facts.batch.id,
-            batch_name: &facts.batch.settings.name,
-            task: &of.task.id,
-            attempt: of.run.attempt,
-            item: of.task.item.as_deref(),
-            slot: of.attempt.slot,
-            model: model(facts, spec.agent, of.task),
-            deps: &deps,
-            own_env: &self.own_env,
+        let Some(ix) = ix else {
+            return Ok(None);
         };
-        Ok(match of.run.kind {
-            RunKind::Agent => self.renderer.start(batch, &agent, &work, context)?,
-            RunKind::Verify => self.renderer.verify(batch, &work, context)?,
-        })
+        let repo = facts.repos.get(index(ix.0));
+        let repo = repo.ok_or(StartError::Missing("repository"))?;
+        let work: Rc<RepoWork> = Rc::new(parse("its repository", &repo.spec.work)?);
+        let (id, name) = (&facts.batch.id, &facts.batch.settings.name);
+        let into = self.renderer.batch_branch(batch, &work, id, name)?;
+        let places = Places::new(dir, id, batch.worktrees.clone());
+        let worktree = match of.run.purpose {
+            Purpose::Merge(..) => places.merges(ix),
+            Purpose::Step(Step::Review) => places.review(&of.task.id),
+            Purpose::Step(_) | Purpose::Clean(_) => places.worktree(&of.task.id),
+        };
+        // Git work names every path itself; what it works on may not be there yet.
+        let cwd = match of.run.kind() {
+            RunKind::Git => work.path.clone(),
+            RunKind::Merge if !of.run.purpose.is_agent() => work.path.clone(),
+            RunKind::Agent | RunKind::Verify | RunKind::Review | RunKind::Merge | RunKind::Hook => {
+                worktree.join(&work.folder)
+            }
+        };
+        Ok(Some(Lodging {
+            ix,
+            work,
+            into,
+            worktree: path_text(&worktree),
+            branch: places.branch(&of.task.id),
+            places,
+            cwd,
+        }))
     }
 
     /// An attempt goes on under what it began with, also where the batch file was edited since.
     fn batch_work(&mut self, facts: &Facts, of: &Subject<'_>) -> Result<Rc<BatchWork>, StartError> {
         let newest = &facts.batch.settings.work;
-        let text = of.attempt.work.as_ref().unwrap_or(newest);
+        let own = of.attempt.and_then(|attempt| attempt.work.as_ref());
+        let text = own.unwrap_or(newest);
         if let Some((known, work)) = &self.batch
             && Arc::ptr_eq(known, text)
         {
@@ -192,7 +224,11 @@ impl Starter {
         Ok(work)
     }
 
-    fn agent_work(&mut self, facts: &Facts, agent: AgentIx) -> Result<Rc<AgentWork>, StartError> {
+    pub(super) fn agent_work(
+        &mut self,
+        facts: &Facts,
+        agent: AgentIx,
+    ) -> Result<Rc<AgentWork>, StartError> {
         if let Some(work) = self.agents.get(&agent) {
             return Ok(work.clone());
         }
@@ -219,10 +255,13 @@ impl Starter {
 }
 
 /// What a run is about.
-struct Subject<'a> {
-    run: &'a Run,
-    task: &'a Task,
-    attempt: &'a Attempt,
+pub(super) struct Subject<'a> {
+    pub(super) run: &'a Run,
+    pub(super) generation: Generation,
+    pub(super) task: &'a Task,
+    pub(super) spec: &'a TaskSpec,
+    /// The open attempt, where the run is of one.
+    pub(super) attempt: Option<&'a Attempt>,
 }
 
 impl<'a> Subject<'a> {
@@ -235,57 +274,92 @@ impl<'a> Subject<'a> {
             .tasks
             .get(index(run.task.0))
             .ok_or(StartError::Missing("task"))?;
-        let attempt = task
-            .attempt
-            .as_ref()
-            .ok_or(StartError::Missing("attempt"))?;
-        Ok(Subject { run, task, attempt })
+        let spec = facts.specs.get(index(task.spec.0));
+        let spec = spec.ok_or(StartError::Missing("rules"))?;
+        let attempt = match run.purpose {
+            Purpose::Step(_) => {
+                let attempt = task.attempt.as_ref();
+                Some(attempt.ok_or(StartError::Missing("attempt"))?)
+            }
+            Purpose::Merge(..) | Purpose::Clean(_) => None,
+        };
+        Ok(Subject {
+            run,
+            generation,
+            task,
+            spec,
+            attempt,
+        })
     }
 
-    /// Only an agent learns from the attempt before.
+    /// Only an agent learns from what was before: the attempt before, or the reviewer's last word.
     fn hand_off(&self, dir: &StateDir) -> Option<String> {
-        let last = self.task.last.as_deref();
-        let last = last.filter(|_| self.run.kind == RunKind::Agent)?;
-        hand_off::hand_off(dir, &self.task.id, last)
+        let attempt = self
+            .attempt
+            .filter(|_| self.run.purpose == Purpose::Step(Step::Work))?;
+        if let Some(sent_back) = sent_back(attempt) {
+            return Some(sent_back);
+        }
+        hand_off::hand_off(dir, &self.task.id, self.task.last.as_deref()?)
     }
 
-    /// Only an agent that is to resume has a conversation to go on with.
+    /// The prompt, and behind it why the work was sent back, for a plain program: it has no
+    /// conversation in which it could be told, and would do the same again.
+    fn with_notes(&self, prompt: String, adapter: &Adapter) -> String {
+        let attempt = self.attempt.filter(|_| {
+            let works = self.run.purpose == Purpose::Step(Step::Work);
+            works && matches!(adapter, Adapter::Command(_))
+        });
+        match attempt.and_then(sent_back) {
+            Some(sent_back) => format!("{prompt}\n\n{sent_back}\n"),
+            None => prompt,
+        }
+    }
+
+    /// Only an agent that is to resume, or whose work was sent back, has a conversation to go on with.
     fn session(&self) -> Option<String> {
-        let resumes = self.run.kind == RunKind::Agent && self.attempt.mode == RetryMode::Resume;
+        let attempt = self
+            .attempt
+            .filter(|_| self.run.purpose == Purpose::Step(Step::Work))?;
+        let resumes = attempt.mode == RetryMode::Resume || attempt.rounds > 0;
         let session = self.task.session.as_ref().filter(|_| resumes)?;
         Some(session.to_string())
     }
 }
 
-fn index(number: u32) -> usize {
+/// What the reviewer said, where the work was sent back.
+fn sent_back(attempt: &Attempt) -> Option<String> {
+    let notes = attempt.notes.as_deref().unwrap_or_default();
+    (attempt.rounds > 0).then(|| {
+        format!(
+            "Your work was reviewed and sent back (round {}). The reviewer says:\n\n{notes}",
+            attempt.rounds
+        )
+    })
+}
+
+/// Where a run works, and in which repository.
+pub(super) struct Lodging {
+    pub(super) ix: RepoIx,
+    pub(super) work: Rc<RepoWork>,
+    /// The batch branch, a whole ref name.
+    pub(super) into: String,
+    /// The worktree that it works in, or on.
+    pub(super) worktree: String,
+    /// The task's branch, without `refs/heads/`.
+    pub(super) branch: String,
+    /// All places of the batch.
+    pub(super) places: Places,
+    /// Its working folder.
+    pub(super) cwd: PathBuf,
+}
+
+pub(super) fn index(number: u32) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX)
 }
 
 fn parse<T: serde::de::DeserializeOwned>(of: &'static str, text: &str) -> Result<T, StartError> {
     serde_json::from_str(text).map_err(|source| StartError::Work { of, source })
-}
-
-fn dependencies(facts: &Facts, task: &Task) -> BTreeMap<TaskId, DependencyResult> {
-    let tasks = task
-        .depends_on
-        .iter()
-        .filter_map(|dependency| facts.tasks.get(index(dependency.task.0)));
-    tasks
-        .map(|task| {
-            let result = task.last.as_ref().map(|last| last.summary.to_string());
-            let result = DependencyResult {
-                result: result.unwrap_or_default(),
-            };
-            (task.id.clone(), result)
-        })
-        .collect()
-}
-
-/// The model of the task's turn; the last one where the batch file names fewer by now.
-fn model<'a>(facts: &'a Facts, agent: AgentIx, task: &Task) -> Option<&'a str> {
-    let models = &facts.agents.get(index(agent.0))?.models;
-    let model = models.get(index(task.model)).or(models.last());
-    model.map(|model| &**model)
 }
 
 /// The limit under which the run was spawned; an edited batch file counts from the next attempt on.
@@ -336,7 +410,9 @@ fn finish_adapter(adapter: Adapter, folder: &Path, run_dir: &Path) -> Result<Ada
             }
             Adapter::Scripted(scripted)
         }
-        other @ (Adapter::Verify(_) | Adapter::Program(_)) => other,
+        other @ (Adapter::Verify(_) | Adapter::Program(_) | Adapter::Hook(_) | Adapter::Git(_)) => {
+            other
+        }
     })
 }
 
@@ -370,7 +446,7 @@ fn write_private(folder: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
 }
 
 /// Paths reach us as text (batch file, state dir), so nothing is lost here.
-fn path_text(path: &Path) -> String {
+pub(super) fn path_text(path: &Path) -> String {
     path.to_string_lossy().into_owned()
 }
 

@@ -6,9 +6,12 @@
 //! [`orphans`]; what comes home to nobody is seen by [`scan`] and ended by [`hunt`]. [`tree`] puts
 //! them in the order in which a run's tree is ended; [`family`] lists what lives of it.
 //!
+//! What a command runs besides, outside of any batch, is run by [`aside`].
+//!
 //! What differs on macOS is in `macos`, under the same names; the modules that ask the kernel take it
 //! from there.
 
+pub mod aside;
 pub mod birth;
 pub mod cgroup;
 pub mod family;

@@ -221,6 +221,13 @@ pub fn ask_to_end(host: u32) {
     }
 }
 
+/// Asks the group of a child of ours to end, which leads it and was not collected: TERM, and CONT so
+/// that stopped ones hear it.
+pub(super) fn ask_group_to_end(leader: u32) {
+    signal_group(leader, Signal::TERM);
+    signal_group(leader, Signal::CONT);
+}
+
 /// Kills the group of a host that has ended and was not collected: as long as it is not, the number
 /// of its group is no other's.
 pub fn kill_group_of_ended(host: u32) {

@@ -84,6 +84,7 @@ enum LiveTimerDef {
     Silence,
     Progress,
     Lease,
+    Wall,
     Linger,
     Kill,
 }
@@ -213,7 +214,11 @@ mod tests {
         live.sent = 3;
         live.broken = Some(WireFault::TooLong);
         live.refused = Some((Class::SpawnFailure, "no".into()));
-        let live = live.with_armed([(LiveTimer::Ping, Boot(70)), (LiveTimer::Kill, Boot(80))]);
+        let live = live.with_armed([
+            (LiveTimer::Ping, Boot(70)),
+            (LiveTimer::Wall, Boot(75)),
+            (LiveTimer::Kill, Boot(80)),
+        ]);
         Unrecorded {
             last: Some(Now {
                 wall: Wall(-1),
