@@ -303,10 +303,13 @@ pub fn send_tasks(
 }
 
 /// A batch and what of it is meant: tasks, or without any the whole batch.
-type Group = (Found, Option<Vec<TaskId>>);
+pub(super) type Group = (Found, Option<Vec<TaskId>>);
 
-/// The batches that are meant, each once.
-fn by_batch(targets: &[Target]) -> Result<Vec<Group>, CliError> {
+/// The batches that are meant, each once; no target: the batch meant here.
+///
+/// # Errors
+/// Not found (6), ambiguous (7).
+pub(super) fn by_batch(targets: &[Target]) -> Result<Vec<Group>, CliError> {
     let shelf = Shelf::open()?;
     if targets.is_empty() {
         return Ok(vec![(shelf.batch(None)?, None)]);

@@ -159,6 +159,22 @@ fn find(name: &str, path: &OsStr) -> Option<Found> {
     Some(Found { path, version })
 }
 
+/// Worktrees are made by the program `git`, and only a host starts it: here its absence is told before
+/// anything begins.
+///
+/// # Errors
+/// It is not on the `PATH` (10).
+pub(super) fn require_git() -> Result<(), CliError> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut files = std::env::split_paths(&path).map(|folder| folder.join("git"));
+    if files.any(|file| is_program(&file)) {
+        return Ok(());
+    }
+    let message = "the program `git` is not on the PATH, and tasks have worktrees";
+    Err(CliError::new(Code::Environment, message)
+        .hint("install it, or write `isolation: none` into the batch file"))
+}
+
 fn is_program(file: &Path) -> bool {
     file.is_file() && rustix::fs::access(file, rustix::fs::Access::EXEC_OK).is_ok()
 }

@@ -37,7 +37,8 @@ impl FileArgs {
     /// Reads the file and everything that it names.
     ///
     /// # Errors
-    /// Invalid (3): every mistake has then been told on stderr.
+    /// Invalid (3), or naming a repository that can not be used (10): every mistake has then been told
+    /// on stderr.
     pub fn read(&self, io: &mut Io<'_>) -> Result<BatchFile, CliError> {
         let current_dir = current_dir()?;
         let user_config = user_config();
@@ -58,6 +59,7 @@ impl FileArgs {
             set: &self.set,
         };
         batch_file::read(&request).map_err(|report| match report.render(io.err) {
+            Ok(()) if report.is_machines() => CliError::told(Code::Environment),
             Ok(()) => CliError::told(Code::BatchFile),
             Err(error) => CliError::output(error),
         })

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use supervisor_core::facts::Facts;
+use supervisor_core::facts::{Facts, Repo};
 use supervisor_core::input::OperatorCommand;
 use supervisor_core::machine::{BatchState, TaskState};
 use supervisor_core::plan::{Plan, RetryMode, Settings, TaskIx};
 use supervisor_core::revision;
 
 use crate::batch_file::BatchFile;
+use crate::batch_file::pinned::keep_pinned;
 use crate::batch_file::work::BatchWork;
 use crate::cli::error::{CliError, Code};
 use crate::cli::killer::refuse_inside;
@@ -16,6 +17,7 @@ use crate::cli::open::{Found, Opened};
 use crate::cli::processes::Known;
 use crate::cli::{run::Args, stored};
 use crate::store::{Holder, LockState, RealDisk, StateRoot, inbox, index, untold};
+use crate::view::delivery::merge_needs_person;
 use crate::view::revision::{Change, changes};
 
 /// What will be done.
@@ -228,7 +230,9 @@ fn retry_failed(args: &Args, opened: &Opened) -> Option<OperatorCommand> {
     }
     let numbered = (0..).zip(&opened.facts().tasks);
     let tasks: Vec<TaskIx> = numbered
-        .filter(|(_, task)| task.state == TaskState::Failed && !task.removed)
+        .filter(|(_, task)| {
+            (task.state == TaskState::Failed && !task.removed) || merge_needs_person(task)
+        })
         .map(|(number, _)| TaskIx(number))
         .collect();
     (!tasks.is_empty()).then_some(OperatorCommand::Retry {
@@ -267,7 +271,7 @@ fn edit(
             .hint(format!("the file that it has: {}", kept(batch, facts)))
             .hint("with that one it goes on; `--new` begins another batch with the edited one")
     };
-    let plan = same_place(&facts.batch.settings, args, file.plan.clone());
+    let plan = same_place(&facts.batch.settings, &facts.repos, args, file.plan.clone());
     let plan = plan.map_err(|error| refused(&error))?;
     let revision = revision::compare(facts, plan.clone()).map_err(|error| refused(&error))?;
     if revision.is_empty() {
@@ -287,10 +291,15 @@ fn kept(batch: &Found, facts: &Facts) -> String {
 
 /// The plan as this batch can take it: in the folder where its tasks work. Under which name the file
 /// was given is no change.
-fn same_place(old: &Settings, args: &Args, mut plan: Plan) -> Result<Plan, String> {
+fn same_place(old: &Settings, repos: &[Repo], args: &Args, mut plan: Plan) -> Result<Plan, String> {
     let read = |text: &str| serde_json::from_str::<BatchWork>(text);
     let works = read(&old.work).and_then(|old| Ok((old, read(&plan.settings.work)?)));
     let (old, mut new) = works.map_err(|error| format!("its rules can not be read: {error}"))?;
+    if old.worktrees != new.worktrees {
+        return Err(
+            "`worktrees.dir` can not change: the worktrees of the batch lie there".to_owned(),
+        );
+    }
     if old.folder != new.folder {
         return Err(format!(
             "`repo` can not change: its tasks work in {}, the file names {}",
@@ -305,6 +314,11 @@ fn same_place(old: &Settings, args: &Args, mut plan: Plan) -> Result<Plan, Strin
         plan.settings.work = text.into();
     }
     plan.settings.until = args.until.or(plan.settings.until);
+    for repo in &mut plan.repos {
+        if let Some(before) = repos.iter().find(|before| before.spec.name == repo.name) {
+            keep_pinned(&before.spec, repo).map_err(|error| error.to_string())?;
+        }
+    }
     Ok(plan)
 }
 

@@ -7,11 +7,10 @@ use supervisor_core::core::Core;
 use supervisor_core::plan::TaskIx;
 use supervisor_core::record::Entry;
 
-use crate::cli::Io;
-use crate::cli::act;
 use crate::cli::error::{CliError, Code};
 use crate::cli::open::{Found, Opened, Shelf, local_time};
 use crate::cli::target::Target;
+use crate::cli::{Io, act, integrate};
 use crate::store::{RealDisk, StoreError, load};
 use crate::view::reason::{BatchWhy, TaskWhy};
 use crate::view::status::TaskRow;
@@ -68,6 +67,9 @@ pub(super) fn run(args: &Args, io: &mut Io<'_>) -> Result<Code, CliError> {
         None => {
             let view = opened.view(act::activity(&meant.batch));
             teller.close(&view, io.out).map_err(CliError::output)?;
+            if !args.json && task.is_none() {
+                integrate::tell_before(&meant.batch, io)?;
+            }
         }
     }
     Ok(Code::Ok)
@@ -160,13 +162,21 @@ impl Teller<'_> {
         out.write_all(b",\"story\":[")
     }
 
-    /// A batch's story is its own records and how attempts and tasks ended; a task's is all of its.
+    /// A batch's story is its own records, its merges, and how attempts and tasks ended; a task's is
+    /// all of its, with the rounds in which its merge was.
     fn is_told(&self, line: &Line) -> bool {
-        match (self.task, line.about) {
-            (Some(task), About::Task(about)) => task == about,
+        match (self.task, &line.about) {
+            (Some(task), About::Task(about)) => task == *about,
+            (Some(task), About::Round(tasks)) => tasks.contains(&task),
             (Some(_), About::Batch) => false,
             (None, About::Batch) => true,
-            (None, About::Task(_)) => matches!(line.record, "attempt_ended" | "task_ended"),
+            (None, About::Task(_)) => matches!(
+                line.record,
+                "attempt_ended" | "task_ended" | "merge_moved" | "clean_ended"
+            ),
+            (None, About::Round(_)) => {
+                matches!(line.record, "round_began" | "round_moved" | "round_ended")
+            }
         }
     }
 
@@ -177,9 +187,9 @@ impl Teller<'_> {
         }
         self.told += 1;
         let tasks = &self.opened.facts().tasks;
-        let task = match line.about {
+        let task = match &line.about {
             About::Task(ix) => tasks.get(ix.0 as usize).map(|task| task.id.as_str()),
-            About::Batch => None,
+            About::Batch | About::Round(_) => None,
         };
         let time = Stamp(entry.now.wall);
         if self.json {
@@ -205,7 +215,7 @@ impl Teller<'_> {
         let task = self.task.and_then(|ix| view.task(ix));
         if self.json {
             let now = match task {
-                Some(task) => NowRow::Task(Box::new(TaskRow::new(view, task))),
+                Some(task) => NowRow::Task(Box::new(TaskRow::new(view, &view.places(), task))),
                 None => NowRow::Batch {
                     state: view.batch_state().word(),
                     reason: BatchWhy { view },

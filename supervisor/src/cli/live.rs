@@ -8,12 +8,13 @@ use serde::Serialize;
 use supervisor_core::core::Change;
 use supervisor_core::facts::{Facts, Task};
 use supervisor_core::input::StopStage;
-use supervisor_core::machine::{Edge, TaskState};
+use supervisor_core::machine::{Edge, MergeState, TaskState};
 use supervisor_core::plan::TaskIx;
 use supervisor_core::reconcile::ProcessFact;
 
 use crate::cli::screen::{Board, REDRAW, ROWS_MAX, Screen};
 use crate::driver::{Note, Observer, Picture};
+use crate::view::delivery;
 use crate::view::reason::{BatchWhy, LastWhy, TaskWhy, first_line};
 use crate::view::story;
 use crate::view::time::{LocalTime, Span, Stamp};
@@ -167,6 +168,11 @@ fn text(view: &View<'_>, change: Change) -> Option<String> {
                 account.spec.name, edge.to
             ))
         }
+        Change::Merge(ix, edge) => {
+            let task = view.task(ix)?;
+            let what = merge_line(task, edge)?;
+            Some(format!("{at}  {:24} {what}", task.id))
+        }
         Change::Attempt(..) | Change::Run(..) | Change::Question(..) => None,
     }
 }
@@ -182,6 +188,7 @@ fn task_line(view: &View<'_>, task: &Task, edge: Edge) -> Option<String> {
         TaskState::Running if was_live => Some("goes on".to_owned()),
         TaskState::Running => Some(format!("attempt {} begins", task.attempts)),
         TaskState::Verifying => Some("verifies".to_owned()),
+        TaskState::Reviewing => Some("is being reviewed".to_owned()),
         TaskState::Done
         | TaskState::Waiting
         | TaskState::Paused
@@ -190,6 +197,25 @@ fn task_line(view: &View<'_>, task: &Task, edge: Edge) -> Option<String> {
         | TaskState::Skipped => Some(why()),
         TaskState::Ready if was_live => Some(format!("again: {}", LastWhy { view, task })),
         TaskState::Pending | TaskState::Blocked | TaskState::Ready => None,
+    }
+}
+
+/// What a person reads of a merge: how it came out, not each step on the way.
+fn merge_line(task: &Task, edge: Edge) -> Option<String> {
+    let merge = task.merge.as_ref()?;
+    let to = MergeState::from_word(edge.to)?;
+    // The sentence belongs to the state that the merge is in by now.
+    let detail =
+        Some(first_line(&merge.detail)).filter(|said| merge.state == to && !said.is_empty());
+    let detail = detail.map_or_else(String::new, |said| format!(": {said}"));
+    match to {
+        MergeState::Merged => Some("merged".to_owned()),
+        MergeState::Conflict => Some(format!("its merge conflicts{detail}")),
+        MergeState::Resolving => Some("an agent resolves its merge".to_owned()),
+        MergeState::RolledBack => Some(format!("its merge is rolled back{detail}")),
+        MergeState::Parked => Some(format!("its merge waits for the operator{detail}")),
+        MergeState::Failed => Some(format!("it is not merged{detail}")),
+        MergeState::None | MergeState::Queued | MergeState::Merging | MergeState::Verifying => None,
     }
 }
 
@@ -215,6 +241,13 @@ fn object(view: &View<'_>, change: Change) -> Option<String> {
             let to = TaskState::from_word(edge.to)?;
             let reason = why(view, task, to).map(|why| why.to_string());
             ("task", task.id.to_string(), edge, reason)
+        }
+        Change::Merge(ix, edge) => {
+            let task = view.task(ix)?;
+            let merge = task.merge.as_ref();
+            let said = merge.filter(|it| it.state.word() == edge.to && !it.detail.is_empty());
+            let reason = said.map(|it| it.detail.to_string());
+            ("merge", task.id.to_string(), edge, reason)
         }
         Change::Message(id, edge) => ("message", id.to_string(), edge, None),
         Change::Question(id, edge) => ("question", id.to_string(), edge, None),
@@ -255,7 +288,7 @@ fn board(picture: Picture<'_>, view: &View<'_>) -> Board {
             format!(
                 "{task}@{}  {}  {}  {doing}",
                 run.attempt,
-                run.kind.word(),
+                delivery::purpose(Some(view.facts), run.purpose),
                 Span(length)
             )
         })

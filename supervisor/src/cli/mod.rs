@@ -7,15 +7,19 @@ pub mod attach;
 pub mod batch;
 pub mod cancel;
 pub mod choose;
+pub mod clean;
 pub mod completions;
 pub mod detach;
 pub mod doctor;
 pub mod ending;
 pub mod error;
 pub mod explain;
+pub mod git_work;
 pub mod guard;
 pub mod guards;
 pub mod handover;
+pub mod integrate;
+pub mod integrate_told;
 pub mod kill;
 pub mod killer;
 pub mod leftovers;
@@ -36,6 +40,8 @@ pub mod reexec;
 pub mod resume;
 pub mod retry;
 pub mod run;
+pub mod salvage;
+mod salvage_restore;
 pub mod schema;
 pub mod screen;
 pub mod skip;
@@ -143,6 +149,12 @@ enum Command {
     Retry(retry::Args),
     /// Pass tasks over
     Skip(skip::Args),
+    /// Take the work of a batch into a branch of yours
+    Integrate(integrate::Args),
+    /// Remove worktrees of ended tasks; what is in them is kept first
+    Clean(clean::Args),
+    /// List, show or restore what was put aside
+    Salvage(salvage::Args),
     /// Wait until a batch or a task is settled
     Wait(wait::Args),
     /// Replace the program of a live supervisor, in place
@@ -179,6 +191,9 @@ impl Command {
             Self::Cancel(args) => cancel::run(&args, io),
             Self::Retry(args) => retry::run(&args, io),
             Self::Skip(args) => skip::run(&args, io),
+            Self::Integrate(args) => integrate::run(&args, io),
+            Self::Clean(args) => clean::run(&args, io),
+            Self::Salvage(args) => salvage::run(&args, io),
             Self::Wait(args) => wait::run(&args, io),
             Self::Verify(args) => verify::run(&args, io),
             Self::Reexec(args) => reexec::run(&args, io),

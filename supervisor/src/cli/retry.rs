@@ -10,6 +10,7 @@ use crate::cli::open::{Meant, Shelf};
 use crate::cli::target::Target;
 use crate::cli::{Io, act};
 use crate::control::wire::Want;
+use crate::view::delivery::merge_needs_person;
 
 const EXAMPLES: &str = "Examples:
   supervisor retry lexer                        go on where its last attempt ended
@@ -17,8 +18,9 @@ const EXAMPLES: &str = "Examples:
   supervisor retry nightly --failed             every failed task
   supervisor retry nightly --class verify_failed
 
-What was skipped because of a task is looked at again with it. Without a live supervisor the order
-is queued; `supervisor run FILE` carries it out.
+A done task is not done again; a merge of its work that failed or waits for you is made again. What
+was skipped because of a task is looked at again with it. Without a live supervisor the order is
+queued; `supervisor run FILE` carries it out.
 Exit codes: 0 done or queued, 6 not found, 7 ambiguous, 8 its state does not allow it.";
 
 #[derive(Debug, clap::Args)]
@@ -26,7 +28,7 @@ Exit codes: 0 done or queued, 6 not found, 7 ambiguous, 8 its state does not all
 pub(super) struct Args {
     /// The tasks; or a batch, with `--failed` or `--class`
     target: Vec<Target>,
-    /// Every failed task of the batch
+    /// Every failed task of the batch, and every merge that failed or waits for the operator
     #[arg(long)]
     failed: bool,
     /// Every failed task of the batch whose last attempt ended so
@@ -81,7 +83,9 @@ fn failed(meant: &Meant, class: Option<Class>) -> Result<Vec<TaskId>, CliError> 
     let opened = meant.batch.read()?;
     let ended_so = |task: &&Task| {
         let last = task.last.as_ref().and_then(|last| last.class);
-        task.state == TaskState::Failed && class.is_none_or(|class| last == Some(class))
+        let merge_failed = class.is_none() && merge_needs_person(task);
+        merge_failed
+            || (task.state == TaskState::Failed && class.is_none_or(|class| last == Some(class)))
     };
     let tasks = opened.facts().tasks.iter().filter(ended_so);
     Ok(tasks.map(|task| task.id.clone()).collect())

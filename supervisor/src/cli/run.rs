@@ -17,7 +17,7 @@ use crate::cli::error::{CliError, Code};
 use crate::cli::live::{Show, Style};
 use crate::cli::open::{Found, Shelf, local_time, shown};
 use crate::cli::screen::Screen;
-use crate::cli::{Io, act, attach, detach, guard, stored, watch};
+use crate::cli::{Io, act, agents, attach, detach, guard, stored, watch};
 use crate::driver::{self, DriverError, Mode, Options};
 use crate::guardian::{Above, Guarded};
 use crate::process::identity::start_ticks;
@@ -137,6 +137,9 @@ pub(super) fn run(args: Args, io: &mut Io<'_>) -> Result<Code, CliError> {
     if args.dry_run {
         return dry_run(&args, &file, io);
     }
+    if !file.plan.repos.is_empty() {
+        agents::require_git()?;
+    }
     let host = driver::host_program()?;
     let root = StateRoot::from_env()?;
     root.create()?;
@@ -188,19 +191,14 @@ pub(super) fn run(args: Args, io: &mut Io<'_>) -> Result<Code, CliError> {
         true => Mode::Create(Box::new(created(&args, &batch, file.plan, only)?)),
         false => Mode::Resume,
     };
-    supervise(
-        &args,
-        batch,
-        start,
-        Held {
-            lock,
-            socket,
-            guarded,
-            host,
-            mode,
-        },
-        io,
-    )
+    let held = Held {
+        lock,
+        socket,
+        guarded,
+        host,
+        mode,
+    };
+    supervise(&args, batch, start, held, io)
 }
 
 /// Takes the place of a dead guardian, if that is not taken yet, and watches as long as it can.
@@ -466,7 +464,15 @@ fn door(root: &StateRoot) -> Result<Lock, CliError> {
     .hint("try again in a moment"))
 }
 
-fn take(dir: &StateDir, socket: PathBuf, guarded: Option<&Guarded>) -> Result<Lock, CliError> {
+/// Takes the lock of a batch for this process.
+///
+/// # Errors
+/// Somebody holds it (8); the disk (10).
+pub(super) fn take(
+    dir: &StateDir,
+    socket: PathBuf,
+    guarded: Option<&Guarded>,
+) -> Result<Lock, CliError> {
     Ok(lock::lock(dir, &ourselves(socket, guarded))?)
 }
 

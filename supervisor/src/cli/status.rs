@@ -9,7 +9,7 @@ use supervisor_core::machine::TaskState;
 use crate::cli::error::{CliError, Code};
 use crate::cli::open::Shelf;
 use crate::cli::target::Target;
-use crate::cli::{Io, act};
+use crate::cli::{Io, act, integrate};
 use crate::view::status::{Filter, write_json};
 use crate::view::status_text::write_text;
 
@@ -70,6 +70,7 @@ pub(super) fn run(args: &Args, io: &mut Io<'_>) -> Result<Code, CliError> {
         write_json(&view, &filter, io.out).map_err(CliError::output)?;
     } else {
         write_text(&view, &filter, args.all, io.out).map_err(CliError::output)?;
+        integrate::tell_before(&meant.batch, io)?;
     }
     Ok(Code::Ok)
 }

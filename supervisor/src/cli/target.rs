@@ -137,7 +137,7 @@ pub fn unnamed(candidates: &[Candidate]) -> Result<usize, CliError> {
     }
 }
 
-fn names<'a>(ids: impl ExactSizeIterator<Item = &'a str>) -> String {
+pub(super) fn names<'a>(ids: impl ExactSizeIterator<Item = &'a str>) -> String {
     let more = ids.len().saturating_sub(NAMED_MAX);
     let mut named: Vec<String> = ids.take(NAMED_MAX).map(str::to_owned).collect();
     if more > 0 {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::ValueEnum;
-use supervisor_core::machine::{BatchState, TaskState};
+use supervisor_core::machine::{BatchState, MergeState, TaskState};
 use supervisor_core::plan::TaskIx;
 use supervisor_core::reason::BatchReason;
 use supervisor_core::time::Wall;
@@ -142,8 +142,14 @@ fn next_step(
                 machine, of, to, ..
             })) => {
                 let is_ours = match name {
-                    Some(task) => machine == "task" && of == task.id.as_str(),
-                    None => machine == "batch" || (machine == "task" && stands_still(&to)),
+                    Some(task) => {
+                        matches!(machine.as_str(), "task" | "merge") && of == task.id.as_str()
+                    }
+                    None => {
+                        machine == "batch"
+                            || (machine == "task" && stands_still(&to))
+                            || (machine == "merge" && merge_stands_still(&to))
+                    }
                 };
                 if is_ours {
                     return Ok(());
@@ -161,6 +167,13 @@ fn next_step(
 fn stands_still(state: &str) -> bool {
     [TaskState::Waiting, TaskState::Paused, TaskState::Failed]
         .map(TaskState::word)
+        .contains(&state)
+}
+
+/// States in which a merge needs a person.
+fn merge_stands_still(state: &str) -> bool {
+    [MergeState::Parked, MergeState::Failed]
+        .map(MergeState::word)
         .contains(&state)
 }
 

@@ -90,6 +90,11 @@ pub fn used(footprint: Footprint) -> String {
     format!("at most {peak}, {:.2} s CPU", seconds(footprint.cpu_ms))
 }
 
+/// A number of bytes, for people.
+pub fn size(bytes: u64) -> String {
+    Mebibytes(bytes).to_string()
+}
+
 #[expect(
     clippy::cast_precision_loss,
     reason = "a double holds every number of milliseconds of 285,000 years"

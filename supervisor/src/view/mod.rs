@@ -1,6 +1,7 @@
 //! Read-only pictures of a batch for people and scripts: text and JSON made from facts, nothing
 //! decided and nothing read from disk here.
 
+pub mod delivery;
 pub mod family;
 pub mod list;
 pub mod plan;
@@ -25,6 +26,8 @@ use supervisor_core::plan::{AgentSpec, TaskIx, TaskSpec};
 use supervisor_core::time::{Deadline, Wall};
 
 use crate::control::wire::RunActivity;
+use crate::store::StateDir;
+use crate::view::delivery::Places;
 use crate::view::time::LocalTime;
 
 /// Whether a supervisor works on the batch, proven by the lock of its state dir.
@@ -123,6 +126,11 @@ impl View<'_> {
             Some(task) => task.id.to_string(),
             None => format!("#{}", ix.0),
         }
+    }
+
+    /// Where its worktrees are, and how its branches are called.
+    pub fn places(&self) -> Places<'_> {
+        Places::of(self.facts, &StateDir::at(self.dir))
     }
 
     /// The rules of a task.

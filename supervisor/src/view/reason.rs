@@ -11,7 +11,9 @@ use supervisor_core::machine::{AccountState, BatchState, TaskState};
 use supervisor_core::plan::{Condition, OnFailure, TaskIx};
 use supervisor_core::reason::{AccountReason, BatchLimit, BatchReason, TaskReason};
 use supervisor_core::reconcile::Letter;
+use supervisor_core::step::Step;
 
+use crate::view::delivery::{self, MergeWhy};
 use crate::view::family::FamilyRow;
 use crate::view::time::Span;
 use crate::view::{HostFact, View};
@@ -135,6 +137,7 @@ impl BatchWhy<'_> {
                 f.write_str("a signal said to drain: what runs may finish, nothing new starts")
             }
             BatchReason::Stop => f.write_str("a signal or a command stopped what ran"),
+            BatchReason::NeedsPerson if self.only_merges() => self.parked(f),
             BatchReason::NeedsPerson => write!(
                 f,
                 "what is left waits for the operator: `supervisor status {} --needs-me`",
@@ -145,6 +148,35 @@ impl BatchWhy<'_> {
                 write!(f, "every task is settled: {}", counts.sentence())
             }
         }
+    }
+}
+
+impl BatchWhy<'_> {
+    /// Whether every task is over, so that only merges are left.
+    fn only_merges(&self) -> bool {
+        let tasks = &self.view.facts.tasks;
+        tasks.iter().all(|task| task.state.is_terminal())
+            && tasks.iter().any(delivery::merge_needs_person)
+    }
+
+    fn parked(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let batch = &self.view.facts.batch.id;
+        let mut parked = self.view.facts.tasks.iter();
+        let parked: Vec<&str> = parked
+            .by_ref()
+            .filter(|task| delivery::merge_needs_person(task))
+            .map(|task| task.id.as_str())
+            .collect();
+        let named = parked[..parked.len().min(NAMED_MAX)].join(", ");
+        write!(
+            f,
+            "only merges are left, and they wait for the operator: {named}"
+        )?;
+        if let Some(more) = parked.len().checked_sub(NAMED_MAX).filter(|more| *more > 0) {
+            write!(f, " and {more} more")?;
+        }
+        let first = parked.first().copied().unwrap_or_default();
+        write!(f, "; `supervisor retry {batch}/{first}` merges it again")
     }
 }
 
@@ -185,8 +217,10 @@ impl fmt::Display for TaskWhy<'_> {
             }
             TaskReason::Backoff(class) => self.backoff(f, class.word()),
             TaskReason::AccountLimited | TaskReason::AccountStopped => self.account(f),
+            TaskReason::Preparing => self.step(f, "is being prepared"),
             TaskReason::Working => self.working(f),
-            TaskReason::Proving => write!(f, "attempt {}: its proof is made", task.attempts),
+            TaskReason::Proving => self.step(f, "its proof is made"),
+            TaskReason::Reviewing => self.reviewing(f),
             TaskReason::Question(id) => self.question(f, view.facts.questions.get(&id), id),
             TaskReason::Operator => hint(f, "held by the operator", "resume"),
             TaskReason::Killed => hint(f, "its attempt was killed by the operator", "resume"),
@@ -248,6 +282,12 @@ impl TaskWhy<'_> {
             view.task(dependency.task)
                 .is_some_and(|task| match dependency.condition {
                     Condition::Done if !goes_on => task.state != TaskState::Done,
+                    Condition::Merged if !goes_on => !delivery::is_merged(task),
+                    Condition::Merged => {
+                        let merge = task.merge.as_ref();
+                        !task.state.is_terminal()
+                            || merge.is_some_and(|merge| !merge.state.is_settled())
+                    }
                     Condition::Done | Condition::Finished => !task.state.is_terminal(),
                 })
         });
@@ -258,7 +298,7 @@ impl TaskWhy<'_> {
                 more += 1;
             } else if let Some(task) = view.task(dependency.task) {
                 let comma = if position == 0 { "" } else { ", " };
-                write!(f, "{comma}{} ({})", task.id, view.task_state(task))?;
+                write!(f, "{comma}{} ({})", task.id, waited_for(view, task))?;
             }
         }
         if more > 0 {
@@ -394,6 +434,31 @@ impl TaskWhy<'_> {
         self.hint(f, "; no other run may start beside it", "resume")
     }
 
+    /// A step of the attempt other than its agent's work.
+    fn step(&self, f: &mut fmt::Formatter<'_>, what: &str) -> fmt::Result {
+        write!(f, "attempt {}: {what}", self.task.attempts)?;
+        let step = self.task.attempt.as_ref().map(|attempt| attempt.step);
+        match step.filter(|step| *step != Step::Prove) {
+            Some(step) => write!(f, " ({})", step.word()),
+            None => Ok(()),
+        }
+    }
+
+    fn reviewing(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "attempt {}: its work is reviewed", self.task.attempts)?;
+        let review = self.view.spec(self.task).and_then(|spec| spec.review);
+        let Some(review) = review else {
+            return Ok(());
+        };
+        if let Some(agent) = self.view.facts.agents.get(review.agent.0 as usize) {
+            write!(f, " by {}", agent.name)?;
+        }
+        match self.task.attempt.as_ref().map(|attempt| attempt.rounds) {
+            Some(0) | None => Ok(()),
+            Some(sent) => write!(f, ", sent back {sent} of {} times", review.rounds),
+        }
+    }
+
     fn proven(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "done by attempt {}", self.task.attempts)?;
         let verify = self.view.spec(self.task).is_some_and(|spec| spec.verify);
@@ -405,10 +470,20 @@ impl TaskWhy<'_> {
             .last
             .as_ref()
             .map_or("", |last| first_line(&last.summary));
-        if summary.is_empty() {
-            return Ok(());
+        if !summary.is_empty() {
+            write!(f, ": {summary}")?;
         }
-        write!(f, ": {summary}")
+        let (view, task) = (self.view, self.task);
+        write!(f, "{}", MergeWhy { view, task })
+    }
+}
+
+/// Where a dependency is: also its merge, where that is what is missing.
+fn waited_for(view: &View<'_>, task: &Task) -> String {
+    let state = view.task_state(task);
+    match delivery::merge(task) {
+        Some(merge) => format!("{state}, merge {}", merge.state),
+        None => state.to_string(),
     }
 }
 
@@ -458,8 +533,11 @@ pub fn first_line(text: &str) -> &str {
     lines.find(|line| !line.is_empty()).unwrap_or("")
 }
 
-/// What a person must do for this task before it moves, if it is so.
+/// What a person must do for this task before it, or the merge of its work, moves, if it is so.
 pub fn needs_person(task: &Task) -> bool {
+    if delivery::merge_needs_person(task) {
+        return true;
+    }
     match task.reason {
         TaskReason::Question(_)
         | TaskReason::AccountStopped
@@ -476,8 +554,10 @@ pub fn needs_person(task: &Task) -> bool {
         | TaskReason::Lane
         | TaskReason::Backoff(_)
         | TaskReason::AccountLimited
+        | TaskReason::Preparing
         | TaskReason::Working
         | TaskReason::Proving
+        | TaskReason::Reviewing
         | TaskReason::Interrupted
         | TaskReason::Proven
         | TaskReason::AsDone

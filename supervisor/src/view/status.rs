@@ -1,6 +1,7 @@
 //! `status --json` and `list --json`: stable keys, streamed row by row.
 
 use std::io::{self, Write};
+use std::path::PathBuf;
 
 use protocol::report::Usage;
 use serde::ser::SerializeSeq;
@@ -8,6 +9,7 @@ use serde::{Serialize, Serializer};
 use supervisor_core::facts::Task;
 use supervisor_core::machine::TaskState;
 
+use crate::view::delivery::{Places, merge_state};
 use crate::view::family::FamilyRow;
 use crate::view::reason::{BatchWhy, TaskWhy, needs_person, outcome_word};
 use crate::view::time::Stamp;
@@ -120,8 +122,8 @@ pub struct TaskRow<'a> {
     attempts_max: u32,
     agent: Option<&'a str>,
     depends_on: Names<'a>,
-    worktree: Option<&'a str>,
-    branch: Option<&'a str>,
+    worktree: Option<PathBuf>,
+    branch: Option<String>,
     merge: &'static str,
     outcome: Option<&'static str>,
     question: Option<QuestionRow<'a>>,
@@ -131,7 +133,7 @@ pub struct TaskRow<'a> {
 
 impl<'a> TaskRow<'a> {
     /// The row of this task. Without isolation there is no worktree, no branch and nothing to merge.
-    pub fn new(view: &'a View<'a>, task: &'a Task) -> Self {
+    pub fn new(view: &'a View<'a>, places: &Places<'_>, task: &'a Task) -> Self {
         Self {
             id: task.id.as_str(),
             state: view.task_state(task).word(),
@@ -142,9 +144,9 @@ impl<'a> TaskRow<'a> {
             attempts_max: view.attempts_max(task),
             agent: view.agent(task).map(|agent| &*agent.name),
             depends_on: Names { view, task },
-            worktree: None,
-            branch: None,
-            merge: "none",
+            worktree: places.worktree(task),
+            branch: places.branch(task),
+            merge: merge_state(task).word(),
             outcome: task.last.as_deref().map(outcome_word),
             question: question(view, task),
             usage: task.usage.into(),
@@ -196,9 +198,10 @@ struct Rows<'a> {
 impl Serialize for Rows<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut rows = serializer.serialize_seq(None)?;
+        let places = self.view.places();
         for task in &self.view.facts.tasks {
             if self.filter.wants(self.view, task) {
-                rows.serialize_element(&TaskRow::new(self.view, task))?;
+                rows.serialize_element(&TaskRow::new(self.view, &places, task))?;
             }
         }
         rows.end()

@@ -3,8 +3,9 @@
 use std::io::{self, Write};
 
 use supervisor_core::facts::Task;
-use supervisor_core::machine::{BatchState, TaskState};
+use supervisor_core::machine::{BatchState, MergeState, TaskState};
 
+use crate::view::delivery;
 use crate::view::reason::{BatchWhy, TaskWhy, needs_person};
 use crate::view::status::Filter;
 use crate::view::time::Span;
@@ -34,13 +35,15 @@ pub fn write_text(
     writeln!(out)?;
     let widest = shown.iter().map(|task| task.id.as_str().len()).max();
     let width = widest.unwrap_or(0).clamp(4, ID_MAX);
+    let merges = !view.facts.repos.is_empty();
+    let merge = if merges { "  MERGE      " } else { "" };
     writeln!(
         out,
-        "{:width$}  {:9}  {:>7}  {:>8}  WHY",
+        "{:width$}  {:9}  {:>7}  {:>8}{merge}  WHY",
         "TASK", "STATE", "ATTEMPT", "SINCE"
     )?;
     for task in &shown {
-        row(view, task, width, out)?;
+        row(view, task, width, merges, out)?;
     }
     let wanted = view.facts.tasks.iter();
     let hidden = wanted.filter(|task| filter.wants(view, task)).count() - shown.len();
@@ -152,7 +155,7 @@ fn rank(view: &View<'_>, task: &Task) -> u8 {
         return 0;
     }
     match view.task_state(task) {
-        TaskState::Waiting | TaskState::Running | TaskState::Verifying => 1,
+        TaskState::Waiting | TaskState::Running | TaskState::Verifying | TaskState::Reviewing => 1,
         TaskState::Paused | TaskState::Failed => 1,
         TaskState::Ready => 2,
         TaskState::Blocked => 3,
@@ -183,16 +186,28 @@ fn chosen<'a>(view: &'a View<'_>, filter: &Filter, all: bool) -> Vec<&'a Task> {
     ranked.into_iter().map(|(_, task)| task).collect()
 }
 
-fn row(view: &View<'_>, task: &Task, width: usize, out: &mut dyn Write) -> io::Result<()> {
+/// `merges`: the batch has something to merge, so each line says where its merge is.
+fn row(
+    view: &View<'_>,
+    task: &Task,
+    width: usize,
+    merges: bool,
+    out: &mut dyn Write,
+) -> io::Result<()> {
     let state = view.task_state(task);
     let since: Span = view.time.since(task.since);
     let attempt = match task.attempts.0 {
         0 => "-".to_owned(),
         number => number.to_string(),
     };
+    let merge = match (merges, delivery::merge_state(task)) {
+        (false, _) => String::new(),
+        (true, MergeState::None) => format!("  {:11}", "-"),
+        (true, state) => format!("  {state:11}"),
+    };
     writeln!(
         out,
-        "{:width$}  {state:9}  {attempt:>7}  {since:>8}  {}",
+        "{:width$}  {state:9}  {attempt:>7}  {since:>8}{merge}  {}",
         task.id,
         TaskWhy { view, task }
     )

@@ -5,16 +5,19 @@ use std::time::Duration;
 use protocol::ids::Generation;
 use protocol::report::RunResult;
 use supervisor_core::containment::{Cleared, Containment};
-use supervisor_core::facts::{Facts, Footprint};
+use supervisor_core::facts::{Facts, Footprint, Round};
 use supervisor_core::identity::Exit;
 use supervisor_core::machine::AccountState;
-use supervisor_core::plan::{AccountIx, TaskIx};
+use supervisor_core::plan::{AccountIx, RepoIx, TaskIx};
 use supervisor_core::reason::{AccountReason, BatchReason, TaskReason};
 use supervisor_core::reconcile::Letter;
 use supervisor_core::record::{
     AttemptEnded, AttemptStarted, Entry, Next, PlanRevised, Record, StopReason,
 };
 
+use supervisor_core::step::{Purpose, Step};
+
+use crate::view::delivery;
 use crate::view::family;
 use crate::view::reason::first_line;
 use crate::view::time::Span;
@@ -23,12 +26,14 @@ use crate::view::time::Span;
 const EVIDENCE_MAX: usize = 400;
 
 /// Whom a record is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum About {
     /// The whole batch.
     Batch,
     /// One task.
     Task(TaskIx),
+    /// A round of merges, and with it each of these tasks.
+    Round(Vec<TaskIx>),
 }
 
 /// One line of the story.
@@ -83,6 +88,12 @@ fn word(record: &Record) -> &'static str {
         Record::QuestionMoved { .. } => "question_moved",
         Record::AccountMoved { .. } => "account_moved",
         Record::UsageNoted { .. } => "usage_noted",
+        Record::RoundBegan { .. } => "round_began",
+        Record::RoundMoved { .. } => "round_moved",
+        Record::RoundEnded { .. } => "round_ended",
+        Record::MergeMoved { .. } => "merge_moved",
+        Record::CleanMoved { .. } => "clean_moved",
+        Record::CleanEnded { .. } => "clean_ended",
         Record::ConcurrencySet { .. } => "concurrency_set",
     }
 }
@@ -114,11 +125,18 @@ impl Past<'_> {
             Record::TaskRevised { task, .. }
             | Record::TaskRemoved { task }
             | Record::TaskMoved { task, .. }
-            | Record::RunIntended { task, .. }
+            | Record::MergeMoved { task, .. }
+            | Record::CleanMoved { task, .. }
+            | Record::CleanEnded { task, .. }
             | Record::TaskEnded { task, .. }
             | Record::Reopened { task, .. }
             | Record::MessageQueued { task, .. }
             | Record::QuestionOpened { task, .. } => Some(*task),
+            Record::RoundBegan { tasks, .. } => return About::Round(tasks.clone()),
+            Record::RoundMoved { repo, .. } | Record::RoundEnded { repo } => {
+                return self.round(*repo);
+            }
+            Record::RunIntended { task, purpose, .. } => return self.of_run(*task, *purpose),
             Record::AttemptStarted(started) => Some(started.task),
             Record::AttemptEnded(ended) => Some(ended.task),
             Record::RunSpawned { generation, .. }
@@ -129,7 +147,7 @@ impl Past<'_> {
             | Record::RunReconciled { generation, .. }
             | Record::UsageNoted { generation, .. } => {
                 let run = facts.and_then(|facts| facts.runs.get(generation));
-                run.map(|run| run.task)
+                return run.map_or(About::Batch, |run| self.of_run(run.task, run.purpose));
             }
             Record::MessageMoved { id, .. } => {
                 let message = facts.and_then(|facts| facts.messages.get(id));
@@ -143,6 +161,31 @@ impl Past<'_> {
         task.map_or(About::Batch, About::Task)
     }
 
+    /// A run of a round is every one's whose merge it is about.
+    fn of_run(&self, task: TaskIx, purpose: Purpose) -> About {
+        match purpose {
+            Purpose::Merge(repo, _) => self.round(repo),
+            Purpose::Step(_) | Purpose::Clean(_) => About::Task(task),
+        }
+    }
+
+    fn round(&self, repo: RepoIx) -> About {
+        let repo = self
+            .before
+            .and_then(|facts| facts.repos.get(repo.0 as usize));
+        let round = repo.and_then(|repo| repo.round.as_ref());
+        About::Round(round.map_or_else(Vec::new, |round| round.tasks.clone()))
+    }
+
+    /// The number of a run, after what it is for where that is not the agent's work.
+    fn run(&self, run: Generation) -> String {
+        let known = self.before.and_then(|facts| facts.runs.get(&run));
+        match known.map(|known| known.purpose) {
+            Some(Purpose::Step(Step::Work)) | None => format!("run {run}"),
+            Some(purpose) => format!("{} run {run}", delivery::purpose(self.before, purpose)),
+        }
+    }
+
     fn revised(&self, ix: TaskIx) -> String {
         let task = self.before.and_then(|facts| facts.tasks.get(ix.0 as usize));
         let said = match task.is_some_and(|task| task.attempt.is_some()) {
@@ -153,6 +196,9 @@ impl Past<'_> {
     }
 
     fn text(&self, record: &Record) -> String {
+        if let Some(text) = self.delivery(record) {
+            return text;
+        }
         match record {
             Record::BatchCreated(created) => format!("batch {} was created", created.id),
             Record::PlanExtended { tasks, .. } => format!("{} tasks were planned", tasks.len()),
@@ -175,64 +221,53 @@ impl Past<'_> {
             Record::AttemptEnded(ended) => self.attempt_ended(ended),
             Record::RunIntended {
                 generation: run,
-                kind,
+                purpose,
                 ..
             } => {
-                format!("{} run {run} was decided", kind.word())
+                let purpose = delivery::purpose(self.before, *purpose);
+                format!("{purpose} run {run} was decided")
             }
             Record::RunSpawned {
                 generation: run,
                 identity,
                 containment,
-            } => run_spawned(*run, identity.pid, containment),
+            } => run_spawned(&self.run(*run), identity.pid, containment),
             Record::RunStarted {
                 generation: run, ..
             } => {
-                format!("run {run}: the agent's program runs")
+                format!("{}: {}", self.run(*run), self.begun(*run))
             }
             Record::StopDecided {
                 generation: run,
                 reason,
                 grace,
-            } => stop_decided(*run, *reason, *grace),
-            Record::RunFinished { generation, result } => run_finished(*generation, result),
+            } => stop_decided(&self.run(*run), *reason, *grace),
+            Record::RunFinished { generation, result } => {
+                run_finished(&self.run(*generation), result)
+            }
             Record::RunEnded {
                 generation: run,
                 exit,
                 cleared,
                 footprint,
                 ..
-            } => run_ended(*run, *exit, cleared, *footprint),
+            } => run_ended(&self.run(*run), *exit, cleared, *footprint),
             Record::RunReconciled {
                 generation: run,
                 letter,
                 cleared,
-            } => reconciled(*run, *letter, cleared),
-            Record::UsageNoted {
-                generation: run,
-                usage,
-            } => {
-                format!("run {run}: {} tokens used so far", usage.tokens)
+            } => reconciled(&self.run(*run), *letter, cleared),
+            Record::UsageNoted { generation, usage } => {
+                format!("run {generation}: {} tokens used so far", usage.tokens)
             }
             Record::Reopened { mode, .. } => format!("by the operator, to {}", mode.word()),
-            Record::MessageQueued {
-                id,
-                mode,
-                text,
-                from,
-                ..
-            } => {
-                let from =
-                    from.map_or_else(String::new, |from| format!(" from {}", self.name(from)));
-                let said = format!("message {id}{from} queued ({})", mode.word());
-                sentence(&said, text)
-            }
+            Record::MessageQueued { .. } => self.message_queued(record),
             Record::MessageMoved { id, to, .. } => format!("message {id} {to}"),
             Record::QuestionOpened { id, text, .. } => sentence(&format!("asks {id}"), text),
-            Record::QuestionMoved { id, to, answer } => {
-                let answer = answer.as_deref().unwrap_or("");
-                sentence(&format!("question {id} {to}"), answer)
-            }
+            Record::QuestionMoved { id, to, answer } => sentence(
+                &format!("question {id} {to}"),
+                answer.as_deref().unwrap_or(""),
+            ),
             Record::AccountMoved {
                 account,
                 to,
@@ -240,8 +275,98 @@ impl Past<'_> {
                 ..
             } => self.account_moved(*account, *to, *reason),
             Record::ConcurrencySet { concurrency } => format!("concurrency is now {concurrency}"),
+            Record::RoundBegan { .. }
+            | Record::RoundMoved { .. }
+            | Record::RoundEnded { .. }
+            | Record::MergeMoved { .. }
+            | Record::CleanMoved { .. }
+            | Record::CleanEnded { .. } => String::new(),
         }
     }
+
+    fn message_queued(&self, record: &Record) -> String {
+        let Record::MessageQueued {
+            id,
+            mode,
+            text,
+            from,
+            ..
+        } = record
+        else {
+            return String::new();
+        };
+        let from = from.map_or_else(String::new, |from| format!(" from {}", self.name(from)));
+        let said = format!("message {id}{from} queued ({})", mode.word());
+        sentence(&said, text)
+    }
+
+    /// What becomes of done work; `None` where the record is about something else.
+    fn delivery(&self, record: &Record) -> Option<String> {
+        let text = if let Record::RoundBegan { repo, stage, tasks } = record {
+            delivery::round_began(self.before, *repo, *stage, tasks)
+        } else if let Record::RoundMoved { repo, .. } = record {
+            self.round_moved(*repo, record)
+        } else if let Record::RoundEnded { repo } = record {
+            delivery::round_ended(self.before, *repo)
+        } else if let Record::MergeMoved {
+            to, merged, detail, ..
+        } = record
+        {
+            delivery::merge_moved(*to, merged.as_ref(), detail)
+        } else if let Record::CleanMoved { step, kept, .. } = record {
+            delivery::clean_moved(*step, kept.as_ref())
+        } else if let Record::CleanEnded {
+            removed, detail, ..
+        } = record
+        {
+            delivery::clean_ended(*removed, detail)
+        } else {
+            return None;
+        };
+        Some(text)
+    }
+
+    /// The round as it is from this record on.
+    fn round_moved(&self, repo: RepoIx, record: &Record) -> String {
+        let before = self
+            .before
+            .and_then(|facts| facts.repos.get(repo.0 as usize));
+        let before = before.and_then(|repo| repo.round.clone());
+        let Record::RoundMoved {
+            stage,
+            tip,
+            commits,
+            good,
+            bad,
+            detail,
+            ..
+        } = record
+        else {
+            return String::new();
+        };
+        let now = Round {
+            stage: *stage,
+            run: None,
+            runs: 0,
+            tasks: before.map_or_else(Vec::new, |round| round.tasks),
+            tip: tip.clone(),
+            commits: commits.clone(),
+            good: *good,
+            bad: *bad,
+            detail: detail.clone(),
+        };
+        delivery::round_moved(self.before, repo, &now)
+    }
+
+    /// What of a run begins with its start.
+    fn begun(&self, run: Generation) -> &'static str {
+        let known = self.before.and_then(|facts| facts.runs.get(&run));
+        match known.is_none_or(|known| known.purpose.is_agent()) {
+            true => "the agent's program runs",
+            false => "it runs",
+        }
+    }
+
     fn batch_phrase(&self, reason: BatchReason) -> String {
         match reason {
             BatchReason::Working => "its supervisor works on it".to_owned(),
@@ -319,8 +444,10 @@ impl Past<'_> {
             TaskReason::Backoff(class) => format!("waits after {class}"),
             TaskReason::AccountLimited => "its account is limited".to_owned(),
             TaskReason::AccountStopped => "its account is stopped".to_owned(),
+            TaskReason::Preparing => "it is prepared".to_owned(),
             TaskReason::Working => "its agent works".to_owned(),
             TaskReason::Proving => "its proof is made".to_owned(),
+            TaskReason::Reviewing => "its work is reviewed".to_owned(),
             TaskReason::Question(id) => format!("question {id} waits for the operator"),
             TaskReason::Operator => "held by the operator".to_owned(),
             TaskReason::Killed => "killed by the operator".to_owned(),
@@ -350,26 +477,30 @@ fn plan_revised(revised: &PlanRevised) -> String {
 fn attempt_started(started: &AttemptStarted) -> String {
     let (attempt, slot) = (started.attempt, started.slot);
     let (mode, run) = (started.mode.word(), started.generation);
-    format!("attempt {attempt} began in lane {slot} ({mode}, run {run})")
+    let purpose = match started.step {
+        Step::Work => String::new(),
+        step => format!("{} ", delivery::purpose(None, Purpose::Step(step))),
+    };
+    format!("attempt {attempt} began in lane {slot} ({mode}, {purpose}run {run})")
 }
 
-fn stop_decided(run: Generation, reason: StopReason, grace: Duration) -> String {
+fn stop_decided(run: &str, reason: StopReason, grace: Duration) -> String {
     let (reason, grace) = (reason.word(), Span(grace));
-    format!("run {run}: told to end: {reason}, grace {grace}")
+    format!("{run}: told to end: {reason}, grace {grace}")
 }
 
-fn reconciled(run: Generation, letter: Letter, cleared: &Cleared) -> String {
+fn reconciled(run: &str, letter: Letter, cleared: &Cleared) -> String {
     let (row, ruling) = (letter.word(), ruling(letter));
-    format!("run {run} after a crash, row {row}: {ruling}; {cleared}")
+    format!("{run} after a crash, row {row}: {ruling}; {cleared}")
 }
 
-fn run_finished(run: Generation, result: &RunResult) -> String {
+fn run_finished(run: &str, result: &RunResult) -> String {
     let class = result.class.map_or("ok", |class| class.word());
     let files = match result.artifacts.as_slice() {
         [] => String::new(),
         files => format!(" (files: {})", files.join(", ")),
     };
-    let what = format!("run {run}: result {class}{files}");
+    let what = format!("{run}: result {class}{}{files}", delivery::done(result));
     let told = sentence(&what, &result.summary);
     let evidence = result.evidence.split_whitespace().collect::<Vec<_>>();
     if result.class.is_none() || evidence.is_empty() {
@@ -382,21 +513,21 @@ fn run_finished(run: Generation, result: &RunResult) -> String {
     format!("{told}; evidence: {mark}{end}")
 }
 
-fn run_spawned(run: Generation, pid: u32, containment: &Containment) -> String {
+fn run_spawned(run: &str, pid: u32, containment: &Containment) -> String {
     let memory = containment.memory.map_or_else(String::new, |keeper| {
         format!("; its memory limit is {}", family::kept(keeper))
     });
     let layers = containment.layers;
-    format!("run {run}: host pid {pid} waits to start, held by {layers}{memory}")
+    format!("{run}: host pid {pid} waits to start, held by {layers}{memory}")
 }
 
-fn run_ended(run: Generation, exit: Exit, cleared: &Cleared, footprint: Footprint) -> String {
+fn run_ended(run: &str, exit: Exit, cleared: &Cleared, footprint: Footprint) -> String {
     let exit = exit_words(exit);
     let used = match footprint == Footprint::default() {
         true => String::new(),
         false => format!("; its family used {}", family::used(footprint)),
     };
-    format!("run {run}: its host is gone ({exit}); {cleared}{used}")
+    format!("{run}: its host is gone ({exit}); {cleared}{used}")
 }
 
 fn exit_words(exit: Exit) -> String {

@@ -7,17 +7,20 @@ use std::sync::Arc;
 
 use jiff::tz::TimeZone;
 use protocol::class::Class;
+use protocol::git::{Committed, GitOutcome, Oid};
 use protocol::ids::{AttemptNo, Generation, QuestionId};
+use protocol::report::{ResultStatus, RunResult};
 use serde_json::Value;
 use supervisor_core::core::Core;
-use supervisor_core::facts::{Facts, Outcome, Question};
+use supervisor_core::facts::{Facts, Merge, Outcome, Question, Repo, Round, Worktree};
 use supervisor_core::identity::Identity;
 use supervisor_core::input::{Created, Input};
-use supervisor_core::machine::{AccountState, BatchState, QuestionState, TaskState};
-use supervisor_core::plan::TaskIx;
+use supervisor_core::machine::{AccountState, BatchState, MergeState, QuestionState, TaskState};
+use supervisor_core::plan::{Condition, OnConflict, RepoIx, RepoSpec, TaskIx};
 use supervisor_core::reason::{AccountReason, BatchLimit, BatchReason, TaskReason};
 use supervisor_core::reconcile::Letter;
 use supervisor_core::record::{Entry, PlanRevised, Record};
+use supervisor_core::step::{Purpose, Stage, Step};
 use supervisor_core::time::{Boot, BootId, Deadline, Now, Wall};
 
 use super::reason::{AccountWhy, BatchWhy, TaskWhy, needs_person};
@@ -533,6 +536,7 @@ fn every_record_is_a_line_about_the_batch_or_its_task() {
         let about = match line.about {
             About::Batch => "batch".to_owned(),
             About::Task(ix) => format!("task {}", ix.0),
+            About::Round(tasks) => format!("round of {}", tasks.len()),
         };
         told.push(format!("{about}: {}: {}", line.record, line.text));
         core.replay(entry).unwrap();
@@ -595,6 +599,7 @@ fn a_revision_is_told_of_the_batch_and_of_each_task() {
         settings: facts.batch.settings.clone(),
         agents: Vec::new(),
         accounts: Vec::new(),
+        repos: Vec::new(),
     }));
     let said = "took the edited batch file (revision 2)";
     assert_eq!(line(plan), (About::Batch, said.to_owned()));
@@ -612,4 +617,226 @@ fn texts_of_agents_are_cut_to_their_first_line() {
         footprint: Default::default(),
     }));
     assert_eq!(why(&facts, 0), "done by attempt 1: it works");
+}
+
+fn oid(digit: char) -> Oid {
+    Oid::try_from(digit.to_string().repeat(40)).unwrap()
+}
+
+/// A merge of `lexer`, which is done.
+fn with_merge(state: MergeState, detail: &str) -> Facts {
+    let mut facts = facts();
+    set(&mut facts, 0, TaskState::Done, TaskReason::Proven);
+    facts.tasks[0].worktree = Some(Worktree {
+        base: oid('a'),
+        hooked: false,
+        commit: Some(oid('b')),
+    });
+    let spec = &mut facts.specs[facts.tasks[0].spec.0 as usize];
+    Arc::make_mut(spec).worktree = Some(RepoIx(0));
+    facts.tasks[0].merge = Some(Merge {
+        state,
+        since: Wall(NOON),
+        commit: oid('b'),
+        merged: (state == MergeState::Merged).then(|| oid('c')),
+        tries: 0,
+        disproved: false,
+        trouble: "".into(),
+        detail: detail.into(),
+    });
+    facts
+}
+
+#[test]
+fn a_parked_merge_says_what_it_conflicts_with_and_what_to_do() {
+    let facts = with_merge(
+        MergeState::Parked,
+        "conflicts with aaaaaaaaaaaa in: src/a.rs",
+    );
+    let (view, task) = (&view(&facts, true), &facts.tasks[0]);
+    assert_eq!(
+        TaskWhy { view, task }.to_string(),
+        "done by attempt 1; its merge waits for the operator: conflicts with aaaaaaaaaaaa in: \
+         src/a.rs; `supervisor retry nightly-1/lexer` merges it again"
+    );
+    assert!(needs_person(task));
+    let merged = with_merge(MergeState::Merged, "");
+    let (view, task) = (&super::tests::view(&merged, true), &merged.tasks[0]);
+    let said = TaskWhy { view, task }.to_string();
+    assert_eq!(said, "done by attempt 1; merged by cccccccccccc");
+    assert!(!needs_person(task));
+}
+
+#[test]
+fn a_batch_with_nothing_but_parked_merges_names_them() {
+    let mut facts = with_merge(MergeState::Parked, "");
+    facts.batch.state = BatchState::Paused;
+    facts.batch.reason = BatchReason::NeedsPerson;
+    let said = |facts: &Facts| {
+        let view = &view(facts, true);
+        BatchWhy { view }.to_string()
+    };
+    assert!(
+        said(&facts).starts_with("what is left waits"),
+        "two tasks are not over"
+    );
+    set(&mut facts, 1, TaskState::Done, TaskReason::Proven);
+    set(&mut facts, 2, TaskState::Done, TaskReason::Proven);
+    assert_eq!(
+        said(&facts),
+        "only merges are left, and they wait for the operator: lexer; \
+         `supervisor retry nightly-1/lexer` merges it again"
+    );
+}
+
+#[test]
+fn who_waits_for_a_merge_is_told_where_it_is() {
+    let mut facts = with_merge(MergeState::Verifying, "");
+    let mut on = facts.tasks[1].depends_on.to_vec();
+    on[0].condition = Condition::Merged;
+    facts.tasks[1].depends_on = on.into();
+    set(&mut facts, 1, TaskState::Blocked, TaskReason::Dependencies);
+    let (view, task) = (&view(&facts, true), &facts.tasks[1]);
+    let said = TaskWhy { view, task }.to_string();
+    assert_eq!(said, "waits for lexer (done, merge verifying)");
+}
+
+#[test]
+fn status_shows_worktree_branch_and_merge() {
+    let mut facts = with_merge(MergeState::Queued, "");
+    let mut out = Vec::new();
+    write_json(&view(&facts, true), &Filter::default(), &mut out).unwrap();
+    let json: Value = serde_json::from_slice(&out).unwrap();
+    let task = &json["tasks"][0];
+    assert_eq!(task["worktree"], "/state/nightly-1/tasks/lexer/worktree");
+    assert_eq!(task["branch"], "supervisor/nightly-1/lexer");
+    assert_eq!(task["merge"], "queued");
+    assert_eq!(json["tasks"][1]["worktree"], Value::Null);
+    assert_eq!(json["tasks"][1]["merge"], "none");
+    let text = |facts: &Facts| {
+        let mut out = Vec::new();
+        write_text(&view(facts, true), &Filter::default(), true, &mut out).unwrap();
+        String::from_utf8(out).unwrap()
+    };
+    assert!(
+        !text(&facts).contains("MERGE"),
+        "there is nothing to merge in"
+    );
+    facts.repos = vec![repo(None)];
+    assert!(
+        text(&facts).contains("  MERGE        WHY\n"),
+        "{}",
+        text(&facts)
+    );
+    assert!(
+        text(&facts).contains("  queued       done by attempt 1"),
+        "{}",
+        text(&facts)
+    );
+}
+
+fn repo(round: Option<Round>) -> Repo {
+    Repo {
+        spec: RepoSpec {
+            name: ".".into(),
+            verify: true,
+            group: 4,
+            on_conflict: OnConflict::Park,
+            work: "{}".into(),
+        },
+        round,
+    }
+}
+
+/// The search for the merge that breaks a proof is told to everybody whose merge is in it.
+#[test]
+fn the_story_of_a_bisection_names_what_is_proven_and_what_failed() {
+    let mut facts = facts();
+    let commits = vec![(TaskIx(0), oid('c')), (TaskIx(1), oid('d'))];
+    let round = Round {
+        stage: Stage::Verify,
+        run: None,
+        runs: 1,
+        tasks: vec![TaskIx(0), TaskIx(1)],
+        tip: Some(oid('b')),
+        commits: commits.clone(),
+        good: 0,
+        bad: None,
+        detail: "".into(),
+    };
+    facts.repos = vec![repo(Some(round))];
+    let moved = |stage, good, bad| Record::RoundMoved {
+        repo: RepoIx(0),
+        stage,
+        tip: Some(oid('b')),
+        commits: commits.clone(),
+        good,
+        bad,
+        detail: "`make check` exited with 2".into(),
+    };
+    let line = |facts: &Facts, record| {
+        let entry = Entry {
+            record,
+            ..story().1[0].clone()
+        };
+        let line = story::line(Some(facts), &entry);
+        assert_eq!(line.about, About::Round(vec![TaskIx(0), TaskIx(1)]));
+        line.text
+    };
+    assert_eq!(
+        line(&facts, moved(Stage::Checkout, 0, Some(2))),
+        "merges: the proof of lexer, parser together failed (`make check` exited with 2); next \
+         the proof of lexer alone"
+    );
+    if let Some(round) = &mut facts.repos[0].round {
+        round.bad = Some(2);
+    }
+    assert_eq!(
+        line(&facts, moved(Stage::Advance, 1, Some(2))),
+        "merges: lexer proven: the batch branch goes to cccccccccccc"
+    );
+}
+
+#[test]
+fn a_run_is_told_by_what_it_is_for_and_what_it_did() {
+    let mut facts = facts();
+    let (generation, run) = facts.runs.iter().next().unwrap();
+    let (generation, mut run) = (*generation, run.clone());
+    run.purpose = Purpose::Step(Step::Commit);
+    facts.runs.insert(generation, run);
+    let committed = Committed {
+        commit: oid('e'),
+        files: 1,
+        markers: Vec::new(),
+        outside: Vec::new(),
+        missing: Vec::new(),
+        warnings: Vec::new(),
+    };
+    let result = RunResult {
+        status: ResultStatus::Ok,
+        class: None,
+        summary: String::new(),
+        exit_code: None,
+        signal: None,
+        reset_at_ms: None,
+        session: None,
+        usage: Default::default(),
+        family: None,
+        evidence: String::new(),
+        artifacts: Vec::new(),
+        verdict: None,
+        git: Some(Box::new(GitOutcome::Committed(committed))),
+    };
+    let entry = Entry {
+        record: Record::RunFinished {
+            generation,
+            result: Arc::new(result),
+        },
+        ..story().1[0].clone()
+    };
+    let said = story::line(Some(&facts), &entry).text;
+    assert_eq!(
+        said,
+        "commit run 1: result ok (commit eeeeeeeeeeee, 1 file)"
+    );
 }

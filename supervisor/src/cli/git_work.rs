@@ -1,0 +1,135 @@
+//! Git work at the operator's order, outside of any batch: done by the other program of the pair, as
+//! all git work is, in a process that goes with this command.
+
+use std::ffi::OsStr;
+use std::fs::{self, DirBuilder};
+use std::io::{self, Read};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use protocol::class::Class;
+use protocol::git::{GIT_FILE_MAX, GIT_WORD, GitEnd, GitOutcome, GitWork};
+use supervisor_core::identity::Exit;
+
+use crate::cli::error::{CliError, Code};
+use crate::cli::open::Found;
+use crate::driver;
+use crate::guardian::signals::{HEARD, Signals};
+use crate::process::aside::{self, Came, Order};
+use crate::process::identity::start_ticks;
+use crate::process::inherited;
+use crate::store::StateDir;
+
+/// Longest time for it: a hook of the operator's may build and test.
+const AT_MOST: Duration = Duration::from_secs(60 * 60);
+
+/// Carries it out and waits for it. A signal that asks this command to end ends the work with it.
+///
+/// # Errors
+/// What the work says (10), a signal (5).
+pub fn carry_out(batch: &Found, work: &GitWork) -> Result<GitOutcome, CliError> {
+    let program = driver::host_program()?;
+    let room = Room::make(&batch.dir).map_err(unable("make a folder in", batch.dir.path()))?;
+    let [request, outcome] = ["request.json", "outcome.json"].map(|name| room.0.join(name));
+    let text = serde_json::to_vec(work).map_err(io::Error::from);
+    text.and_then(|text| fs::write(&request, text))
+        .map_err(unable("write", &request))?;
+    let order = Order {
+        program: &program,
+        args: &[
+            OsStr::new(GIT_WORD),
+            request.as_os_str(),
+            outcome.as_os_str(),
+        ],
+        folder: &room.0,
+        at_most: AT_MOST,
+    };
+    let word = work.word();
+    match run(&order).map_err(unable("run", &program))? {
+        Came::Ended(Exit::Code(0)) => told(word, &outcome),
+        Came::Ended(exit) => {
+            let text = format!("{word}: {} ended with {exit:?}", program.display());
+            Err(CliError::new(Code::Environment, text))
+        }
+        Came::Stopped => Err(stopped(
+            Code::Interrupted,
+            &format!("{word} was interrupted"),
+        )),
+        Came::TimedOut => {
+            let text = format!("{word} took longer than {AT_MOST:?} and was killed");
+            Err(stopped(Code::Environment, &text))
+        }
+    }
+}
+
+fn stopped(code: Code, text: &str) -> CliError {
+    CliError::new(code, text)
+        .hint("look at `git status` where it worked: `git reset --merge` undoes a merge that was cut off")
+        .hint("then the same command can be given again")
+}
+
+fn run(order: &Order<'_>) -> io::Result<Came> {
+    let signals = Signals::hear()?;
+    let came = aside::run(order, &signals);
+    // What was heard is answered by now: it must not end this command once signals come through.
+    while signals.next()?.is_some() {}
+    drop(signals);
+    inherited::unblock(&HEARD)?;
+    came
+}
+
+fn told(word: &str, outcome: &Path) -> Result<GitOutcome, CliError> {
+    let mut text = String::new();
+    let read =
+        fs::File::open(outcome).and_then(|file| file.take(GIT_FILE_MAX).read_to_string(&mut text));
+    read.map_err(unable("read", outcome))?;
+    let end: GitEnd = serde_json::from_str(&text).map_err(|error| {
+        let text = format!("{word}: {} can not be read: {error}", outcome.display());
+        CliError::new(Code::Internal, text)
+    })?;
+    match end {
+        GitEnd::Done(done) => Ok(done),
+        GitEnd::Failed { class, message } => {
+            let error = CliError::new(Code::Environment, format!("{word}: {message}"));
+            Err(if class == Class::Disk {
+                error.hint("make room, then give the same command again")
+            } else {
+                error
+            })
+        }
+    }
+}
+
+fn unable<'a>(act: &'a str, path: &'a Path) -> impl FnOnce(io::Error) -> CliError + 'a {
+    move |error| {
+        let text = format!("can not {act} {}: {error}", path.display());
+        CliError::new(Code::Environment, text)
+    }
+}
+
+/// A folder of this process alone in the batch's, gone with it.
+struct Room(PathBuf);
+
+impl Room {
+    /// Makes it, and removes what killed commands left of theirs.
+    fn make(dir: &StateDir) -> io::Result<Self> {
+        for entry in fs::read_dir(dir.path())?.flatten() {
+            let owner = StateDir::scratch_owner(&entry.file_name());
+            if owner.is_some_and(|pid| start_ticks(pid).is_err() || pid == std::process::id()) {
+                fs::remove_dir_all(entry.path())?;
+            }
+        }
+        let folder = dir.scratch(std::process::id());
+        DirBuilder::new().mode(0o700).create(&folder)?;
+        Ok(Self(folder))
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.0) {
+            tracing::debug!(%error, "a scratch folder stays for the next command to remove");
+        }
+    }
+}
