@@ -3,6 +3,7 @@
 pub mod bench;
 pub mod clock;
 pub mod crash;
+pub mod delivery;
 pub mod model;
 pub mod peak;
 pub mod random;

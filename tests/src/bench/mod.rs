@@ -8,6 +8,7 @@ pub mod measure;
 pub mod ownership;
 pub mod recovery;
 pub mod resume;
+pub mod worktrees;
 
 use std::fmt;
 use std::time::Duration;
@@ -80,6 +81,7 @@ pub type Measure = fn() -> Vec<Row>;
 /// The sections. First what makes the most files, because a mass of deleted ones makes each new one
 /// dear for minutes; then in the order of their length.
 pub const SECTIONS: &[(&str, Measure)] = &[
+    ("worktrees", worktrees::provisioned),
     ("flat", cost::flat),
     ("cpu", cost::cpu),
     ("latency", latency::dependency),

@@ -121,6 +121,8 @@ pub(super) fn result(rng: &mut Rng, class: Option<Class>, wall: i64, usage: Usag
         family: None,
         evidence: String::new(),
         artifacts: Vec::new(),
+        verdict: None,
+        git: None,
     }
 }
 
@@ -376,7 +378,7 @@ impl<'a> Draw<'a> {
         let class = match self.kind {
             RunKind::Agent if self.rng.chance(self.swarm.accounts) => self.rng.pick(ACCOUNTS),
             RunKind::Agent => self.rng.pick(SAID),
-            RunKind::Verify => {
+            RunKind::Verify | RunKind::Review | RunKind::Merge | RunKind::Hook | RunKind::Git => {
                 self.rng
                     .pick(&[Class::VerifyFailed, Class::VerifyFailed, Class::Environment])
             }

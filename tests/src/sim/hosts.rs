@@ -76,7 +76,7 @@ impl World {
             // Ruled over while its spawn waited for the disk: the driver finds nothing to spawn.
             return Ok(());
         };
-        let (task, kind) = (run.task, run.kind);
+        let (task, kind) = (run.task, run.kind());
         self.oracle.spawned(generation)?;
         let twin = self
             .hosts

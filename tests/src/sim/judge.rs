@@ -65,13 +65,13 @@ impl Oracle {
             Record::RunIntended {
                 generation,
                 task,
-                kind,
+                purpose,
                 ..
             } => {
                 let Some(attempt) = &facts.tasks[task.0 as usize].attempt else {
                     return broken("a run belongs to an open attempt", format!("{generation}"));
                 };
-                self.run_decided(*generation, *task, attempt.no, *kind);
+                self.run_decided(*generation, *task, attempt.no, purpose.kind());
             }
             Record::StopDecided {
                 generation, reason, ..
@@ -97,7 +97,13 @@ impl Oracle {
                 reason: BatchReason::TaskFailed(_) | BatchReason::TooManyFailures,
             } => self.failed_batch = true,
             Record::QuestionOpened { generation, .. } => self.question_moved(*generation),
-            Record::PlanRevised(_)
+            Record::RoundBegan { .. }
+            | Record::RoundMoved { .. }
+            | Record::RoundEnded { .. }
+            | Record::MergeMoved { .. }
+            | Record::CleanMoved { .. }
+            | Record::CleanEnded { .. }
+            | Record::PlanRevised(_)
             | Record::PlanExtended { .. }
             | Record::TaskRevised { .. }
             | Record::TaskRemoved { .. } => self.revised(facts, &entry.record, reached)?,
@@ -167,7 +173,7 @@ impl Oracle {
             let on = &facts.tasks[dependency.task.0 as usize];
             let met = match dependency.condition {
                 Condition::Finished => on.state.is_terminal(),
-                Condition::Done => {
+                Condition::Done | Condition::Merged => {
                     on.state == TaskState::Done
                         || (on.state.is_terminal()
                             && (settings.on_failure == OnFailure::Continue
@@ -427,6 +433,7 @@ impl Oracle {
             Change::Message(id, edge) => self.message_changed(*id, edge.from, edge.to),
             Change::Batch(_)
             | Change::Attempt(..)
+            | Change::Merge(..)
             | Change::Run(..)
             | Change::Question(..)
             | Change::Account(..) => Ok(()),

@@ -7,8 +7,8 @@ use std::time::Duration;
 use protocol::class::Class;
 use supervisor_core::plan::{
     AccountIx, AccountSpec, AgentIx, AgentKind, AgentSpec, AutoResume, Condition, Dependency,
-    Limits, MaxFailures, OnFailure, OnQuestion, Plan, PlannedTask, RetryMode, RetryPolicy,
-    Settings, SpecIx, TaskIx, TaskSpec,
+    Hooks, Keep, Limits, MaxFailures, OnFailure, OnQuestion, Plan, PlannedTask, RetryMode,
+    RetryPolicy, Settings, SpecIx, TaskIx, TaskSpec,
 };
 use supervisor_core::time::Wall;
 
@@ -50,6 +50,7 @@ pub(super) fn draw(rng: &mut Rng, start: Wall, storm: u64) -> Plan {
         settings,
         agents,
         accounts,
+        repos: Vec::new(),
         specs,
         tasks,
     }
@@ -163,6 +164,7 @@ fn settings(rng: &mut Rng, start: Wall, storm: u64) -> Settings {
         not_before: sometimes(rng, 60, |rng| date(rng, start, storm)),
         until: sometimes(rng, 60, |rng| date(rng, start, storm)),
         limits,
+        keep: Keep::All,
         lost_max: u32::try_from(rng.range(2, 25)).unwrap_or(25),
         work: "{}".into(),
     }
@@ -222,6 +224,10 @@ fn spec(rng: &mut Rng, agents: usize, start: Wall, storm: u64) -> TaskSpec {
         no_progress: secs(rng, 60, 3600),
         priority: i32::try_from(rng.below(5)).unwrap_or(0) - 2,
         verify: rng.chance(500),
+        worktree: None,
+        changes: false,
+        review: None,
+        hooks: Hooks::default(),
         retry: retry(rng),
         limits,
         memory_max: None,
