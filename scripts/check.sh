@@ -72,7 +72,7 @@ dependencies() {
     absent supervisor-core tokio mio nix rustix libc git2 libgit2-sys sysinfo getrandom rand \
         interprocess tempfile agent-host supervisor supervisor-tests
     absent protocol supervisor-core supervisor agent-host supervisor-tests tokio nix rustix libc
-    absent agent-host supervisor supervisor-core supervisor-tests git2
+    absent agent-host supervisor supervisor-core supervisor-tests
     absent supervisor agent-host supervisor-tests
     local users
     users=$(cargo tree --locked --target all --prefix none --format '{p}' --workspace \

@@ -9,7 +9,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path};
 
 use rustix::fs::{
-    AtFlags, Dir, FileType, Mode, OFlags, mkdirat, openat, readlinkat, statat, symlinkat,
+    AtFlags, Dir, FileType, Mode, OFlags, RawMode, mkdirat, openat, readlinkat, statat, symlinkat,
 };
 use rustix::io::Errno;
 
@@ -122,7 +122,7 @@ fn copy_entry(
     }
 }
 
-fn copy_file(source: &OwnedFd, target: &OwnedFd, name: &OsStr, mode: u32) -> io::Result<()> {
+fn copy_file(source: &OwnedFd, target: &OwnedFd, name: &OsStr, mode: RawMode) -> io::Result<()> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let from = openat(source, name, flags, Mode::empty())?;
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;

@@ -230,7 +230,7 @@ impl Writing<'_> {
 
     fn permit(&self, of: BorrowedFd<'_>, path: &[u8], mode: u32) -> io::Result<()> {
         let mode = self.modes.get(path, mode);
-        Ok(rustix::fs::fchmod(of, Mode::from_raw_mode(mode))?)
+        File::from(of.try_clone_to_owned()?).set_permissions(Permissions::from_mode(mode))
     }
 
     fn read(&self, id: Oid, path: &[u8]) -> Result<Vec<u8>, GitError> {
