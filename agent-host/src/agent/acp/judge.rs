@@ -116,8 +116,7 @@ const NETWORK: &[&str] = &[
     "econnreset",
     "econnrefused",
     "enotfound",
-    "connection dropped",
-    "connection error",
+    "connection",
     "fetch failed",
     "socket",
     "stream disconnected",
@@ -192,6 +191,10 @@ mod tests {
             (fault(-32603, "server_error", "Overloaded"), Class::Overload),
             (
                 fault(-32603, "server_error", "Connection dropped (ECONNRESET)"),
+                Class::Network,
+            ),
+            (
+                fault(-32603, "", "Connection reset by server"),
                 Class::Network,
             ),
             (fault(-32603, "model_not_found", "x"), Class::ModelMissing),
