@@ -24,11 +24,31 @@ use crate::store::StateDir;
 /// Longest time for it: a hook of the operator's may build and test.
 const AT_MOST: Duration = Duration::from_secs(60 * 60);
 
-/// Carries it out and waits for it. A signal that asks this command to end ends the work with it.
+/// Carries it out and waits for it.
 ///
 /// # Errors
-/// What the work says (10), a signal (5).
+/// As for [`attempt`]; what the work says (10).
 pub fn carry_out(batch: &Found, work: &GitWork) -> Result<GitOutcome, CliError> {
+    let word = work.word();
+    match attempt(batch, work)? {
+        GitEnd::Done(done) => Ok(done),
+        GitEnd::Failed { class, message } => {
+            let error = CliError::new(Code::Environment, format!("{word}: {message}"));
+            Err(if class == Class::Disk {
+                error.hint("make room, then give the same command again")
+            } else {
+                error
+            })
+        }
+    }
+}
+
+/// Carries it out, waits for it, and leaves its word on itself to the caller. A signal that asks this
+/// command to end ends the work with it.
+///
+/// # Errors
+/// When it can not be started, or ends without a word (10, 70); a signal (5).
+pub fn attempt(batch: &Found, work: &GitWork) -> Result<GitEnd, CliError> {
     let program = driver::host_program()?;
     let room = Room::make(&batch.dir).map_err(unable("make a folder in", batch.dir.path()))?;
     let [request, outcome] = ["request.json", "outcome.json"].map(|name| room.0.join(name));
@@ -52,21 +72,36 @@ pub fn carry_out(batch: &Found, work: &GitWork) -> Result<GitOutcome, CliError> 
             let text = format!("{word}: {} ended with {exit:?}", program.display());
             Err(CliError::new(Code::Environment, text))
         }
-        Came::Stopped => Err(stopped(
-            Code::Interrupted,
-            &format!("{word} was interrupted"),
-        )),
+        Came::Stopped => {
+            let text = format!("{word} was interrupted");
+            Err(stopped(Code::Interrupted, work, &text))
+        }
         Came::TimedOut => {
             let text = format!("{word} took longer than {AT_MOST:?} and was killed");
-            Err(stopped(Code::Environment, &text))
+            Err(stopped(Code::Environment, work, &text))
         }
     }
 }
 
-fn stopped(code: Code, text: &str) -> CliError {
-    CliError::new(code, text)
-        .hint("look at `git status` where it worked: `git reset --merge` undoes a merge that was cut off")
-        .hint("then the same command can be given again")
+fn stopped(code: Code, work: &GitWork, text: &str) -> CliError {
+    let error = CliError::new(code, text);
+    let error = match work {
+        GitWork::Integrate(_) => error.hint(
+            "look at `git status` where it worked: `git reset --merge` undoes a merge that was cut off",
+        ),
+        GitWork::Provision(_)
+        | GitWork::Commit(_)
+        | GitWork::Salvage(_)
+        | GitWork::Restore(_)
+        | GitWork::Remove(_)
+        | GitWork::Checkout(_)
+        | GitWork::Merge(_)
+        | GitWork::Conflict(_)
+        | GitWork::Conclude(_)
+        | GitWork::Advance(_)
+        | GitWork::Predict(_) => error,
+    };
+    error.hint("then the same command can be given again")
 }
 
 fn run(order: &Order<'_>) -> io::Result<Came> {
@@ -79,26 +114,15 @@ fn run(order: &Order<'_>) -> io::Result<Came> {
     came
 }
 
-fn told(word: &str, outcome: &Path) -> Result<GitOutcome, CliError> {
+fn told(word: &str, outcome: &Path) -> Result<GitEnd, CliError> {
     let mut text = String::new();
     let read =
         fs::File::open(outcome).and_then(|file| file.take(GIT_FILE_MAX).read_to_string(&mut text));
     read.map_err(unable("read", outcome))?;
-    let end: GitEnd = serde_json::from_str(&text).map_err(|error| {
+    serde_json::from_str(&text).map_err(|error| {
         let text = format!("{word}: {} can not be read: {error}", outcome.display());
         CliError::new(Code::Internal, text)
-    })?;
-    match end {
-        GitEnd::Done(done) => Ok(done),
-        GitEnd::Failed { class, message } => {
-            let error = CliError::new(Code::Environment, format!("{word}: {message}"));
-            Err(if class == Class::Disk {
-                error.hint("make room, then give the same command again")
-            } else {
-                error
-            })
-        }
-    }
+    })
 }
 
 fn unable<'a>(act: &'a str, path: &'a Path) -> impl FnOnce(io::Error) -> CliError + 'a {

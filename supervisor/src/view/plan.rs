@@ -236,7 +236,7 @@ mod tests {
         let mut plan = plan();
         plan.repos.push(PlannedRepo {
             name: "web".to_owned(),
-            path: "/work/web".to_owned(),
+            path: "/code/web".to_owned(),
             base: "0123456789abcdef".to_owned(),
             branch: Some("main".to_owned()),
             into: "batch/{{ batch.id }}".to_owned(),
@@ -254,7 +254,7 @@ mod tests {
         assert_eq!(
             String::from_utf8(out).unwrap(),
             "nightly: 2 tasks, 4 live at most, 2 in a row at least\n\
-             web: /work/web, from main (0123456789ab), merged into batch/{{ batch.id }}\n\n\
+             web: /code/web, from main (0123456789ab), merged into batch/{{ batch.id }}\n\n\
              LEVEL  TASK    AGENT         REPOSITORY  BRANCH              AFTER\n    \
              1  lexer   run           web         supervisor/x/lexer  -\n    \
              2  parser  run           -           -                   lexer [verify]\n\n\
