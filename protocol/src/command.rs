@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::forge::{CommentAdapter, FetchAdapter};
 use crate::git::GitAdapter;
 use crate::ids::{AttemptNo, BatchId, Generation, MessageId, QuestionId, TaskId};
 use crate::program::ProgramAdapter;
@@ -189,6 +190,10 @@ pub enum Adapter {
     Hook(VerifyAdapter),
     /// Git work.
     Git(GitAdapter),
+    /// An issue or a pull request is fetched.
+    Fetch(FetchAdapter),
+    /// A comment on what the task is about.
+    Comment(CommentAdapter),
 }
 
 /// How a plain program is run.

@@ -12,6 +12,16 @@ pub const EXIT_FILE_NAME: &str = "exit.json";
 /// Name of the file in the run's folder that a host makes once it is about to start something; before
 /// that there is no tree.
 pub const MANIFEST_FILE_NAME: &str = "manifest.json";
+/// Name of the file in the run's folder with what was printed on stdout; made with the first byte.
+pub const STDOUT_FILE_NAME: &str = "stdout.log";
+/// Name of the file in the run's folder with what was printed on stderr; made with the first byte.
+pub const STDERR_FILE_NAME: &str = "stderr.log";
+/// Name of the file in the run's folder with the prompt, for a program that gets it by a file.
+pub const PROMPT_FILE_NAME: &str = "prompt.md";
+/// Name of the file in the run's folder with what the attempt before has taught.
+pub const HAND_OFF_FILE_NAME: &str = "handoff.md";
+/// Names that file, in the environment of the run's agent; absent where there is nothing to hand on.
+pub const HAND_OFF_VARIABLE: &str = "SUPERVISOR_HANDOFF";
 /// Name of the empty file in the run's folder by which a host that lost its supervisor says that
 /// it has seen the end of its whole tree. It holds for the boot in which it was written.
 pub const CLEARED_FILE_NAME: &str = "cleared";

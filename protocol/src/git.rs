@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::build_output::{BuildOutput, BuildOutputFound};
 use crate::class::Class;
 use crate::ids::TaskId;
 use crate::integrate::{Integrate, Integrated};
@@ -94,6 +95,8 @@ pub enum GitWork {
     Restore(Restore),
     /// Which commits would conflict if they were merged; nothing is changed.
     Predict(Predict),
+    /// What of a worktree can be built again is measured, or goes.
+    BuildOutput(BuildOutput),
     /// The batch branch goes into a branch of the operator's; no run of a batch does this.
     Integrate(Box<Integrate>),
 }
@@ -113,6 +116,7 @@ impl GitWork {
             GitWork::Advance(_) => "advance",
             GitWork::Restore(_) => "restore",
             GitWork::Predict(_) => "predict",
+            GitWork::BuildOutput(_) => "build_output",
             GitWork::Integrate(_) => "integrate",
         }
     }
@@ -191,7 +195,8 @@ pub struct Salvage {
     pub repo: String,
     /// The worktree.
     pub worktree: String,
-    /// The ref to make, `refs/supervisor/salvage/...`; one that is there and holds the same is taken.
+    /// The ref to make, `refs/supervisor/salvage/...`; one that is there and holds the same is taken, and
+    /// for one that holds something else the next free number: the outcome names it.
     pub reference: String,
     /// Which ignored files are kept: globs, each also for what is below; one behind a `!` says what is not
     /// kept all the same. Empty: none of them.
@@ -256,6 +261,13 @@ pub struct Merge {
     pub take: u32,
     /// Whether the batch branch moves to the last merge commit at once, because nothing verifies it.
     pub advance: bool,
+    /// Whether it is said that the base branch has moved since `pinned`; what is merged is what was
+    /// proven, so nothing is rebased here.
+    pub freshness: Freshness,
+    /// The branch that the batch started from (`refs/heads/...`), for `freshness`; absent where the
+    /// base was no branch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub watch: Option<String>,
 }
 
 /// A merge that conflicts, left for an agent.
@@ -313,8 +325,8 @@ pub struct Restore {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub staged: bool,
     /// Where the repositories of the worktree's submodules go, an absolute path of a folder that is
-    /// missing or empty: git keeps them outside of the worktree. Absent: they stay on the ref, as they do
-    /// where there were none.
+    /// missing or empty, outside of `to`: git keeps them outside of the worktree. Where the ref has none,
+    /// that is an error. Absent: they stay on the ref.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub modules: Option<String>,
 }
@@ -324,8 +336,10 @@ pub struct Restore {
 pub struct Predict {
     /// The repository.
     pub repo: String,
-    /// Each is judged by itself, at most [`PAIRS_MAX`].
+    /// Each is judged by itself, at most [`PAIRS_MAX`]; the most important ones first.
     pub pairs: Vec<(Oid, Oid)>,
+    /// No pair is begun after so many milliseconds; the others are not judged then.
+    pub at_most_ms: u64,
 }
 
 /// What was done.
@@ -354,6 +368,8 @@ pub enum GitOutcome {
     Restored(Restored),
     /// See [`Predict`].
     Predicted(Predicted),
+    /// See [`BuildOutput`].
+    BuildOutput(BuildOutputFound),
     /// See [`Integrate`].
     Integrated(Box<Integrated>),
 }
@@ -450,6 +466,9 @@ pub struct Merged {
     pub merges: Vec<MergeCommit>,
     /// Candidates that conflict with the tip or with what was merged before them here.
     pub conflicts: Vec<MergeConflict>,
+    /// What the operator should know: the base branch moved.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
 /// One candidate is merged.
@@ -506,14 +525,34 @@ pub struct Restored {
     pub files: u64,
     /// Their bytes.
     pub bytes: u64,
+    /// The ref has repositories of submodules, and they were not asked for.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub modules_left: bool,
 }
 
 /// Which commits would conflict.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Predicted {
-    /// For each pair, in order: the files that conflict, at most [`PATHS_MAX`]; none where the two
-    /// merge.
-    pub pairs: Vec<Vec<String>>,
+    /// For each pair that was judged, in order; fewer than were asked for where time was up.
+    pub pairs: Vec<Foreseen>,
+}
+
+/// What two commits would conflict in.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Foreseen {
+    /// The files, at most [`PATHS_MAX`]; none where the two merge.
+    pub paths: Vec<String>,
+    /// How many more there are.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub more: u64,
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde hands over a reference"
+)]
+const fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 #[cfg(test)]

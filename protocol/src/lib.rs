@@ -20,14 +20,17 @@
 pub mod action_file;
 pub mod bounds;
 pub mod bridge;
+pub mod build_output;
 pub mod class;
 pub mod command;
 pub mod event_file;
 pub mod exit_file;
+pub mod forge;
 pub mod framing;
 pub mod git;
 pub mod ids;
 pub mod integrate;
+pub mod list;
 pub mod program;
 pub mod report;
 pub mod result_file;

@@ -18,6 +18,9 @@ use protocol::command::{
     Start, SteerMode, Stop, Text, VerifyAdapter, VerifyCommand,
 };
 use protocol::exit_file::{EXIT_FILE_VERSION, ExitFile};
+use protocol::forge::{
+    CommentAdapter, CommentWork, Fetch, FetchAdapter, ForgeKind, Place, Reference,
+};
 use protocol::git::{Advance, Committed, Freshness, GitAdapter, GitOutcome, GitWork, Oid};
 use protocol::ids::{AttemptNo, Generation, MessageId, QuestionId};
 use protocol::program::{Credentials, Home, McpServer, Permissions, ProgramAdapter, ProgramKind};
@@ -73,6 +76,18 @@ variants! {
     Command::Answer(_) => "answer",
     Command::Interrupt {} => "interrupt",
     Command::Stop(_) => "stop",
+}
+
+variants! {
+    ADAPTERS, adapter_name, Adapter,
+    Adapter::Scripted(_) => "scripted",
+    Adapter::Command(_) => "command",
+    Adapter::Program(_) => "program",
+    Adapter::Verify(_) => "verify",
+    Adapter::Hook(_) => "hook",
+    Adapter::Git(_) => "git",
+    Adapter::Fetch(_) => "fetch",
+    Adapter::Comment(_) => "comment",
 }
 
 variants! {
@@ -226,6 +241,40 @@ fn start_program() -> Start {
     }
 }
 
+fn start_fetch() -> Start {
+    let adapter = FetchAdapter {
+        fetch: Fetch {
+            kind: ForgeKind::Pr,
+            reference: Reference {
+                place: Some(Place {
+                    host: "github.com".to_owned(),
+                    owner: "owner".to_owned(),
+                    name: "repo".to_owned(),
+                }),
+                number: 123,
+            },
+            repo: Some("/home/op/web".to_owned()),
+        },
+        timeout_ms: 300_000,
+    };
+    start(RunKind::Hook, Adapter::Fetch(adapter))
+}
+
+fn start_comment() -> Start {
+    let Adapter::Fetch(fetch) = start_fetch().adapter else {
+        panic!("it is a fetch");
+    };
+    let adapter = CommentAdapter {
+        comment: CommentWork {
+            about: fetch.fetch,
+            text: "The task `parse-errors` has failed.\n\n> exit status 1".to_owned(),
+            mark: "<!-- supervisor nightly parse-errors 2 failed -->".to_owned(),
+        },
+        timeout_ms: 300_000,
+    };
+    start(RunKind::Hook, Adapter::Comment(adapter))
+}
+
 /// File name and command.
 fn commands() -> Vec<(&'static str, Command)> {
     let answer = |text: Option<&str>| {
@@ -238,6 +287,8 @@ fn commands() -> Vec<(&'static str, Command)> {
         ("start_command", Command::Start(Box::new(start_command()))),
         ("start_scripted", Command::Start(Box::new(start_scripted()))),
         ("start_verify", Command::Start(Box::new(start_verify()))),
+        ("start_fetch", Command::Start(Box::new(start_fetch()))),
+        ("start_comment", Command::Start(Box::new(start_comment()))),
         ("start_program", Command::Start(Box::new(start_program()))),
         ("start_hook", Command::Start(Box::new(start_hook()))),
         ("start_git", Command::Start(Box::new(start_git()))),
@@ -579,6 +630,7 @@ struct Words {
     result_status: Vec<ResultStatus>,
     verdict: Vec<Verdict>,
     freshness: Vec<Freshness>,
+    forge_kind: Vec<ForgeKind>,
 }
 
 #[test]
@@ -618,6 +670,7 @@ fn words_are_as_released() {
         result_status: vec![ResultStatus::Ok, ResultStatus::Failed],
         verdict: vec![Verdict::Approve, Verdict::Revise, Verdict::Reject],
         freshness: vec![Freshness::Ignore, Freshness::Warn, Freshness::Rebase],
+        forge_kind: vec![ForgeKind::Issue, ForgeKind::Pr],
     };
     let mut written = serde_json::to_vec(&words).unwrap();
     written.push(b'\n');
@@ -633,6 +686,9 @@ fn words_are_as_released() {
         assert_eq!(serde_json::to_value(mode).unwrap(), mode.word());
     }
     for kind in words.run_kind {
+        assert_eq!(serde_json::to_value(kind).unwrap(), kind.word());
+    }
+    for kind in words.forge_kind {
         assert_eq!(serde_json::to_value(kind).unwrap(), kind.word());
     }
     for verdict in words.verdict {
@@ -653,6 +709,12 @@ fn a_word_that_is_no_class_is_refused_and_quoted_in_part() {
 fn every_variant_has_a_sample() {
     let commands: BTreeSet<_> = commands().iter().map(|(_, c)| command_name(c)).collect();
     assert_eq!(commands, COMMANDS.iter().copied().collect());
+    let adapters = self::commands().into_iter().filter_map(|(_, it)| match it {
+        Command::Start(start) => Some(adapter_name(&start.adapter)),
+        Command::Deliver(_) | Command::Answer(_) | Command::Interrupt {} | Command::Stop(_) => None,
+    });
+    let adapters: BTreeSet<_> = adapters.collect();
+    assert_eq!(adapters, ADAPTERS.iter().copied().collect());
     let events: BTreeSet<_> = events().iter().map(|(_, e)| event_name(e)).collect();
     assert_eq!(events, EVENTS.iter().copied().collect());
 }
@@ -677,6 +739,8 @@ fn no_golden_file_is_without_its_test() {
         "script",
         "event_line",
         "result_file",
+        "forge_issue",
+        "forge_pull_request",
     ]
     .map(str::to_owned)
     .into();

@@ -10,6 +10,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use compare::{golden, parse};
 use protocol::class::Class;
 use protocol::event_file::{EVENT_LINE_VERSION, EventLine};
+use protocol::forge::{
+    ForgeComment, ForgeItem, ForgeKind, ForgeRemark, ForgeReview, ITEM_VERSION, PullRequest,
+};
 use protocol::ids::MessageId;
 use protocol::report::{Event, ResultStatus, Usage, Verdict};
 use protocol::result_file::ResultFile;
@@ -280,4 +283,73 @@ fn a_result_file_is_written_and_read_as_released() {
     written.push(b'\n');
     let bytes = golden("result_file", &written);
     assert_eq!(ResultFile::parse(&bytes).unwrap(), file);
+}
+
+/// An issue with everything that may be absent left out.
+fn issue() -> ForgeItem {
+    ForgeItem {
+        version: ITEM_VERSION,
+        kind: ForgeKind::Issue,
+        reference: "owner/repo#12".to_owned(),
+        url: "https://github.com/owner/repo/issues/12".to_owned(),
+        number: 12,
+        title: "It is slow".to_owned(),
+        body: "Since \"yesterday\".\nÜber alles.".to_owned(),
+        author: "somebody".to_owned(),
+        state: "open".to_owned(),
+        labels: Vec::new(),
+        comments: Vec::new(),
+        comments_left_out: 0,
+        pull: None,
+        warnings: Vec::new(),
+    }
+}
+
+/// A pull request with everything.
+fn pull_request() -> ForgeItem {
+    let (author, created) = ("somebody".to_owned(), "2026-01-02T03:04:05Z".to_owned());
+    ForgeItem {
+        kind: ForgeKind::Pr,
+        labels: vec!["bug".to_owned()],
+        comments: vec![ForgeComment {
+            author: author.clone(),
+            created: created.clone(),
+            body: "me too".to_owned(),
+        }],
+        comments_left_out: 3,
+        pull: Some(PullRequest {
+            base: "main".to_owned(),
+            head: "topic".to_owned(),
+            reviews: vec![ForgeReview {
+                author: author.clone(),
+                created: created.clone(),
+                state: "changes_requested".to_owned(),
+                body: "not yet".to_owned(),
+            }],
+            remarks: vec![ForgeRemark {
+                author,
+                created,
+                path: "src/a.rs".to_owned(),
+                line: Some(7),
+                body: "why?".to_owned(),
+            }],
+            diff: "-old\n+new\n".to_owned(),
+        }),
+        warnings: vec!["a copy of 90 min ago is used".to_owned()],
+        ..issue()
+    }
+}
+
+#[test]
+fn what_a_fetch_left_is_written_and_read_as_released() {
+    let samples = [
+        ("forge_issue", issue()),
+        ("forge_pull_request", pull_request()),
+    ];
+    for (name, item) in samples {
+        let mut written = serde_json::to_vec(&item).unwrap();
+        written.push(b'\n');
+        let bytes = golden(name, &written);
+        assert_eq!(parse::<ForgeItem>(name, &bytes), item, "{name}");
+    }
 }

@@ -10,10 +10,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 
 use compare::{golden, parse};
+use protocol::build_output::{BuildOutput, BuildOutputFolder, BuildOutputFound, BuildOutputStays};
 use protocol::git::{
     Advance, Candidate, Checkout, CommitWork, Committed, Conclude, Concluded, Conflict, Conflicted,
-    Freshness, GitOutcome, GitWork, Merge, MergeCommit, MergeConflict, Merged, Oid, Predict,
-    Predicted, Provision, Provisioned, Remove, Removed, Restore, Restored, Salvage, Salvaged,
+    Foreseen, Freshness, GitOutcome, GitWork, Merge, MergeCommit, MergeConflict, Merged, Oid,
+    Predict, Predicted, Provision, Provisioned, Remove, Removed, Restore, Restored, Salvage,
+    Salvaged,
 };
 use protocol::integrate::{
     Agreed, How, Integrate, IntegratePlan, IntegrateResult, Integrated, Remote,
@@ -35,6 +37,7 @@ variants! {
     GitWork::Restore(_) => "restore",
     GitWork::Predict(_) => "predict",
     GitWork::Integrate(_) => "integrate",
+    GitWork::BuildOutput(_) => "build_output",
 }
 
 variants! {
@@ -51,6 +54,7 @@ variants! {
     GitOutcome::Restored(_) => "restored",
     GitOutcome::Predicted(_) => "predicted",
     GitOutcome::Integrated(_) => "integrated",
+    GitOutcome::BuildOutput(_) => "build_output",
 }
 
 const REPO: &str = "/home/op/web";
@@ -132,6 +136,8 @@ fn works_of_a_batch() -> Vec<GitWork> {
             candidates: vec![candidate()],
             take: 1,
             advance: true,
+            freshness: Freshness::Warn,
+            watch: Some(MAIN.to_owned()),
         }),
         GitWork::Conflict(Conflict {
             repo: repo.clone(),
@@ -162,6 +168,12 @@ fn works_of_a_batch() -> Vec<GitWork> {
         GitWork::Predict(Predict {
             repo,
             pairs: vec![(oid('a'), oid('b'))],
+            at_most_ms: 2_000,
+        }),
+        GitWork::BuildOutput(BuildOutput {
+            repo: REPO.to_owned(),
+            worktree: WORKTREE.to_owned(),
+            remove: true,
         }),
         GitWork::Integrate(Box::new(Integrate {
             repo: REPO.to_owned(),
@@ -232,6 +244,7 @@ fn outcomes_of_a_batch() -> Vec<GitOutcome> {
                 files: vec!["src/lib.rs".to_owned()],
                 kinds: contents(),
             }],
+            warnings: vec!["refs/heads/main has moved".to_owned()],
         }),
         GitOutcome::Conflicted(Conflicted {
             tip: oid('b'),
@@ -246,11 +259,31 @@ fn outcomes_of_a_batch() -> Vec<GitOutcome> {
             reference: SALVAGE.to_owned(),
             files: 12,
             bytes: 209_715_200,
+            modules_left: true,
         }),
         GitOutcome::Predicted(Predicted {
-            pairs: vec![vec!["src/lib.rs".to_owned()], Vec::new()],
+            pairs: vec![
+                Foreseen {
+                    paths: vec!["src/lib.rs".to_owned()],
+                    more: 3,
+                },
+                Foreseen::default(),
+            ],
         }),
         GitOutcome::Integrated(Box::new(integrated())),
+        GitOutcome::BuildOutput(BuildOutputFound {
+            folders: vec![BuildOutputFolder {
+                path: "target".to_owned(),
+                bytes: 209_715_200,
+                files: 812,
+            }],
+            stays: vec![BuildOutputStays {
+                path: "web/node_modules".to_owned(),
+                why: "holds a repository".to_owned(),
+            }],
+            bytes: 209_715_200,
+            removed: true,
+        }),
     ]
 }
 

@@ -2,6 +2,7 @@
 
 use proptest::collection::vec;
 use proptest::prelude::*;
+use protocol::forge::{ForgeKind, Place, Reference, cut};
 use protocol::framing::{Frame, FrameReader, LINE_MAX};
 use protocol::ids::{AttemptNo, BATCH_ID_MAX, BatchId, Generation, MessageId, QuestionId, TaskId};
 use protocol::report::excerpt;
@@ -235,6 +236,50 @@ proptest! {
         prop_assert_eq!(format!("q{number}").parse(), Ok(QuestionId(number)));
         prop_assert_eq!(number.to_string().parse(), Ok(Generation(number)));
         prop_assert_eq!(serde_json::to_string(&message).unwrap(), number.to_string());
+    }
+
+    #[test]
+    fn a_reference_comes_back_in_either_form(
+        owner in "[A-Za-z0-9][A-Za-z0-9_.-]{0,20}", name in "[A-Za-z0-9][A-Za-z0-9_.-]{0,20}",
+        number in 1_u64.., kind in prop_oneof![Just(ForgeKind::Issue), Just(ForgeKind::Pr)],
+    ) {
+        let place = Place { host: "github.com".to_owned(), owner, name };
+        let wanted = Reference { place: Some(place.clone()), number };
+        let short = format!("{place}#{number}");
+        prop_assert_eq!(Reference::parse(kind, &short), Ok(wanted.clone()));
+        let word = match kind { ForgeKind::Issue => "issues", ForgeKind::Pr => "pull" };
+        let page = format!("https://github.com/{place}/{word}/{number}");
+        prop_assert_eq!(Reference::parse(kind, &page), Ok(wanted));
+        let remote = format!("https://github.com/{place}.git");
+        prop_assert_eq!(Place::of_remote(&remote), Some(place));
+    }
+
+    #[test]
+    fn no_text_makes_a_reference_that_leads_elsewhere(
+        text in prop_oneof![".{0,60}", "(https://)?[a-z./@:?#%]{0,20}(issues/|#)[0-9]{1,3}"],
+    ) {
+        if let Ok(Reference { place: Some(place), number }) = Reference::parse(ForgeKind::Issue, &text) {
+            prop_assert!(number > 0);
+            for part in [&place.owner, &place.name] {
+                prop_assert!(!part.is_empty() && part.chars().any(|c| c != '.'), "{}", part);
+                let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+                prop_assert!(part.chars().all(plain), "{}", part);
+            }
+            prop_assert!(!place.host.contains(['@', '/', '?', '#', '%']), "{}", place.host);
+        }
+    }
+
+    #[test]
+    fn a_cut_text_is_a_beginning_and_counts_the_rest(text in ".{0,60}", max in 0_usize..80) {
+        let shown = cut(&text, max);
+        match shown.rsplit_once("\n[cut here: ") {
+            Some((begin, rest)) if text.len() > max => {
+                prop_assert!(text.starts_with(begin) && begin.len() <= max);
+                let count = rest.strip_suffix(" more bytes]").and_then(|it| it.parse().ok());
+                prop_assert_eq!(count, Some(text.len() - begin.len()));
+            }
+            Some(_) | None => prop_assert_eq!(&shown, &text),
+        }
     }
 }
 

@@ -10,6 +10,9 @@ use protocol::command::{
     RunKind, ScriptedAdapter, Start, SteerMode, Stop, Text, VerifyAdapter, VerifyCommand,
 };
 use protocol::exit_file::{EXIT_FILE_VERSION, ExitFile};
+use protocol::forge::{
+    CommentAdapter, CommentWork, Fetch, FetchAdapter, ForgeKind, Place, Reference,
+};
 use protocol::framing::{Frame, FrameReader, LINE_MAX};
 use protocol::git::{
     CommitWork, Committed, Freshness, GitAdapter, GitOutcome, GitWork, Oid, Provision,
@@ -89,7 +92,34 @@ fn adapter() -> impl Strategy<Value = Adapter> {
     let hook = verify.clone();
     let hook = hook.prop_map(|commands| Adapter::Hook(VerifyAdapter { commands }));
     let verify = verify.prop_map(|commands| Adapter::Verify(VerifyAdapter { commands }));
-    prop_oneof![command, scripted, verify, hook, git(), program()]
+    prop_oneof![command, scripted, verify, hook, git(), fetch(), program()]
+}
+
+fn fetch() -> impl Strategy<Value = Adapter> {
+    let place =
+        (words(), words(), words()).prop_map(|(host, owner, name)| Place { host, owner, name });
+    let kind = prop_oneof![Just(ForgeKind::Issue), Just(ForgeKind::Pr)];
+    let reference = (option::of(place), any::<u64>());
+    let reference = reference.prop_map(|(place, number)| Reference { place, number });
+    let fetch = (kind, reference, option::of(words()));
+    let fetch = fetch
+        .prop_map(|(kind, reference, repo)| Fetch {
+            kind,
+            reference,
+            repo,
+        })
+        .boxed();
+    let comment = (fetch.clone(), words(), words(), any::<u64>());
+    let comment = comment.prop_map(|(about, text, mark, timeout_ms)| {
+        let comment = CommentWork { about, text, mark };
+        Adapter::Comment(CommentAdapter {
+            comment,
+            timeout_ms,
+        })
+    });
+    let fetch = (fetch, any::<u64>())
+        .prop_map(|(fetch, timeout_ms)| Adapter::Fetch(FetchAdapter { fetch, timeout_ms }));
+    prop_oneof![fetch, comment]
 }
 
 fn oid() -> impl Strategy<Value = Oid> + Clone {
