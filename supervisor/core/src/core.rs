@@ -45,6 +45,8 @@ pub enum Change {
     Attempt(TaskIx, Edge),
     /// The merge of a task's commit.
     Merge(TaskIx, Edge),
+    /// A comment on what a task is about.
+    Comment(TaskIx, Edge),
     /// A run.
     Run(Generation, Edge),
     /// A message.
@@ -128,6 +130,8 @@ pub struct Unrecorded {
     pub last: Option<Now>,
     /// Whether a tick is owed.
     pub tick_owed: bool,
+    /// Whether it does clean-ups alone.
+    pub confined: bool,
     /// Signs of life of every live run.
     pub live: Vec<(Generation, Live)>,
 }
@@ -160,12 +164,20 @@ impl Core {
         Ok(changes)
     }
 
+    /// From now on this core does clean-ups and nothing else of the batch moves: no attempt, no step, no
+    /// merge begins, and a pause, a stop or the lack of one stays on record as it is. For a
+    /// supervisor that was started for that alone; said before its first input.
+    pub fn confine_to_clean_ups(&mut self) {
+        self.live.confine(true);
+    }
+
     /// What is lost with this core, for the one that goes on in its place.
     pub fn unrecorded(&self) -> Unrecorded {
         let live = self.live.iter().map(|(run, live)| (run, live.clone()));
         Unrecorded {
             last: self.last,
             tick_owed: self.tick_owed,
+            confined: self.live.is_confined(),
             live: live.collect(),
         }
     }
@@ -175,6 +187,7 @@ impl Core {
     pub fn take_over(&mut self, unrecorded: Unrecorded) {
         self.last = unrecorded.last;
         self.tick_owed = unrecorded.tick_owed;
+        self.live.confine(unrecorded.confined);
         for (generation, live) in unrecorded.live {
             self.live.take_over(generation, live);
         }

@@ -13,8 +13,8 @@ use protocol::report::{Capabilities, RunResult, Usage, Verdict};
 use crate::containment::Containment;
 use crate::identity::Identity;
 use crate::machine::{
-    AccountState, AttemptState, BatchState, MergeState, MessageState, QuestionState, RunState,
-    TaskState,
+    AccountState, AttemptState, BatchState, CommentState, MergeState, MessageState, QuestionState,
+    RunState, TaskState,
 };
 use crate::plan::{
     AccountSpec, AgentSpec, Dependency, RepoSpec, RetryMode, Rules, Settings, SpecIx, TaskIx,
@@ -22,8 +22,11 @@ use crate::plan::{
 };
 use crate::reason::{AccountReason, BatchReason, TaskReason};
 use crate::record::StopReason;
-use crate::step::{CleanStep, Purpose, Stage, Step};
+use crate::step::{CleanStep, CommentOn, Purpose, Stage, Step};
 use crate::time::{Boot, Deadline, Now, Wall};
+
+/// Most comments of one task that wait to be posted; what else it has to tell is then not told.
+pub const COMMENTS_MAX: usize = 16;
 
 /// Everything a checkpoint holds.
 #[derive(Debug, Clone, PartialEq)]
@@ -169,6 +172,8 @@ pub struct Task {
     pub merge: Option<Merge>,
     /// Its worktree is going.
     pub clean: Option<Clean>,
+    /// Comments that are to be posted, the next one first, at most [`COMMENTS_MAX`].
+    pub comments: Vec<Comment>,
 }
 
 /// The worktree of a task.
@@ -206,6 +211,8 @@ pub struct Merge {
     pub tries: u32,
     /// It was rolled back since the operator last queued it: its proof is what failed, not only its merge.
     pub disproved: bool,
+    /// How many may be in its next round at most, after one that came to no end.
+    pub share: Option<u32>,
     /// What it conflicted with, or how its proof failed, the last time that it did.
     pub trouble: Arc<str>,
     /// A sentence for people: why it is where it is.
@@ -225,6 +232,23 @@ pub struct Clean {
     pub kept: Option<Salvage>,
 }
 
+/// A comment on the issue or pull request of a task that is not posted yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Comment {
+    /// What it tells.
+    pub on: CommentOn,
+    /// Of this attempt, the last one when it was queued.
+    pub attempt: AttemptNo,
+    /// Where it is.
+    pub state: CommentState,
+    /// Its run, while there is one.
+    pub run: Option<Generation>,
+    /// Its runs so far.
+    pub runs: u32,
+    /// Not before this.
+    pub at: Option<Deadline>,
+}
+
 /// One repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Repo {
@@ -237,6 +261,9 @@ pub struct Repo {
 /// Merges that share a proof.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Round {
+    /// Whether commands prove its merges: as the batch file said when it began. A file that says
+    /// otherwise by now counts from the next round on.
+    pub verify: bool,
     /// What is done now, or is due.
     pub stage: Stage,
     /// Its run, while there is one.
@@ -264,6 +291,15 @@ impl Round {
         match self.bad {
             None => u32::try_from(self.commits.len()).unwrap_or(u32::MAX),
             Some(bad) => self.good + (bad - self.good) / 2,
+        }
+    }
+
+    /// The tasks that its run is about now: those that are merged by it, or those whose merge commits it
+    /// proves.
+    pub fn about(&self) -> Vec<TaskIx> {
+        match self.commits.as_slice() {
+            [] => self.tasks.clone(),
+            commits => commits.iter().map(|(task, _)| *task).collect(),
         }
     }
 
@@ -370,6 +406,12 @@ impl Footprint {
 }
 
 impl Attempt {
+    /// Whether its wall limit is used up; what it waits does not count.
+    pub(crate) fn is_over_time(&self, now: Boot) -> bool {
+        let working = self.waiting_since.map_or(now, |since| since.min(now));
+        self.deadline <= working
+    }
+
     /// Its wait is over: the wall limit moves by its length.
     pub(crate) fn work_again(&mut self, now: Boot) {
         if let Some(since) = self.waiting_since.take() {

@@ -11,6 +11,7 @@ use crate::facts::{Facts, Task};
 use crate::machine::{
     AccountState, BatchState, MergeState, MessageState, QuestionState, TaskState,
 };
+use crate::mutation::{self, Mutation};
 use crate::plan::{
     AccountIx, AgentIx, AgentSpec, Condition, Dependency, OnFailure, RepoIx, TaskIx,
 };
@@ -60,8 +61,12 @@ pub struct Index {
     pub(crate) merging: BTreeSet<TaskIx>,
     /// Merges that wait for the operator.
     pub(crate) parked: BTreeSet<TaskIx>,
+    /// Merges that failed.
+    pub(crate) unmerged: BTreeSet<TaskIx>,
     /// Tasks whose worktree is going.
     pub(crate) cleaning: BTreeSet<TaskIx>,
+    /// Tasks with comments that are to be posted.
+    pub(crate) commenting: BTreeSet<TaskIx>,
     /// Unsettled messages by task.
     pub(crate) mail: BTreeMap<TaskIx, BTreeSet<MessageId>>,
     /// Open questions by run.
@@ -89,6 +94,7 @@ impl Index {
             if facts.tasks[ix.0 as usize].clean.is_some() {
                 index.cleaning.insert(ix);
             }
+            index.note_comments(facts, ix);
         }
         for (generation, run) in &facts.runs {
             if let Some((_, grace)) = run.stop {
@@ -109,6 +115,17 @@ impl Index {
         }
         index.note_batch(facts);
         index
+    }
+
+    /// Brings what depends on a task's comments up to date.
+    pub(crate) fn note_comments(&mut self, facts: &Facts, ix: TaskIx) {
+        let next = facts.tasks[ix.0 as usize].comments.first();
+        match next {
+            Some(_) => self.commenting.insert(ix),
+            None => self.commenting.remove(&ix),
+        };
+        self.timers
+            .arm(Timer::Comment(ix), next.and_then(|comment| comment.at));
     }
 
     /// Makes room for one task (which is `Pending` or comes from a checkpoint).
@@ -302,6 +319,7 @@ impl Index {
         }
         note(&mut self.merging, ix, !merge.state.is_settled());
         note(&mut self.parked, ix, merge.state == MergeState::Parked);
+        note(&mut self.unmerged, ix, merge.state == MergeState::Failed);
     }
 
     /// Brings a message's indexes up to date.
@@ -466,6 +484,7 @@ pub(crate) fn is_satisfied(facts: &Facts, dependency: Dependency) -> bool {
         Condition::Finished => true,
         Condition::Done => task.state == TaskState::Done || passes,
         Condition::Merged => match (task.state, &task.merge) {
+            (TaskState::Done, _) if mutation::on(Mutation::EarlyDependents) => true,
             (TaskState::Done, Some(merge)) => {
                 merge.state.is_good() || (passes && merge.state == MergeState::Failed)
             }

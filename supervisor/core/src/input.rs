@@ -249,6 +249,11 @@ pub enum OperatorCommand {
         /// The tasks.
         tasks: Option<Vec<TaskIx>>,
     },
+    /// Remove what can be built again from the worktrees of ended tasks; all else in them stays.
+    CleanBuildOutput {
+        /// The tasks.
+        tasks: Vec<TaskIx>,
+    },
     /// Take another reading of the batch file: new tasks and those that are not done take it, done
     /// ones stay. What runs keeps what it began with until its attempt ends.
     Revise(Box<Plan>),

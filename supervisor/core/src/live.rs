@@ -169,6 +169,8 @@ pub struct LiveRuns {
     timers: BTreeSet<(Boot, Generation, LiveTimer)>,
     /// The supervisor of a closed batch was told to end: no clean-up goes on.
     held: bool,
+    /// This supervisor is here for clean-ups alone.
+    confined: bool,
 }
 
 impl LiveRuns {
@@ -202,6 +204,16 @@ impl LiveRuns {
     /// Whether that was said.
     pub(crate) fn is_held(&self) -> bool {
         self.held
+    }
+
+    /// Nothing but clean-ups goes on in this life of the supervisor.
+    pub(crate) fn confine(&mut self, confined: bool) {
+        self.confined = confined;
+    }
+
+    /// Whether that was said.
+    pub(crate) fn is_confined(&self) -> bool {
+        self.confined
     }
 
     pub(crate) fn get_mut(&mut self, generation: Generation) -> Option<&mut Live> {

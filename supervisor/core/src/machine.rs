@@ -181,7 +181,7 @@ machine! {
         /// It conflicts with what the batch branch holds.
         Conflict = "conflict" => [Resolving, Parked, Failed],
         /// An agent resolves it.
-        Resolving = "resolving" => [Queued, Verifying, Merged, Conflict, RolledBack, Parked],
+        Resolving = "resolving" => [Queued, Verifying, Merged, Conflict, Parked],
         /// It waits for the operator.
         Parked = "parked" => [Queued],
         /// Its merge commit was proven bad: the batch branch is without it.
@@ -206,6 +206,20 @@ impl MergeState {
     /// The batch branch holds the work, or there is none.
     pub const fn is_good(self) -> bool {
         matches!(self, Self::None | Self::Merged)
+    }
+}
+
+machine! {
+    /// Where a comment on the issue or pull request of a task is.
+    CommentState as "comment" {
+        /// It is to be posted.
+        Queued = "queued" => [Posting, Failed],
+        /// A run looks whether it is there, and posts it.
+        Posting = "posting" => [Queued, Posted, Failed],
+        /// It is there.
+        Posted = "posted" => [],
+        /// It is not there, and not tried again.
+        Failed = "failed" => [],
     }
 }
 

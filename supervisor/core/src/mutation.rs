@@ -22,6 +22,26 @@ pub enum Mutation {
     LostConsumesAttempt,
     /// A result that came after a cancel is believed.
     LateResultAfterCancel,
+    /// A worktree goes on the word of an earlier salvage.
+    RemovalBeforeSalvage,
+    /// The batch branch moves to merges that were not proven.
+    UnprovenMerge,
+    /// A task is done without the word of its reviewer.
+    SkippedReview,
+    /// Work that was sent back is verified by its earlier commit.
+    StaleCommit,
+    /// A batch branch that could not be moved counts as moved.
+    IgnoredBranchMove,
+    /// Merges do not wait for those that they depend on.
+    UnorderedMerges,
+    /// Half of a group is proven in a worktree that still holds all of it.
+    StaleMergeProof,
+    /// Dependents begin before the work that they need is merged.
+    EarlyDependents,
+    /// A merge that waits for the operator is forgotten.
+    ForgottenParking,
+    /// A second run of a round begins beside the first.
+    SecondRound,
 }
 
 /// Whether the bug is planted in this thread.

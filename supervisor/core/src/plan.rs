@@ -216,6 +216,17 @@ pub struct Hooks {
     pub before_remove: bool,
 }
 
+/// What of a task is told in a comment on the issue or pull request that it is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Comments {
+    /// That it has failed.
+    pub failed: bool,
+    /// That its agent waits for an answer.
+    pub question: bool,
+    /// That it is done.
+    pub done: bool,
+}
+
 /// What the core must know of a task.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TaskSpec {
@@ -240,6 +251,10 @@ pub struct TaskSpec {
     pub changes: bool,
     /// Who judges its work; with a worktree only.
     pub review: Option<ReviewSpec>,
+    /// Whether it is about an issue or a pull request, which each attempt fetches first.
+    pub fetch: bool,
+    /// What of it is told in a comment on that issue or pull request.
+    pub comments: Comments,
     /// The operator's commands around it.
     pub hooks: Hooks,
     /// Retry policy.

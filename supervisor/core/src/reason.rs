@@ -19,7 +19,9 @@ pub enum BatchReason {
     Disk,
     /// A task failed and the batch file says to stop then.
     TaskFailed(TaskIx),
-    /// More tasks failed than `max_failures` allows.
+    /// The merge of a task's work failed and the batch file says to stop then.
+    MergeFailed(TaskIx),
+    /// More tasks and merges failed than `max_failures` allows.
     TooManyFailures,
     /// Hosts can not be started: nothing else was tried since the last good start.
     NothingStarts,

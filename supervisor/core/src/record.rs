@@ -14,7 +14,7 @@ use crate::containment::{Cleared, Containment};
 use crate::facts::{Footprint, Salvage};
 use crate::identity::{Exit, Identity};
 use crate::machine::{
-    AccountState, BatchState, MergeState, MessageState, QuestionState, TaskState,
+    AccountState, BatchState, CommentState, MergeState, MessageState, QuestionState, TaskState,
 };
 use crate::plan::{
     AccountIx, AccountSpec, AgentSpec, PlannedTask, RepoIx, RepoSpec, RetryMode, Rules, Settings,
@@ -22,7 +22,7 @@ use crate::plan::{
 };
 use crate::reason::{AccountReason, BatchReason, TaskReason};
 use crate::reconcile::Letter;
-use crate::step::{CleanStep, Purpose, Stage, Step};
+use crate::step::{CleanStep, CommentOn, Purpose, Stage, Step};
 use crate::time::{Deadline, Now, Wall};
 
 /// A record with its place in the journal.
@@ -294,6 +294,9 @@ pub enum Record {
     RoundEnded {
         /// In this repository.
         repo: RepoIx,
+        /// It came to no end: those that it was about are merged in rounds of at most so many, until
+        /// it is known which of them is in the way.
+        share: Option<u32>,
     },
     /// The merge of a task's commit changes state.
     MergeMoved {
@@ -321,6 +324,19 @@ pub enum Record {
         task: TaskIx,
         /// It is gone.
         removed: bool,
+        /// A sentence for people.
+        detail: Arc<str>,
+    },
+    /// A comment on the issue or pull request of a task changes state; the first record of one queues it.
+    CommentMoved {
+        /// Of this task.
+        task: TaskIx,
+        /// What it tells.
+        on: CommentOn,
+        /// To this (may be the state it is in: then only the time changes).
+        to: CommentState,
+        /// Not before this.
+        at: Option<Deadline>,
         /// A sentence for people.
         detail: Arc<str>,
     },

@@ -41,6 +41,18 @@ pub enum Unfit {
     /// Two tasks have one id.
     #[error("{0} is there twice")]
     Twice(TaskId),
+    /// It moves a task whose work lies in a worktree.
+    #[error(
+        "{task} can not move to {new}: its work lies in {old}; `clean` it first, or give it another id"
+    )]
+    Moved {
+        /// The task.
+        task: TaskId,
+        /// Where its work lies.
+        old: String,
+        /// Where the file has it.
+        new: String,
+    },
     /// It points at something that it does not have.
     #[error("the plan has no such {0}")]
     Missing(&'static str),
@@ -134,6 +146,7 @@ pub fn compare(facts: &Facts, plan: Plan) -> Result<Revision, Unfit> {
             }
             continue;
         }
+        stays(facts, task, &plan, planned.spec)?;
         let spec = if specs.same(before.spec, planned.spec) {
             before.spec
         } else {
@@ -154,6 +167,26 @@ pub fn compare(facts: &Facts, plan: Plan) -> Result<Revision, Unfit> {
     }
     revision.specs = specs.added;
     Ok(revision)
+}
+
+/// Work that lies in a worktree is found only in its own repository.
+fn stays(facts: &Facts, task: &Task, plan: &Plan, new: SpecIx) -> Result<(), Unfit> {
+    let Some(old) = facts.specs[task.spec.0 as usize].worktree else {
+        return Ok(());
+    };
+    let old = &facts.repos[old.0 as usize].spec.name;
+    let new = plan.specs[new.0 as usize].worktree;
+    let new = new.map(|repo| &plan.repos[repo.0 as usize].name);
+    let lies = task.worktree.is_some() || task.attempt.is_some();
+    if !lies || new == Some(old) {
+        return Ok(());
+    }
+    let named = |name: &Arc<str>| format!("the repository `{name}`");
+    Err(Unfit::Moved {
+        task: task.id.clone(),
+        old: named(old),
+        new: new.map_or_else(|| "no repository".to_owned(), named),
+    })
 }
 
 /// The batch file alone ended it.

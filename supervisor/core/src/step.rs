@@ -1,7 +1,9 @@
-//! What a run is for: the steps of an attempt, of a merge and of a clean-up, each a run of its own.
+//! What a run is for: the steps of an attempt, of a merge and of a clean-up, and comments, each a run of
+//! its own.
 
 use protocol::command::RunKind;
 use protocol::git::GitOutcome;
+use protocol::ids::QuestionId;
 use protocol::report::{ResultStatus, RunResult, Verdict};
 
 use crate::machine::{AttemptState, TaskState};
@@ -17,6 +19,8 @@ pub enum Purpose {
     Merge(RepoIx, Stage),
     /// The end of its task's worktree.
     Clean(CleanStep),
+    /// A comment on the issue or pull request that its task is about.
+    Comment(CommentOn),
 }
 
 impl Purpose {
@@ -26,8 +30,10 @@ impl Purpose {
             Purpose::Step(step) => step.kind(),
             Purpose::Merge(_, Stage::Verify) => RunKind::Verify,
             Purpose::Merge(_, _) => RunKind::Merge,
-            Purpose::Clean(CleanStep::BeforeRemove) => RunKind::Hook,
-            Purpose::Clean(CleanStep::Salvage | CleanStep::Remove) => RunKind::Git,
+            Purpose::Clean(CleanStep::BeforeRemove) | Purpose::Comment(_) => RunKind::Hook,
+            Purpose::Clean(CleanStep::BuildOutput | CleanStep::Salvage | CleanStep::Remove) => {
+                RunKind::Git
+            }
         }
     }
 
@@ -49,6 +55,8 @@ pub enum Step {
     Provision,
     /// The operator's commands for a worktree that was just made.
     AfterCreate,
+    /// The issue or pull request that the task is about.
+    Fetch,
     /// The operator's commands before the agent.
     BeforeRun,
     /// The agent works.
@@ -71,6 +79,7 @@ impl Step {
         Self::Salvage,
         Self::Provision,
         Self::AfterCreate,
+        Self::Fetch,
         Self::BeforeRun,
         Self::Work,
         Self::AfterRun,
@@ -86,6 +95,7 @@ impl Step {
             Self::Salvage => "salvage",
             Self::Provision => "provision",
             Self::AfterCreate => "after_create",
+            Self::Fetch => "fetch",
             Self::BeforeRun => "before_run",
             Self::Work => "work",
             Self::AfterRun => "after_run",
@@ -105,7 +115,7 @@ impl Step {
     pub const fn kind(self) -> RunKind {
         match self {
             Self::Salvage | Self::Provision | Self::Commit | Self::Checkout => RunKind::Git,
-            Self::AfterCreate | Self::BeforeRun | Self::AfterRun => RunKind::Hook,
+            Self::AfterCreate | Self::Fetch | Self::BeforeRun | Self::AfterRun => RunKind::Hook,
             Self::Work => RunKind::Agent,
             Self::Prove => RunKind::Verify,
             Self::Review => RunKind::Review,
@@ -130,7 +140,12 @@ impl Step {
                 Some(Verdict::Approve | Verdict::Revise) => true,
                 Some(Verdict::Reject) | None => false,
             },
-            Self::AfterCreate | Self::BeforeRun | Self::Work | Self::AfterRun | Self::Prove => true,
+            Self::AfterCreate
+            | Self::Fetch
+            | Self::BeforeRun
+            | Self::Work
+            | Self::AfterRun
+            | Self::Prove => true,
         };
         did && result.status == ResultStatus::Ok
     }
@@ -138,7 +153,7 @@ impl Step {
     /// Where the attempt is while it is done.
     pub const fn attempt_state(self) -> AttemptState {
         match self {
-            Self::Salvage | Self::Provision | Self::AfterCreate | Self::BeforeRun => {
+            Self::Salvage | Self::Provision | Self::AfterCreate | Self::Fetch | Self::BeforeRun => {
                 AttemptState::Preparing
             }
             Self::Work => AttemptState::Working,
@@ -210,9 +225,33 @@ impl Stage {
     }
 }
 
-/// The steps by which a worktree goes, each a run.
+/// What a comment tells of a task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum CommentOn {
+    /// It has failed.
+    Failed,
+    /// It is done.
+    Done,
+    /// Its agent asks this.
+    Question(QuestionId),
+}
+
+impl std::fmt::Display for CommentOn {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Failed => f.write_str("failed"),
+            Self::Done => f.write_str("done"),
+            Self::Question(id) => write!(f, "question-{id}"),
+        }
+    }
+}
+
+/// The steps by which a worktree goes, each a run; and the one by which room is made in one that stays,
+/// which stands alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum CleanStep {
+    /// What in it can be built again goes, and nothing else: the worktree stays.
+    BuildOutput,
     /// The operator's commands.
     BeforeRemove,
     /// Everything in it goes to a salvage ref.
@@ -223,11 +262,17 @@ pub enum CleanStep {
 
 impl CleanStep {
     /// Every step, in order.
-    pub const ALL: &'static [CleanStep] = &[Self::BeforeRemove, Self::Salvage, Self::Remove];
+    pub const ALL: &'static [CleanStep] = &[
+        Self::BuildOutput,
+        Self::BeforeRemove,
+        Self::Salvage,
+        Self::Remove,
+    ];
 
     /// The word used in the journal and for people.
     pub const fn word(self) -> &'static str {
         match self {
+            Self::BuildOutput => "build_output",
             Self::BeforeRemove => "before_remove",
             Self::Salvage => "salvage",
             Self::Remove => "remove",

@@ -22,6 +22,8 @@ pub enum Timer {
     Account(AccountIx),
     /// A task's backoff or date.
     Task(TaskIx),
+    /// The next try to post a comment of a task.
+    Comment(TaskIx),
     /// The batch's first date.
     NotBefore,
     /// The batch's last date.

@@ -15,9 +15,9 @@ use supervisor_core::identity::{Exit, Identity};
 use supervisor_core::input::{Created, Input, OperatorCommand, ReplyId, StopStage};
 use supervisor_core::machine::TaskState;
 use supervisor_core::plan::{
-    AccountIx, AccountSpec, AgentIx, AgentKind, AgentSpec, AutoResume, Condition, Dependency,
-    Hooks, Keep, Limits, OnFailure, OnQuestion, Plan, PlannedTask, RetryMode, RetryPolicy,
-    Settings, SpecIx, TaskIx, TaskSpec,
+    AccountIx, AccountSpec, AgentIx, AgentKind, AgentSpec, AutoResume, Comments, Condition,
+    Dependency, Hooks, Keep, Limits, OnFailure, OnQuestion, Plan, PlannedTask, RetryMode,
+    RetryPolicy, Settings, SpecIx, TaskIx, TaskSpec,
 };
 use supervisor_core::reason::TaskReason;
 use supervisor_core::reconcile::{ProcessFact, ResultFact, RunFacts};
@@ -40,6 +40,8 @@ fn plan(tasks: &[&[Dependency]], verify: bool) -> Plan {
         worktree: None,
         changes: false,
         review: None,
+        fetch: false,
+        comments: Comments::default(),
         hooks: Hooks::default(),
         retry: RetryPolicy {
             backoff_min: Duration::from_secs(1),

@@ -59,7 +59,7 @@ impl Apply<'_> {
         let fits = match (rules.worktree, &task.worktree) {
             (Some(_), Some(_)) if started.mode == RetryMode::Fresh => started.step == Step::Salvage,
             (Some(_), _) => started.step == Step::Provision,
-            (None, _) => matches!(started.step, Step::BeforeRun | Step::Work),
+            (None, _) => matches!(started.step, Step::Fetch | Step::BeforeRun | Step::Work),
         };
         let free = task.clean.is_none();
         self.require(

@@ -115,6 +115,11 @@ impl Apply<'_> {
         self.state.index.live.keys().copied().collect()
     }
 
+    pub(super) fn concurrency_set(&mut self, lanes: u32) -> Result<(), ReplayError> {
+        self.state.facts.batch.lanes = Some(lanes);
+        Ok(())
+    }
+
     pub(super) fn clock_gap(&mut self, gap: Duration) -> Result<(), ReplayError> {
         self.move_boot_deadlines(|at| at + gap);
         if let Some(since) = &mut self.state.facts.batch.running_since {
@@ -152,6 +157,12 @@ impl Apply<'_> {
                 }
                 Timer::Task(ix) => {
                     facts.tasks[ix.0 as usize].next_check = Some(Deadline::Boot(to));
+                }
+                Timer::Comment(ix) => {
+                    let next = facts.tasks[ix.0 as usize].comments.first_mut();
+                    if let Some(comment) = next {
+                        comment.at = Some(Deadline::Boot(to));
+                    }
                 }
                 Timer::Grace(_) | Timer::Attempt(_) => {}
                 // Computed from `running_since`, or dates.
@@ -327,5 +338,6 @@ fn new_task(planned: &PlannedTask, wall: crate::time::Wall) -> Task {
         salvaged: Vec::new(),
         merge: None,
         clean: None,
+        comments: Vec::new(),
     }
 }

@@ -19,7 +19,9 @@ impl Apply<'_> {
         let over = task.state.is_terminal() && task.worktree.is_some();
         let free = task.clean.as_ref().is_none_or(|clean| clean.run.is_none());
         let before = task.clean.as_ref().map(|clean| clean.step);
-        let forward = before.is_none_or(|before| before <= step);
+        // Room is made in a worktree that stays: nothing follows, and nothing goes before.
+        let alone = |one| one == CleanStep::BuildOutput;
+        let forward = before.is_none_or(|before| before <= step && alone(before) == alone(step));
         let held = kept.is_none_or(|kept| task.salvaged.contains(kept));
         self.require(over && free, "only the worktree of an ended task goes")?;
         self.require(forward, "a clean-up does not go back")?;

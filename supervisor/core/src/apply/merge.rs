@@ -54,6 +54,7 @@ impl Apply<'_> {
             merged: None,
             tries: 0,
             disproved: false,
+            share: None,
             trouble: "".into(),
             detail: "".into(),
         });
@@ -88,7 +89,7 @@ impl Apply<'_> {
         if again || (before, to) == (MergeState::Resolving, MergeState::Conflict) {
             merge.tries += 1;
         } else if to == MergeState::Queued && before.is_settled() {
-            (merge.tries, merge.disproved) = (0, false);
+            (merge.tries, merge.disproved, merge.share) = (0, false, None);
         }
         merge.disproved |= to == MergeState::RolledBack;
         self.changes.push(Change::Merge(ix, edge));
@@ -142,7 +143,9 @@ impl Apply<'_> {
         for task in tasks {
             self.put_merge(*task, to)?;
         }
-        self.repo(repo)?.round = Some(Round {
+        let repo = self.repo(repo)?;
+        repo.round = Some(Round {
+            verify: repo.spec.verify,
             stage,
             run: None,
             runs: 0,
@@ -210,17 +213,27 @@ impl Apply<'_> {
         Ok(())
     }
 
-    pub(super) fn round_ended(&mut self, ix: RepoIx) -> Result<(), ReplayError> {
+    pub(super) fn round_ended(
+        &mut self,
+        ix: RepoIx,
+        share: Option<u32>,
+    ) -> Result<(), ReplayError> {
         let round = self.repo(ix)?.round.as_ref();
         let Some(round) = round.filter(|round| round.run.is_none()) else {
             return Err(self.unknown("round without a run"));
         };
-        let tasks = round.tasks.clone();
+        let (tasks, about) = (round.tasks.clone(), round.about());
+        self.require(share != Some(0), "a round has room for one task")?;
         self.repo(ix)?.round = None;
         for task in tasks {
             let state = self.task(task)?.merge.as_ref().map(|merge| merge.state);
             if state.is_some_and(MergeState::is_under_way) {
                 self.put_merge(task, MergeState::Queued)?;
+            }
+        }
+        for task in about {
+            if let Some(merge) = &mut self.task(task)?.merge {
+                merge.share = share.or(merge.share);
             }
         }
         Ok(())

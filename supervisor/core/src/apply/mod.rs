@@ -3,6 +3,7 @@
 mod attempt;
 mod batch;
 mod clean;
+mod comment;
 mod mail;
 mod merge;
 mod revision;
@@ -163,11 +164,9 @@ impl Apply<'_> {
             | Record::RoundEnded { .. }
             | Record::MergeMoved { .. }
             | Record::CleanMoved { .. }
-            | Record::CleanEnded { .. } => self.apply_delivery(),
-            Record::ConcurrencySet { concurrency } => {
-                self.state.facts.batch.lanes = Some(*concurrency);
-                Ok(())
-            }
+            | Record::CleanEnded { .. }
+            | Record::CommentMoved { .. } => self.apply_delivery(),
+            Record::ConcurrencySet { concurrency } => self.concurrency_set(*concurrency),
         }
     }
 
@@ -195,7 +194,7 @@ impl Apply<'_> {
                 };
                 self.round_moved(*repo, &moved)
             }
-            Record::RoundEnded { repo } => self.round_ended(*repo),
+            Record::RoundEnded { repo, share } => self.round_ended(*repo, *share),
             Record::MergeMoved {
                 task,
                 to,
@@ -206,6 +205,9 @@ impl Apply<'_> {
                 self.clean_moved(*task, *step, kept.as_ref())
             }
             Record::CleanEnded { task, removed, .. } => self.clean_ended(*task, *removed),
+            Record::CommentMoved {
+                task, on, to, at, ..
+            } => self.comment_moved(*task, *on, *to, *at),
             Record::BatchCreated(_)
             | Record::PlanExtended { .. }
             | Record::PlanClosed

@@ -39,6 +39,7 @@ impl Apply<'_> {
                 self.clean_run(ix, step, generation)?;
                 self.task(ix)?.attempts
             }
+            Purpose::Comment(on) => self.comment_run(ix, on, generation)?,
         };
         let run = super::attempt::new_run(ix, no, purpose, token);
         self.state.facts.batch.last_generation = generation;
@@ -48,7 +49,7 @@ impl Apply<'_> {
                 let (state, reason) = step.task_state();
                 self.put_task(ix, state, reason, None)
             }
-            Purpose::Merge(..) | Purpose::Clean(_) => Ok(()),
+            Purpose::Merge(..) | Purpose::Clean(_) | Purpose::Comment(_) => Ok(()),
         }
     }
 
@@ -241,6 +242,11 @@ impl Apply<'_> {
                     });
                 }
             }
+            Purpose::Comment(_) => {
+                if let Some(comment) = self.task(run.task)?.comments.first_mut() {
+                    comment.run = None;
+                }
+            }
         }
         let usage = &mut self.state.facts.batch.usage;
         *usage = sum(*usage, used);
@@ -289,7 +295,7 @@ impl Apply<'_> {
                 }
             }
             Step::Salvage | Step::Provision | Step::Commit => git_done(task, result.git.as_deref()),
-            Step::BeforeRun | Step::AfterRun | Step::Prove | Step::Checkout => {}
+            Step::Fetch | Step::BeforeRun | Step::AfterRun | Step::Prove | Step::Checkout => {}
         }
         Ok(())
     }
@@ -342,7 +348,8 @@ fn git_done(task: &mut Task, outcome: Option<&GitOutcome>) {
             | GitOutcome::Advanced {}
             | GitOutcome::Restored(_)
             | GitOutcome::Predicted(_)
-            | GitOutcome::Integrated(_),
+            | GitOutcome::Integrated(_)
+            | GitOutcome::BuildOutput(_),
         )
         | None => {}
     }

@@ -9,6 +9,7 @@ use super::failure::{Failure, reported};
 use super::step::STEP_RUNS_MAX;
 use crate::facts::Salvage;
 use crate::machine::{BatchState, MergeState};
+use crate::mutation::{self, Mutation};
 use crate::plan::{Keep, TaskIx};
 use crate::record::{Record, StopReason};
 use crate::step::{CleanStep, Purpose};
@@ -47,8 +48,11 @@ impl Desk<'_> {
     }
 
     /// A stop and a disk that takes no records hold clean-ups; nothing else does, and they go on when
-    /// the batch is over.
+    /// the batch is over. Where there is nothing else to do, whatever the batch is at does not matter.
     pub(super) fn may_clean(&self) -> bool {
+        if self.live.is_confined() {
+            return !self.live.is_held();
+        }
         match self.facts().batch.state {
             BatchState::Done | BatchState::Failed => !self.live.is_held(),
             BatchState::Running
@@ -102,12 +106,35 @@ impl Desk<'_> {
         "its worktree goes"
     }
 
+    /// What can be built again in the worktree of an ended task is to go; says why not, where it may
+    /// not. While it goes the task is not opened again.
+    pub(super) fn clean_build_output(&mut self, ix: TaskIx) -> &'static str {
+        let task = self.task(ix);
+        if task.clean.is_some() {
+            return "its worktree is going already";
+        }
+        if task.worktree.is_none() {
+            return "has no worktree";
+        }
+        if !task.state.is_terminal() {
+            return "is not over: its worktree stays as it is";
+        }
+        self.move_clean(ix, CleanStep::BuildOutput, None);
+        "its build output goes"
+    }
+
     pub(super) fn begin_clean(&mut self, ix: TaskIx) {
         let task = self.task(ix);
         let busy =
             task.clean.is_some() || task.merge.as_ref().is_some_and(|it| !it.state.is_settled());
         if task.worktree.is_none() || busy || !task.state.is_terminal() {
             return;
+        }
+        if let (true, Some(kept)) = (
+            mutation::on(Mutation::RemovalBeforeSalvage),
+            task.salvaged.last().cloned(),
+        ) {
+            return self.move_clean(ix, CleanStep::Remove, Some(kept));
         }
         let step = if self.spec(ix).hooks.before_remove {
             CleanStep::BeforeRemove
@@ -164,8 +191,25 @@ impl Desk<'_> {
                 let detail = format!("{} bytes freed", done.bytes);
                 self.end_clean(ix, true, &detail);
             }
-            (CleanStep::BeforeRemove | CleanStep::Salvage | CleanStep::Remove, _, _) => {
+            (CleanStep::BuildOutput, ResultStatus::Ok, Some(GitOutcome::BuildOutput(done))) => {
+                let (count, bytes) = (done.folders.len(), done.bytes);
+                let detail = format!("{bytes} bytes freed in {count} folders of build output");
+                self.end_clean(ix, false, &detail);
+                // What the batch file says of the worktree may have come in between.
+                self.keep_or_clean(ix);
+            }
+            (
+                CleanStep::BuildOutput
+                | CleanStep::BeforeRemove
+                | CleanStep::Salvage
+                | CleanStep::Remove,
+                _,
+                _,
+            ) => {
                 let failure = reported(result);
+                if failure.class == Class::Lost {
+                    return self.clean_broken(ix, step, None, &failure);
+                }
                 let detail = format!("{}: {}: {}", step.word(), failure.class, failure.detail);
                 self.end_clean(ix, false, &detail);
             }

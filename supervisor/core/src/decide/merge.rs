@@ -13,11 +13,13 @@ use protocol::report::{ResultStatus, RunResult};
 
 use super::Desk;
 use super::failure::{Failure, reported};
-use super::step::{STEP_RUNS_MAX, some_of};
+use super::step::some_of;
 use crate::facts::Round;
-use crate::machine::{BatchState, MergeState};
+use crate::machine::MergeState;
+use crate::mutation::{self, Mutation};
 use crate::plan::{OnConflict, RepoIx, TaskIx};
-use crate::record::{Record, StopReason};
+use crate::reason::BatchReason;
+use crate::record::Record;
 use crate::retry::{self, Group};
 use crate::step::{Purpose, Stage};
 
@@ -36,11 +38,15 @@ impl Desk<'_> {
         let repos = u32::try_from(self.facts().repos.len()).unwrap_or(u32::MAX);
         for repo in (0..repos).map(RepoIx) {
             match self.round(repo) {
-                Some(round) if round.run.is_some() => {}
+                Some(round) if round.run.is_some() => {
+                    if mutation::on(Mutation::SecondRound) {
+                        self.stage(repo);
+                    }
+                }
                 Some(round) if self.is_whole(round) => self.stage(repo),
                 // Its end was cut off: what the branch holds is found there by the next round.
                 Some(_) => {
-                    self.record(Record::RoundEnded { repo });
+                    self.record(Record::RoundEnded { repo, share: None });
                     self.begin_round(repo);
                 }
                 None => self.begin_round(repo),
@@ -48,8 +54,13 @@ impl Desk<'_> {
         }
     }
 
-    fn round(&self, repo: RepoIx) -> Option<&Round> {
+    pub(super) fn round(&self, repo: RepoIx) -> Option<&Round> {
         self.facts().repos.get(repo.0 as usize)?.round.as_ref()
+    }
+
+    /// Whether commands prove the merges of the round.
+    fn is_verified(&self, repo: RepoIx) -> bool {
+        self.round(repo).is_some_and(|round| round.verify)
     }
 
     /// Whether every task of a round is where its stage needs it.
@@ -107,24 +118,40 @@ impl Desk<'_> {
     /// Whether an agent may resolve this merge now: it costs tokens, as an attempt does.
     fn may_resolve(&self, repo: RepoIx, task: TaskIx) -> bool {
         let account = self.resolver_account(repo, task);
-        self.facts().batch.state == BatchState::Running
-            && account.is_some_and(|account| self.is_usable(account))
+        self.may_work() && account.is_some_and(|account| self.is_usable(account))
     }
 
-    fn begin_round(&mut self, repo: RepoIx) {
+    pub(super) fn begin_round(&mut self, repo: RepoIx) {
         self.rule_on_broken(repo);
         let (stage, tasks) = match self.next_broken(repo) {
             Some(task) => (Stage::Conflict, vec![task]),
             None => {
                 let group = self.facts().repos[repo.0 as usize].spec.group as usize;
-                let most = group.max(CANDIDATES_MIN);
-                (Stage::Merge, self.next_queued(repo).take(most).collect())
+                (
+                    Stage::Merge,
+                    self.share_round(repo, group.max(CANDIDATES_MIN)),
+                )
             }
         };
         if !tasks.is_empty() {
             self.record(Record::RoundBegan { repo, stage, tasks });
             self.stage(repo);
         }
+    }
+
+    /// Those whose turn it may be, `most` at most; fewer where one of them must not share its round
+    /// with so many.
+    fn share_round(&self, repo: RepoIx, mut most: usize) -> Vec<TaskIx> {
+        let mut tasks = Vec::new();
+        for task in self.next_queued(repo) {
+            let share = self.task(task).merge.as_ref().and_then(|it| it.share);
+            most = most.min(share.map_or(most, |share| share as usize));
+            if tasks.len() >= most {
+                break;
+            }
+            tasks.push(task);
+        }
+        tasks
     }
 
     /// A crash may have come between a conflict and the ruling on it.
@@ -138,18 +165,21 @@ impl Desk<'_> {
         }
     }
 
-    fn merge_state(&self, ix: TaskIx) -> Option<MergeState> {
+    pub(super) fn merge_state(&self, ix: TaskIx) -> Option<MergeState> {
         Some(self.task(ix).merge.as_ref()?.state)
     }
 
     /// A dependency of it is on its way to the batch branch and comes first.
     fn waits_for_merge(&self, ix: TaskIx) -> bool {
+        if mutation::on(Mutation::UnorderedMerges) {
+            return false;
+        }
         let merging = &self.index().merging;
         let depends_on = self.task(ix).depends_on.iter();
         depends_on.into_iter().any(|on| merging.contains(&on.task))
     }
 
-    fn move_merge(&mut self, task: TaskIx, to: MergeState, detail: &str) {
+    pub(super) fn move_merge(&mut self, task: TaskIx, to: MergeState, detail: &str) {
         let merged = None;
         let detail = detail.into();
         self.record(Record::MergeMoved {
@@ -161,7 +191,7 @@ impl Desk<'_> {
     }
 
     /// Begins a run of the round's stage.
-    fn stage(&mut self, repo: RepoIx) {
+    pub(super) fn stage(&mut self, repo: RepoIx) {
         if !self.may_prove() {
             return;
         }
@@ -172,7 +202,7 @@ impl Desk<'_> {
         let (stage, task) = (round.stage, merged.unwrap_or(round.tasks[0]));
         if stage == Stage::Resolve && !self.may_resolve(repo, task) {
             // Others need not wait until an agent may work on this one.
-            self.record(Record::RoundEnded { repo });
+            self.record(Record::RoundEnded { repo, share: None });
             self.begin_round(repo);
             return;
         }
@@ -208,6 +238,11 @@ impl Desk<'_> {
     /// A run of a stage is over with a result that counts.
     pub(super) fn stage_over(&mut self, repo: RepoIx, stage: Stage, result: &RunResult) {
         match (stage, result.status, result.git.as_deref()) {
+            (Stage::Advance, ResultStatus::Failed, _)
+                if mutation::on(Mutation::IgnoredBranchMove) =>
+            {
+                self.advanced(repo);
+            }
             (Stage::Merge, ResultStatus::Ok, Some(GitOutcome::Merged(done))) => {
                 self.candidates_merged(repo, done.clone());
             }
@@ -248,8 +283,15 @@ impl Desk<'_> {
                 match done.commit.clone() {
                     Some(commit) => self.resolved(repo, commit),
                     None => {
-                        let left = some_of(&done.markers);
-                        let detail = format!("markers of a conflict are left in: {left}");
+                        let detail = match done.markers.is_empty() {
+                            true => {
+                                "the merge is gone: nothing of it is there to be committed".into()
+                            }
+                            false => {
+                                let left = some_of(&done.markers);
+                                format!("markers of a conflict are left in: {left}")
+                            }
+                        };
                         self.unresolved_merge(repo, &detail);
                     }
                 }
@@ -272,51 +314,6 @@ impl Desk<'_> {
                 self.stage_again(repo, &failure);
             }
         }
-    }
-
-    /// A run of a stage is gone without a result that counts.
-    pub(super) fn stage_broken(
-        &mut self,
-        repo: RepoIx,
-        stage: Stage,
-        stop: Option<StopReason>,
-        failure: Failure,
-    ) {
-        match stop {
-            // The stage is done after `run`.
-            Some(StopReason::Interrupted) => {}
-            Some(reason) if stage == Stage::Resolve => {
-                let detail = format!(
-                    "the agent that resolves it was stopped ({})",
-                    reason.class()
-                );
-                self.unresolved_merge(repo, &detail);
-            }
-            Some(_) | None => self.stage_again(repo, &failure),
-        }
-    }
-
-    /// The stage is done again, a bounded number of times; then the operator has to look.
-    fn stage_again(&mut self, repo: RepoIx, failure: &Failure) {
-        let Some(round) = self.round(repo) else {
-            return;
-        };
-        let max = if failure.class == Class::Lost {
-            self.facts().batch.settings.lost_max
-        } else {
-            STEP_RUNS_MAX
-        };
-        if round.runs < max {
-            self.stage(repo);
-            return;
-        }
-        let detail = format!(
-            "{}: {}: {}",
-            round.stage.word(),
-            failure.class,
-            failure.detail
-        );
-        self.end_round(repo, MergeState::Parked, &detail);
     }
 
     fn candidates_merged(&mut self, repo: RepoIx, done: Merged) {
@@ -361,10 +358,15 @@ impl Desk<'_> {
         for (task, commit) in there {
             self.merged(task, commit);
         }
-        let verify = self.facts().repos[repo.0 as usize].spec.verify;
-        if verify && !new.is_empty() {
+        if self.is_verified(repo) && !new.is_empty() {
             for (task, _) in &new {
                 self.move_merge(*task, MergeState::Verifying, "");
+            }
+            if mutation::on(Mutation::UnprovenMerge) {
+                return self.go_to(repo, Stage::Advance, |round| {
+                    round.good = u32::try_from(new.len()).unwrap_or(0);
+                    (round.tip, round.commits) = (Some(done.tip), new);
+                });
             }
             self.go_to(repo, Stage::Verify, |round| {
                 (round.tip, round.commits) = (Some(done.tip), new);
@@ -375,7 +377,7 @@ impl Desk<'_> {
         for (task, commit) in new {
             self.merged(task, commit);
         }
-        self.record(Record::RoundEnded { repo });
+        self.record(Record::RoundEnded { repo, share: None });
         self.begin_round(repo);
     }
 
@@ -411,7 +413,12 @@ impl Desk<'_> {
         let (good, bad) = (round.good, round.proving());
         let detail: Arc<str> = result.summary.as_str().into();
         if bad - good > 1 {
-            self.go_to(repo, Stage::Checkout, |round| {
+            let stage = if mutation::on(Mutation::StaleMergeProof) {
+                Stage::Verify
+            } else {
+                Stage::Checkout
+            };
+            self.go_to(repo, stage, |round| {
                 (round.bad, round.detail) = (Some(bad), detail);
             });
         } else if good > 0 {
@@ -435,7 +442,7 @@ impl Desk<'_> {
         match round.bad {
             Some(bad) => self.found_bad(repo, bad, &round.detail),
             None => {
-                self.record(Record::RoundEnded { repo });
+                self.record(Record::RoundEnded { repo, share: None });
                 self.begin_round(repo);
             }
         }
@@ -461,7 +468,7 @@ impl Desk<'_> {
             self.move_merge(*task, MergeState::RolledBack, &detail);
             self.rule_on_conflict(repo, *task, &detail);
         }
-        self.record(Record::RoundEnded { repo });
+        self.record(Record::RoundEnded { repo, share: None });
         self.begin_round(repo);
     }
 
@@ -477,7 +484,10 @@ impl Desk<'_> {
             OnConflict::Agent(_) | OnConflict::Park => {
                 self.move_merge(task, MergeState::Parked, detail);
             }
-            OnConflict::Fail => self.move_merge(task, MergeState::Failed, detail),
+            OnConflict::Fail => {
+                self.move_merge(task, MergeState::Failed, detail);
+                self.stop_for(BatchReason::MergeFailed(task));
+            }
         }
     }
 
@@ -493,7 +503,7 @@ impl Desk<'_> {
         let Some(task) = self.round(repo).map(|round| round.tasks[0]) else {
             return;
         };
-        let verify = self.facts().repos[repo.0 as usize].spec.verify;
+        let verify = self.is_verified(repo);
         if verify && self.merge_state(task) == Some(MergeState::Resolving) {
             self.move_merge(task, MergeState::Verifying, "");
         }
@@ -525,7 +535,7 @@ impl Desk<'_> {
             }
         }
         // Nobody tried: it is merged again, and waits for the account if it still conflicts.
-        self.record(Record::RoundEnded { repo });
+        self.record(Record::RoundEnded { repo, share: None });
         self.begin_round(repo);
     }
 
@@ -539,7 +549,7 @@ impl Desk<'_> {
     }
 
     /// The conflict is as it was; another agent tries, or the operator has to.
-    fn unresolved_merge(&mut self, repo: RepoIx, detail: &str) {
+    pub(super) fn unresolved_merge(&mut self, repo: RepoIx, detail: &str) {
         let Some(task) = self.round(repo).map(|round| round.tasks[0]) else {
             return;
         };
@@ -547,21 +557,7 @@ impl Desk<'_> {
             self.move_merge(task, MergeState::Conflict, detail);
             self.rule_on_conflict(repo, task, detail);
         }
-        self.record(Record::RoundEnded { repo });
-        self.begin_round(repo);
-    }
-
-    /// The round is over; what of it is not settled moves there.
-    fn end_round(&mut self, repo: RepoIx, to: MergeState, detail: &str) {
-        let Some(round) = self.round(repo).cloned() else {
-            return;
-        };
-        for task in round.tasks {
-            if self.merge_state(task).is_some_and(MergeState::is_under_way) {
-                self.move_merge(task, to, detail);
-            }
-        }
-        self.record(Record::RoundEnded { repo });
+        self.record(Record::RoundEnded { repo, share: None });
         self.begin_round(repo);
     }
 }

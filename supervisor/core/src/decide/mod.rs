@@ -4,10 +4,12 @@
 //! it only by [`Desk::record`], which goes through the same `apply` as replay.
 
 mod clean;
+mod comment;
 mod failure;
 mod host;
 mod mail;
 mod merge;
+mod merge_again;
 mod operator;
 mod report;
 mod revise;
@@ -81,6 +83,7 @@ impl<'a> Desk<'a> {
             // Who depended on a merge that failed is skipped, and its mail with it.
             self.bury_mail();
             self.clean();
+            self.comment();
             self.settle();
         }
         self.turn
@@ -284,6 +287,7 @@ impl<'a> Desk<'a> {
                 Change::Task(ix, _) | Change::Merge(ix, _) => ix,
                 Change::Batch(_)
                 | Change::Attempt(..)
+                | Change::Comment(..)
                 | Change::Run(..)
                 | Change::Message(..)
                 | Change::Question(..)
@@ -293,6 +297,9 @@ impl<'a> Desk<'a> {
                 continue;
             }
             self.keep_or_clean(ix);
+            if matches!(change, Change::Task(..)) {
+                self.tell_end(ix);
+            }
             let mail = self.index().mail.get(&ix).cloned().unwrap_or_default();
             for id in mail {
                 let to = crate::machine::MessageState::Dead;

@@ -75,6 +75,9 @@ impl Desk<'_> {
                 let tasks = tasks.unwrap_or_else(|| self.with_worktrees());
                 self.each_task(tasks, Desk::clean_task)
             }
+            OperatorCommand::CleanBuildOutput { tasks } => {
+                self.each_task(tasks, Desk::clean_build_output)
+            }
             OperatorCommand::Stop(stage) => self.stop_batch(stage),
             OperatorCommand::Revise(plan) => match self.revise(*plan) {
                 Ok(line) => vec![line],
@@ -378,7 +381,8 @@ impl Desk<'_> {
         note: Option<&Arc<str>>,
     ) -> &'static str {
         let state = self.task(ix).state;
-        if self.task(ix).removed {
+        // What was done in time is to be merged, and nobody but the operator can see to that.
+        if self.task(ix).removed && state != TaskState::Done {
             return "is no longer in the batch file";
         }
         let said = match state {
@@ -483,7 +487,7 @@ impl Desk<'_> {
 
     fn stop_batch(&mut self, stage: StopStage) -> Vec<Line> {
         let state = self.facts().batch.state;
-        if matches!(state, BatchState::Done | BatchState::Failed) {
+        if matches!(state, BatchState::Done | BatchState::Failed) || self.live.is_confined() {
             // Worktrees may still be on their way out.
             self.live.hold();
             self.stop_all(StopReason::Interrupted, GRACE);

@@ -17,7 +17,7 @@ use crate::mutation::{self, Mutation};
 use crate::plan::{OnQuestion, TaskIx};
 use crate::reason::{AccountReason, BatchLimit, BatchReason};
 use crate::record::{Record, StopReason};
-use crate::step::{Purpose, Step};
+use crate::step::{CommentOn, Purpose, Step};
 use crate::time::Deadline;
 
 /// Shortest time between two usage records of one run: a crash forgets at most this much use.
@@ -251,7 +251,7 @@ impl Desk<'_> {
     /// and those that are due begin ([`may_prove`](Self::may_prove)): what is done is not left
     /// unproven for want of a budget that its proof does not use.
     pub(super) fn pause_for_limit(&mut self, limit: BatchLimit) {
-        if self.facts().batch.state != BatchState::Running {
+        if !self.may_work() {
             return;
         }
         let (to, reason) = (BatchState::Paused, BatchReason::Limit(limit));
@@ -334,7 +334,9 @@ impl Desk<'_> {
         });
         self.reply(reply, Answer::Asked(id));
         match &spec.on_question {
-            OnQuestion::Wait | OnQuestion::WaitThenDefault(_) => {}
+            OnQuestion::Wait | OnQuestion::WaitThenDefault(_) => {
+                self.tell(task, CommentOn::Question(id));
+            }
             OnQuestion::Default(text) => {
                 self.settle_question(id, QuestionState::Defaulted, Some(text.clone()));
             }

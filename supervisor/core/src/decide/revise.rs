@@ -86,7 +86,7 @@ impl Desk<'_> {
         let late = settings.until.is_some_and(|at| at <= self.now.wall);
         let goes_on = match (batch.state, batch.reason) {
             (BatchState::Paused, BatchReason::Limit(_)) => self.limit_reached().is_none(),
-            (BatchState::Stopping, BatchReason::TaskFailed(_)) => {
+            (BatchState::Stopping, BatchReason::TaskFailed(_) | BatchReason::MergeFailed(_)) => {
                 settings.on_failure != OnFailure::Stop && !self.too_many_failed()
             }
             (BatchState::Stopping, BatchReason::TooManyFailures) => !self.too_many_failed(),

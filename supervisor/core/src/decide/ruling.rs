@@ -95,6 +95,13 @@ impl Desk<'_> {
                     self.clean_broken(ix, step, stop, &failure);
                 }
             },
+            Purpose::Comment(on) => match result {
+                Some(result) => self.comment_over(ix, on, &result),
+                None => {
+                    let failure = vanished(exit, live.as_ref(), oom);
+                    self.comment_broken(ix, on, stop, &failure);
+                }
+            },
         }
     }
 
@@ -429,10 +436,11 @@ impl Desk<'_> {
             return;
         }
         let now = self.now;
-        let named = reset.filter(|at| *at > now.wall && *at < now.wall + RESET_MAX);
         let seed = self.facts().batch.seed ^ u64::from(account.0) << 48;
         let length = retry::backoff(retry::ACCOUNT_WAIT_MIN, retry::ACCOUNT_WAIT_MAX, nth, seed);
-        let until = named.map_or(Deadline::Boot(now.boot + length), Deadline::Wall);
+        let until = self
+            .believed(reset)
+            .map_or(Deadline::Boot(now.boot + length), Deadline::Wall);
         let (to, reason) = (AccountState::Limited, AccountReason::Class(class));
         self.record(Record::AccountMoved {
             account,
@@ -440,6 +448,12 @@ impl Desk<'_> {
             reason,
             until: Some(until),
         });
+    }
+
+    /// A reset time that a service named, where it makes sense.
+    pub(super) fn believed(&self, reset: Option<Wall>) -> Option<Wall> {
+        let now = self.now.wall;
+        reset.filter(|at| *at > now && *at < now + RESET_MAX)
     }
 
     /// Whether a usage limit of this account waits for the operator.
@@ -493,15 +507,20 @@ impl Desk<'_> {
 
     /// What a task's failure does to the batch.
     pub(super) fn follow_failure(&mut self, ix: TaskIx) {
-        if self.task(ix).state != TaskState::Failed {
-            return;
+        if self.task(ix).state == TaskState::Failed {
+            self.stop_for(BatchReason::TaskFailed(ix));
         }
+    }
+
+    /// What a failure does to the batch; `first` is the reason where the batch file says to stop at the
+    /// first one.
+    pub(super) fn stop_for(&mut self, first: BatchReason) {
         let batch = &self.facts().batch;
         if !matches!(batch.state, BatchState::Running | BatchState::Paused) {
             return;
         }
         let reason = match batch.settings.on_failure {
-            OnFailure::Stop => BatchReason::TaskFailed(ix),
+            OnFailure::Stop => first,
             OnFailure::SkipDependents | OnFailure::Continue if self.too_many_failed() => {
                 BatchReason::TooManyFailures
             }
@@ -513,9 +532,11 @@ impl Desk<'_> {
         });
     }
 
-    /// Whether more tasks failed than the batch file allows.
+    /// Whether more tasks failed than the batch file allows; done work that is not merged, and will not be,
+    /// failed too.
     pub(super) fn too_many_failed(&self) -> bool {
-        let failed = u64::from(self.index().count(TaskState::Failed));
+        let index = self.index();
+        let failed = u64::from(index.count(TaskState::Failed)) + index.unmerged.len() as u64;
         let all = self.facts().tasks.len() as u64;
         match self.facts().batch.settings.max_failures {
             None => false,
@@ -527,7 +548,7 @@ impl Desk<'_> {
     fn count_spawn_failures(&mut self) {
         let batch = &self.facts().batch;
         let nothing = batch.spawn_failures >= SPAWN_FAILURES_MAX && self.live.is_empty();
-        if nothing && batch.state == BatchState::Running {
+        if nothing && self.may_work() {
             let (to, reason) = (BatchState::Stopping, BatchReason::NothingStarts);
             self.record(Record::BatchMoved { to, reason });
         }

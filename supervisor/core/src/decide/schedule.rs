@@ -4,7 +4,7 @@ use protocol::ids::Generation;
 
 use super::Desk;
 use crate::effect::Effect;
-use crate::machine::{AccountState, BatchState, TaskState};
+use crate::machine::{AccountState, TaskState};
 use crate::plan::{AgentIx, RetryMode, TaskIx};
 use crate::reason::TaskReason;
 use crate::record::{AttemptStarted, Record};
@@ -100,7 +100,7 @@ impl Desk<'_> {
     /// The wall clock may have been set back over a date that had come: it comes again.
     fn wait_for_date(&mut self) {
         let batch = &self.facts().batch;
-        let running = batch.state == BatchState::Running;
+        let running = self.may_work();
         let date = batch.settings.not_before;
         let date = date.filter(|at| running && *at > self.now.wall);
         if let Some(at) = date {
@@ -116,7 +116,7 @@ impl Desk<'_> {
         let early = |at: Option<crate::time::Wall>| at.is_some_and(|at| at > self.now.wall);
         let settings = &batch.settings;
         let lanes = batch.lanes() as usize;
-        if batch.state != BatchState::Running
+        if !self.may_work()
             || !batch.plan_closed
             || batch.term == 0
             || early(settings.not_before)

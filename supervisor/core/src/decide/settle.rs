@@ -5,6 +5,7 @@ use crate::effect::{Effect, Ending};
 use crate::facts::Task;
 use crate::index::each;
 use crate::machine::{BatchState, TaskState};
+use crate::mutation::{self, Mutation};
 use crate::plan::TaskIx;
 use crate::reason::{BatchReason, TaskReason};
 use crate::record::Record;
@@ -13,7 +14,19 @@ impl Desk<'_> {
     /// Ends the supervisor's work once nothing runs and nothing can.
     pub(super) fn settle(&mut self) {
         let batch = &self.facts().batch;
-        if !batch.plan_closed || batch.term == 0 || self.has_hosts() || self.cleans_move() {
+        let idle =
+            batch.term > 0 && !self.has_hosts() && !self.cleans_move() && !self.comments_move();
+        if idle && self.live.is_confined() {
+            return self.finish(match batch.state {
+                BatchState::Done => Ending::Done,
+                BatchState::Failed => Ending::Failed,
+                BatchState::Running
+                | BatchState::Paused
+                | BatchState::Stopping
+                | BatchState::Interrupted => Ending::Interrupted,
+            });
+        }
+        if !idle || !batch.plan_closed {
             return;
         }
         let reason = batch.reason;
@@ -36,6 +49,7 @@ impl Desk<'_> {
                 BatchReason::Operator | BatchReason::Disk => {}
                 BatchReason::Working
                 | BatchReason::TaskFailed(_)
+                | BatchReason::MergeFailed(_)
                 | BatchReason::TooManyFailures
                 | BatchReason::NothingStarts
                 | BatchReason::Until
@@ -67,7 +81,8 @@ impl Desk<'_> {
 
     /// Every merge has come to its end, and none waits for the operator.
     fn merges_settled(&self) -> bool {
-        self.index().merging.is_empty() && self.index().parked.is_empty()
+        let forgotten = mutation::on(Mutation::ForgottenParking);
+        self.index().merging.is_empty() && (forgotten || self.index().parked.is_empty())
     }
 
     fn close(&mut self) {
@@ -95,7 +110,7 @@ impl Desk<'_> {
         }
         let failed = matches!(
             reason,
-            BatchReason::TaskFailed(_) | BatchReason::TooManyFailures
+            BatchReason::TaskFailed(_) | BatchReason::MergeFailed(_) | BatchReason::TooManyFailures
         );
         if failed {
             self.skip_untried();
@@ -138,8 +153,12 @@ impl Desk<'_> {
         ready || index.timers.moves_tasks() || goes_on || self.merges_move()
     }
 
+    /// Hosts that this very turn began (clean-ups of what it skipped) are waited for: the turn with the
+    /// last one's end finishes.
     fn finish(&mut self, ending: Ending) {
-        self.effect(Effect::Finish { ending });
+        if !self.has_hosts() {
+            self.effect(Effect::Finish { ending });
+        }
     }
 }
 

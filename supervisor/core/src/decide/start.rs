@@ -88,6 +88,9 @@ impl Desk<'_> {
         for (generation, facts) in runs {
             self.reconcile(generation, facts);
         }
+        if self.live.is_confined() {
+            return;
+        }
         let count = u32::try_from(self.facts().tasks.len()).unwrap_or(u32::MAX);
         for ix in (0..count).map(TaskIx) {
             self.keep_or_clean(ix);
@@ -101,7 +104,9 @@ impl Desk<'_> {
             // Nor does it change what the batch file says of failures.
             | (
                 BatchState::Stopping,
-                BatchReason::TaskFailed(_) | BatchReason::TooManyFailures,
+                BatchReason::TaskFailed(_)
+                | BatchReason::MergeFailed(_)
+                | BatchReason::TooManyFailures,
             ) => true,
             (
                 BatchState::Running
@@ -211,7 +216,7 @@ impl Desk<'_> {
     }
 
     pub(super) fn disk_failed(&mut self) {
-        if self.facts().batch.state == BatchState::Running {
+        if self.may_work() {
             let (to, reason) = (BatchState::Paused, BatchReason::Disk);
             self.record(Record::BatchMoved { to, reason });
         }
@@ -219,7 +224,8 @@ impl Desk<'_> {
 
     pub(super) fn disk_recovered(&mut self) {
         let batch = &self.facts().batch;
-        if batch.state == BatchState::Paused && batch.reason == BatchReason::Disk {
+        let held = batch.state == BatchState::Paused && batch.reason == BatchReason::Disk;
+        if held && !self.live.is_confined() {
             let (to, reason) = (BatchState::Running, BatchReason::Working);
             self.record(Record::BatchMoved { to, reason });
         }

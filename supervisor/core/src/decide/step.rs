@@ -10,11 +10,13 @@ use super::Desk;
 use super::failure::{Failure, HUNG, reported};
 use crate::facts::{Attempt, Task};
 use crate::machine::{AccountState, BatchState};
+use crate::mutation::{self, Mutation};
 use crate::plan::{AccountIx, RetryMode, TaskIx, TaskSpec};
 use crate::reason::{AccountReason, BatchReason, TaskReason};
 use crate::record::{Next, Record, StopReason};
 use crate::retry::{self, Group};
 use crate::step::{Purpose, Step};
+use crate::time::Deadline;
 
 /// Runs of one step, other than the agent's own, that may vanish or break before the attempt fails by
 /// their class.
@@ -27,6 +29,7 @@ pub(super) fn first(task: &Task, spec: &TaskSpec, mode: RetryMode) -> Step {
     match (spec.worktree, &task.worktree) {
         (Some(_), Some(_)) if mode == RetryMode::Fresh => Step::Salvage,
         (Some(_), _) => Step::Provision,
+        (None, _) if spec.fetch => Step::Fetch,
         (None, _) if spec.hooks.before_run => Step::BeforeRun,
         (None, _) => Step::Work,
     }
@@ -36,15 +39,18 @@ pub(super) fn first(task: &Task, spec: &TaskSpec, mode: RetryMode) -> Step {
 fn after(step: Step, task: &Task, attempt: &Attempt, spec: &TaskSpec) -> Option<Step> {
     let is_due = |step: Step| match step {
         Step::Salvage => false,
+        Step::Commit if attempt.commit.is_some() && mutation::on(Mutation::StaleCommit) => false,
         Step::Provision | Step::Commit => spec.worktree.is_some(),
         Step::AfterCreate => {
             let new = task.worktree.as_ref().is_some_and(|made| !made.hooked);
             new && spec.hooks.after_create
         }
+        Step::Fetch => spec.fetch,
         Step::BeforeRun => spec.hooks.before_run,
         Step::Work => true,
         Step::AfterRun => spec.hooks.after_run,
         Step::Prove => spec.verify,
+        Step::Checkout | Step::Review if mutation::on(Mutation::SkippedReview) => false,
         Step::Checkout | Step::Review => spec.review.is_some() && attempt.commit.is_some(),
     };
     if step == Step::Review && attempt.verdict == Some(Verdict::Revise) {
@@ -65,6 +71,9 @@ impl Desk<'_> {
     /// limit does not hold them; a stop does, and a disk that takes no records.
     pub(super) fn may_prove(&self) -> bool {
         let batch = &self.facts().batch;
+        if self.live.is_confined() {
+            return false;
+        }
         match batch.state {
             BatchState::Running => true,
             BatchState::Paused => match batch.reason {
@@ -73,6 +82,7 @@ impl Desk<'_> {
                 | BatchReason::NeedsPerson
                 | BatchReason::Disk
                 | BatchReason::TaskFailed(_)
+                | BatchReason::MergeFailed(_)
                 | BatchReason::TooManyFailures
                 | BatchReason::NothingStarts
                 | BatchReason::Until
@@ -83,6 +93,11 @@ impl Desk<'_> {
             BatchState::Stopping => batch.reason != BatchReason::Stop,
             BatchState::Done | BatchState::Failed | BatchState::Interrupted => false,
         }
+    }
+
+    /// Whether agents may begin to work.
+    pub(super) fn may_work(&self) -> bool {
+        self.facts().batch.state == BatchState::Running && !self.live.is_confined()
     }
 
     /// Whether nothing more is to be done after this step.
@@ -106,11 +121,15 @@ impl Desk<'_> {
                     && self.may_prove()
                     && reviewer.is_none_or(|account| self.is_usable(account))
             }
-            Step::Salvage | Step::Provision | Step::AfterCreate | Step::BeforeRun | Step::Work => {
+            Step::Salvage
+            | Step::Provision
+            | Step::AfterCreate
+            | Step::Fetch
+            | Step::BeforeRun
+            | Step::Work => {
                 let account = self.account_of(ix);
                 let probes = self.task(ix).attempt.as_ref().is_some_and(|it| it.probe);
-                self.facts().batch.state == BatchState::Running
-                    && (probes || self.is_usable(account))
+                self.may_work() && (probes || self.is_usable(account))
             }
         }
     }
@@ -138,6 +157,14 @@ impl Desk<'_> {
             self.wait_for_account(ix, step);
             return;
         }
+        let now = self.now.boot;
+        let attempt = self.task(ix).attempt.as_ref();
+        if step <= Step::Work && attempt.is_some_and(|it| it.is_over_time(now)) {
+            // Its agent would be told to end as soon as it begins.
+            let detail = format!("over its wall time before its {} run", step.word());
+            self.fail(ix, Failure::new(Class::Timeout, detail));
+            return;
+        }
         let generation = self.next_generation();
         let token = self.token(generation);
         self.record(Record::RunIntended {
@@ -157,8 +184,7 @@ impl Desk<'_> {
             .attempt
             .as_ref()
             .is_none_or(|it| it.rounds > 0);
-        let running = self.facts().batch.state == BatchState::Running;
-        if step > Step::Work || sent_back || !running {
+        if step > Step::Work || sent_back || !self.may_work() {
             return;
         }
         let account = self.account_of(ix);
@@ -246,12 +272,16 @@ impl Desk<'_> {
             (Step::Work, _) => self.continue_attempt(ix),
             (Step::Review, _) => self.reviewed(ix, result),
             (Step::Prove, ResultStatus::Failed) => self.disproved(ix, result),
+            (Step::Fetch, ResultStatus::Failed) => self.not_fetched(ix, result),
             (_, ResultStatus::Failed) => {
                 let class = result.class.unwrap_or(Class::SetupFailed);
-                self.fail(
-                    ix,
-                    Failure::new(class, format!("{}: {}", step.word(), result.summary)),
-                );
+                let detail = format!("{}: {}", step.word(), result.summary);
+                let failure = Failure::new(class, detail);
+                match class {
+                    // Its `git` was killed below it: as if it had been killed with it.
+                    Class::Lost => self.step_again(ix, step, failure),
+                    _ => self.fail(ix, failure),
+                }
             }
             (Step::Commit, ResultStatus::Ok) => match wrong(&self.spec(ix), result) {
                 Some(failure) => self.fail(ix, failure),
@@ -267,6 +297,7 @@ impl Desk<'_> {
                 Step::Salvage
                 | Step::Provision
                 | Step::AfterCreate
+                | Step::Fetch
                 | Step::BeforeRun
                 | Step::AfterRun
                 | Step::Prove
@@ -274,6 +305,33 @@ impl Desk<'_> {
                 ResultStatus::Ok,
             ) => self.continue_attempt(ix),
         }
+    }
+
+    /// What the task is about could not be had. A forge that is out of reach, or takes no more
+    /// requests for now, is waited for, as long as it says or with growing patience; the account of
+    /// the agent has nothing to do with it.
+    fn not_fetched(&mut self, ix: TaskIx, result: &RunResult) {
+        let mut failure = reported(result);
+        failure.detail = format!("{}: {}", Step::Fetch.word(), failure.detail).into();
+        if failure.class != Class::Network {
+            if retry::group(failure.class) != Group::OurSide {
+                failure.class = Class::SetupFailed;
+            }
+            self.fail(ix, failure);
+            return;
+        }
+        let task = self.task(ix);
+        let Some(attempt) = &task.attempt else {
+            return;
+        };
+        let mode = self.mode_again(ix, attempt.mode);
+        let nth = task.attempts.0;
+        let seed = self.facts().batch.seed ^ retry::mix(u64::from(ix.0) << 32 | u64::from(nth));
+        let wait = retry::backoff(retry::ACCOUNT_WAIT_MIN, retry::ACCOUNT_WAIT_MAX, nth, seed);
+        let at = self.believed(failure.reset);
+        let at = at.map_or(Deadline::Boot(self.now.boot + wait), Deadline::Wall);
+        let next = Next::Retry { mode, at: Some(at) };
+        self.end_attempt(ix, Some(failure.class), failure.detail, next);
     }
 
     fn disproved(&mut self, ix: TaskIx, result: &RunResult) {
@@ -316,7 +374,8 @@ impl Desk<'_> {
                 self.follow_verdict(ix);
             }
             (ResultStatus::Ok, None) => {
-                let detail = format!("the reviewer gave no verdict: {}", result.summary);
+                let colon = if result.summary.is_empty() { "" } else { ": " };
+                let detail = format!("the reviewer gave no verdict{colon}{}", result.summary);
                 self.review_again(ix, Failure::new(Class::Rejected, detail));
             }
             (ResultStatus::Failed, _) => {

@@ -16,7 +16,10 @@ use crate::timers::Timer;
 impl Desk<'_> {
     pub(super) fn fire_timers(&mut self) {
         while let Some(timer) = self.state.index.timers.pop_due(self.now) {
-            self.fire(timer);
+            // The others are armed again when a supervisor goes on with the batch.
+            if !self.live.is_confined() || matches!(timer, Timer::Grace(_)) {
+                self.fire(timer);
+            }
         }
         while let Some((generation, timer)) = self.live.pop_due(self.now.boot) {
             self.fire_live(generation, timer);
@@ -62,6 +65,7 @@ impl Desk<'_> {
                 });
             }
             Timer::Task(ix) => self.task_due(ix),
+            Timer::Comment(ix) => self.comment_due(ix),
             // The scheduler asks the date itself.
             Timer::NotBefore => {}
             Timer::Until => {

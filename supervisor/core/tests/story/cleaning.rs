@@ -54,6 +54,17 @@ fn nothing_is_removed_that_is_not_salvaged() {
 }
 
 #[test]
+fn a_clean_up_whose_git_was_killed_goes_on() {
+    let mut world = failed_task(plan(Keep::All));
+    world.clean_up("a");
+    world.clean_says(CleanStep::Salvage, failed(Class::Lost));
+    world.clean_says(CleanStep::Salvage, salvaged("a", 1));
+    world.clean_says(CleanStep::Remove, failed(Class::Lost));
+    world.clean_says(CleanStep::Remove, removed());
+    assert!(is_gone(&world));
+}
+
+#[test]
 fn a_hook_that_fails_keeps_its_worktree() {
     let mut world = failed_task(plan(Keep::All).hooked());
     world.clean_up("a");
@@ -173,14 +184,15 @@ fn a_batch_ends_only_when_its_worktrees_are_gone() {
 
 #[test]
 fn a_clean_up_whose_run_vanishes_is_done_again_a_bounded_number_of_times() {
-    for step in CleanStep::ALL.iter().copied() {
+    let alone = |step: &CleanStep| *step != CleanStep::BuildOutput;
+    for step in CleanStep::ALL.iter().copied().filter(alone) {
         let mut world = failed_task(plan(Keep::All).hooked());
         world.clean_up("a");
         while world.clean_of("a").step != step {
             let (run, _) = world.other_runs()[0];
             let result = match world.clean_of("a").step {
                 CleanStep::Salvage => salvaged("a", 1),
-                CleanStep::BeforeRemove | CleanStep::Remove => ok(),
+                CleanStep::BuildOutput | CleanStep::BeforeRemove | CleanStep::Remove => ok(),
             };
             world.run_says(run, result);
         }
@@ -277,4 +289,88 @@ fn a_task_that_is_opened_while_its_worktree_goes_waits_for_that() {
         assert_eq!(world.step("c"), Step::Provision);
         assert_eq!(world.task("c").worktree.is_none(), removing);
     }
+}
+
+// Room is made in a worktree that stays.
+
+#[test]
+fn build_output_goes_and_its_worktree_stays() {
+    let mut world = failed_task(plan(Keep::All).hooked());
+    world.decided();
+    assert_eq!(world.make_room("a"), "a: its build output goes");
+    assert_eq!(world.make_room("a"), "a: its worktree is going already");
+    assert_eq!(world.clean_up("a"), "a: its worktree is going already");
+    let busy = "a: its worktree is being removed: try again in a moment";
+    assert_eq!(world.retry("a"), busy, "nobody works where it goes");
+    world.clean_says(CleanStep::BuildOutput, room_made());
+    assert_eq!(
+        (world.task("a").clean.as_ref(), is_gone(&world)),
+        (None, false)
+    );
+    assert_eq!(world.task("a").salvaged, [], "it can be built again");
+    let told = |record: &Record| match record {
+        Record::CleanEnded {
+            detail, removed, ..
+        } => Some((*removed, detail.to_string())),
+        _ => None,
+    };
+    let told: Vec<_> = world.decided().iter().filter_map(told).collect();
+    let said = "42 bytes freed in 2 folders of build output".to_owned();
+    assert_eq!(told, [(false, said)]);
+    assert_eq!(world.ending(), Some(Ending::Failed));
+    assert_eq!(world.retry("a"), "a: is tried again");
+}
+
+#[test]
+fn build_output_of_a_task_that_is_not_over_stays() {
+    let mut world = World::start(plan(Keep::All));
+    assert_eq!(world.make_room("a"), "a: has no worktree");
+    world.passes_to("a", Step::Work);
+    let live = "a: is not over: its worktree stays as it is";
+    assert_eq!(world.make_room("a"), live);
+    world.begin("a");
+    world.kill("a", Duration::ZERO);
+    world.exited("a", Exit::Signal(9));
+    assert_eq!(world.state("a"), TaskState::Paused);
+    assert_eq!(world.make_room("a"), live, "an attempt could begin");
+}
+
+#[test]
+fn a_removal_of_build_output_that_fails_or_vanishes_ends_a_bounded_number_of_times_later() {
+    let mut world = failed_task(plan(Keep::All));
+    world.make_room("a");
+    world.clean_says(CleanStep::BuildOutput, failed(Class::Environment));
+    assert_eq!(
+        (world.task("a").clean.as_ref(), is_gone(&world)),
+        (None, false)
+    );
+    world.make_room("a");
+    for _ in 0..world.facts().batch.settings.lost_max {
+        let run = world.cleaning(CleanStep::BuildOutput);
+        world.run_vanishes(run);
+    }
+    assert_eq!(
+        (world.task("a").clean.as_ref(), is_gone(&world)),
+        (None, false)
+    );
+    assert_eq!(world.ending(), Some(Ending::Failed));
+}
+
+#[test]
+fn build_output_is_removed_again_by_the_next_supervisor_and_the_batch_file_is_heard_then() {
+    let mut world = failed_task(plan(Keep::All));
+    world.make_room("a");
+    world.crash_and_lose();
+    world.clean_says(CleanStep::BuildOutput, room_made());
+    assert!(!is_gone(&world));
+    let mut world = World::start(plan(Keep::Failed));
+    world.passes_all("a");
+    // Its merge waits, which room in its worktree does not mind; merged, the worktree goes.
+    assert_eq!(world.make_room("a"), "a: its build output goes");
+    world.merges_but(&[]);
+    assert_eq!(world.clean_of("a").step, CleanStep::BuildOutput);
+    world.clean_says(CleanStep::BuildOutput, room_made());
+    assert_eq!(world.clean_of("a").step, CleanStep::Salvage);
+    world.all_goes_well();
+    assert!(is_gone(&world));
 }

@@ -222,6 +222,7 @@ impl Tale {
             Purpose::Step(step) => self.step(run.task, step),
             Purpose::Merge(repo, stage) => self.stage(repo, stage),
             Purpose::Clean(step) => self.clean(run.task, step),
+            Purpose::Comment(_) => ok(),
         }
     }
 
@@ -259,7 +260,9 @@ impl Tale {
                 };
                 verdict(word, "as I see it")
             }
-            Step::AfterCreate | Step::BeforeRun | Step::AfterRun | Step::Prove => ok(),
+            Step::AfterCreate | Step::Fetch | Step::BeforeRun | Step::AfterRun | Step::Prove => {
+                ok()
+            }
         }
     }
 
@@ -298,6 +301,7 @@ impl Tale {
     fn clean(&mut self, ix: TaskIx, step: CleanStep) -> RunResult {
         match step {
             CleanStep::BeforeRemove => ok(),
+            CleanStep::BuildOutput => room_made(),
             CleanStep::Salvage => self.salvage(ix),
             CleanStep::Remove => {
                 let kept = self.task(ix).clean.as_ref().unwrap().kept.clone();
@@ -407,6 +411,7 @@ impl Tale {
             tip,
             merges,
             conflicts,
+            warnings: Vec::new(),
         }))
     }
 

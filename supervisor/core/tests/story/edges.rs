@@ -20,6 +20,7 @@ fn asks(facts: Facts, edge: Edge, legal: bool, record: Record) {
             | Change::Task(_, it)
             | Change::Attempt(_, it)
             | Change::Merge(_, it)
+            | Change::Comment(_, it)
             | Change::Run(_, it)
             | Change::Message(_, it)
             | Change::Question(_, it)

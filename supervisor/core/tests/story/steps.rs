@@ -84,7 +84,7 @@ fn status_says_what_an_attempt_does() {
         let world = at(step);
         let running = TaskState::Running;
         let is = match step {
-            Step::Salvage | Step::Provision | Step::AfterCreate | Step::BeforeRun => {
+            Step::Salvage | Step::Provision | Step::AfterCreate | Step::Fetch | Step::BeforeRun => {
                 (running, TaskReason::Preparing, AttemptState::Preparing)
             }
             Step::Work => (running, TaskReason::Working, AttemptState::Working),
@@ -195,6 +195,21 @@ fn a_step_that_blocks_is_setup_failed_and_costs_nothing() {
         assert_eq!(world.outcome("a"), outcome, "{step:?}");
         let last = world.task("a").last.clone().unwrap();
         assert!(last.detail.starts_with(step.word()), "{}", last.detail);
+    }
+}
+
+/// What was killed below the host says nothing of the work: as if the host had been killed with it.
+#[test]
+fn a_step_whose_git_was_killed_is_done_again_in_its_attempt() {
+    for step in [Step::Provision, Step::Commit, Step::Checkout] {
+        let mut world = at(step);
+        for _ in 0..6 {
+            world.says("a", failed(Class::Lost));
+            assert_eq!(world.step("a"), step);
+            assert_eq!(world.task("a").attempts.0, 1, "{step:?}");
+        }
+        world.passes("a");
+        assert_ne!(world.step("a"), step);
     }
 }
 

@@ -201,6 +201,11 @@ fn nobody_works_twice(facts: &Facts) {
                 let due = clean.is_some_and(|clean| clean.run == Some(*generation));
                 (format!("{:?}", run.task), due)
             }
+            Purpose::Comment(on) => {
+                let next = facts.tasks[run.task.0 as usize].comments.first();
+                let due = next.is_some_and(|next| next.on == on && next.run == Some(*generation));
+                (format!("the comments of {:?}", run.task), due)
+            }
             Purpose::Merge(repo, _) => {
                 let round = facts.repos[repo.0 as usize].round.as_ref();
                 let due = round.is_some_and(|round| round.run == Some(*generation));

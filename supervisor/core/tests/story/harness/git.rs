@@ -1,5 +1,6 @@
 //! What hosts of steps, merges and clean-ups say, as verbs.
 
+use protocol::build_output::{BuildOutputFolder, BuildOutputFound};
 use protocol::git::{
     Committed, Concluded, Conflicted, GitOutcome, MergeCommit, MergeConflict, Merged, Oid,
     Provisioned, Removed, Salvaged,
@@ -57,7 +58,12 @@ impl World {
             Step::Commit => committed(name, 3),
             Step::Checkout => git_ok(GitOutcome::CheckedOut {}),
             Step::Review => verdict(Verdict::Approve, "good"),
-            Step::AfterCreate | Step::BeforeRun | Step::Work | Step::AfterRun | Step::Prove => ok(),
+            Step::AfterCreate
+            | Step::Fetch
+            | Step::BeforeRun
+            | Step::Work
+            | Step::AfterRun
+            | Step::Prove => ok(),
         }
     }
 
@@ -207,6 +213,7 @@ impl World {
                 Purpose::Step(_) => self.well(&name),
                 Purpose::Merge(repo, stage) => self.stage_well(repo, stage),
                 Purpose::Clean(step) => self.clean_well(&name, step),
+                Purpose::Comment(_) => ok(),
             };
             self.run_says(generation, result);
         }
@@ -242,13 +249,35 @@ impl World {
                 salvaged(name, number)
             }
             CleanStep::Remove => removed(),
+            CleanStep::BuildOutput => room_made(),
         }
+    }
+
+    pub(crate) fn make_room(&mut self, name: &str) -> String {
+        let tasks = self.ixs(&[name]);
+        self.op_lines(OperatorCommand::CleanBuildOutput { tasks })
+            .remove(0)
     }
 
     pub(crate) fn clean_up(&mut self, name: &str) -> String {
         let tasks = Some(self.ixs(&[name]));
         self.op_lines(OperatorCommand::Clean { tasks }).remove(0)
     }
+}
+
+/// Build output of two folders went.
+pub(crate) fn room_made() -> RunResult {
+    let folder = |path: &str| BuildOutputFolder {
+        path: path.to_owned(),
+        bytes: 21,
+        files: 1,
+    };
+    git_ok(GitOutcome::BuildOutput(BuildOutputFound {
+        folders: vec![folder("a/target"), folder("target")],
+        bytes: 42,
+        removed: true,
+        ..BuildOutputFound::default()
+    }))
 }
 
 pub(crate) fn provisioned(made: bool) -> RunResult {
@@ -320,6 +349,7 @@ pub(crate) fn merged(good: &[&str], bad: &[&str]) -> RunResult {
         tip: oid(2),
         merges: merges.collect(),
         conflicts: conflicts.collect(),
+        warnings: Vec::new(),
     }))
 }
 

@@ -32,7 +32,7 @@ pub(crate) use supervisor_core::plan::{
 pub(crate) use supervisor_core::reason::{AccountReason, BatchLimit, BatchReason, TaskReason};
 pub(crate) use supervisor_core::reconcile::{Letter, ProcessFact, ResultFact, RunFacts};
 pub(crate) use supervisor_core::record::{Entry, Next, Record, StopReason};
-pub(crate) use supervisor_core::step::{CleanStep, Purpose, Stage, Step};
+pub(crate) use supervisor_core::step::{CleanStep, CommentOn, Purpose, Stage, Step};
 pub(crate) use supervisor_core::time::{Boot, Deadline, Wall};
 
 /// That many seconds.

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use supervisor_core::input::Created;
 use supervisor_core::plan::{
-    AccountIx, AccountSpec, AgentIx, AgentKind, AgentSpec, AutoResume, Condition, Dependency,
-    Hooks, Keep, Limits, OnConflict, OnFailure, OnQuestion, Plan, PlannedTask, RepoIx, RepoSpec,
-    RetryPolicy, ReviewSpec, Settings, SpecIx, TaskIx, TaskSpec,
+    AccountIx, AccountSpec, AgentIx, AgentKind, AgentSpec, AutoResume, Comments, Condition,
+    Dependency, Hooks, Keep, Limits, OnConflict, OnFailure, OnQuestion, Plan, PlannedTask, RepoIx,
+    RepoSpec, RetryPolicy, ReviewSpec, Settings, SpecIx, TaskIx, TaskSpec,
 };
 
 /// A plan on its way: one account `main`, one agent `coder`, four lanes, no tasks.
@@ -67,6 +67,8 @@ fn default_spec() -> TaskSpec {
         worktree: None,
         changes: false,
         review: None,
+        fetch: false,
+        comments: Comments::default(),
         hooks: Hooks::default(),
         retry: RetryPolicy {
             backoff_min: Duration::from_secs(30),
@@ -155,6 +157,21 @@ impl PlanBuilder {
         let agent = AgentIx(index(at.expect("an agent of the plan")));
         self.last().spec.review = Some(ReviewSpec { agent, rounds });
         self
+    }
+
+    /// The last task is about an issue.
+    /// The task is about an issue, and tells there all that can be told.
+    pub(crate) fn telling(self) -> Self {
+        let all = Comments {
+            failed: true,
+            question: true,
+            done: true,
+        };
+        self.fetched().spec(|spec| spec.comments = all)
+    }
+
+    pub(crate) fn fetched(self) -> Self {
+        self.spec(|spec| spec.fetch = true)
     }
 
     /// All four hooks of the operator run around the last task.

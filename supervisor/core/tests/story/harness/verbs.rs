@@ -328,4 +328,21 @@ impl World {
     pub(crate) fn crash_and_lose(&mut self) {
         self.crash_and_recover(ProcessFact::Gone, ResultFact::Absent);
     }
+
+    /// As [`World::crash_and_lose`], and the next supervisor is here for clean-ups alone.
+    pub(crate) fn take_over_to_clean(&mut self) {
+        self.crash();
+        self.confine();
+        let facts = RunFacts {
+            process: ProcessFact::Gone,
+            result: ResultFact::Absent,
+            injected: Vec::new(),
+            cleared: supervisor_core::containment::Cleared::CLEAN,
+        };
+        let runs = self.facts().runs.keys().map(|run| (*run, facts.clone()));
+        let runs = runs.collect();
+        self.recover(runs);
+        self.decided();
+        self.tick();
+    }
 }

@@ -312,6 +312,11 @@ impl World {
         self.core = next;
     }
 
+    /// The next supervisor is here for clean-ups alone.
+    pub(crate) fn confine(&mut self) {
+        self.core.confine_to_clean_ups();
+    }
+
     /// A supervisor takes over.
     pub(crate) fn recover(&mut self, runs: Vec<(Generation, RunFacts)>) {
         let supervisor = self.identity();
