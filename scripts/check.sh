@@ -101,6 +101,7 @@ macos() {
     cargo clippy --locked --target aarch64-apple-darwin \
         --config 'target.aarch64-apple-darwin.git2.rustc-link-lib=["git2"]' \
         --config 'target.aarch64-apple-darwin.z.rustc-link-lib=["z"]' \
+        --config 'target.aarch64-apple-darwin.ring_core_0_17_14_.rustc-link-lib=["ring"]' \
         -p protocol -p supervisor-core -p process-macos -p agent-host -p supervisor -- -D warnings
 }
 

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::rc::Rc;
 
+use protocol::exit_file::{STDERR_FILE_NAME, STDOUT_FILE_NAME};
 use protocol::report::EXCERPT_MAX;
 
 use crate::plain::Folder;
@@ -30,8 +31,8 @@ impl Logs {
     /// The logs in `folder`, at most `max` bytes kept of each; nothing is kept without a folder.
     pub(crate) fn new(folder: Option<&Rc<Folder>>, max: u64) -> Self {
         Self {
-            out: Log::new(folder, "stdout.log", max),
-            err: Log::new(folder, "stderr.log", max),
+            out: Log::new(folder, STDOUT_FILE_NAME, max),
+            err: Log::new(folder, STDERR_FILE_NAME, max),
         }
     }
 
@@ -48,7 +49,8 @@ impl Logs {
         self.out.printed + self.err.printed
     }
 
-    /// The end of what was printed: of stderr, or where that is empty of stdout.
+    /// The end of what was printed: of stderr, or where that is empty of stdout. For programs whose
+    /// stdout is a protocol.
     pub(crate) fn evidence(&self) -> String {
         let stderr = self.err.tail.text();
         if stderr.trim().is_empty() {
@@ -56,6 +58,31 @@ impl Logs {
         } else {
             stderr
         }
+    }
+
+    /// The end of what was printed, at most [`EXCERPT_MAX`] bytes: of stdout, and behind a line that
+    /// says so of stderr. There are commands that tell the failure on the one, and others on the other.
+    pub(crate) fn evidence_of_both(&self) -> String {
+        const BETWEEN: &str = "\n[stderr]\n";
+        let (out, err) = (self.out.tail.text(), self.err.tail.text());
+        match (out.trim(), err.trim()) {
+            (_, "") => out,
+            ("", _) => err,
+            (out, err) => {
+                let room = EXCERPT_MAX - BETWEEN.len();
+                let half = room / 2;
+                // What one of them does not need is the other's.
+                let err = end_of(err, half.max(room.saturating_sub(out.len())));
+                let out = end_of(out, room - err.len());
+                format!("{out}{BETWEEN}{err}")
+            }
+        }
+    }
+
+    /// What is printed from here on is another program's: what was before is no evidence for it.
+    pub(crate) fn begin_part(&mut self) {
+        self.out.tail = Tail::default();
+        self.err.tail = Tail::default();
     }
 
     /// Writes into each log how much of it is missing.
@@ -154,6 +181,11 @@ impl Log {
     }
 }
 
+/// The end of a text: at most so many bytes, from the beginning of a character.
+fn end_of(text: &str, max: usize) -> &str {
+    &text[text.ceil_char_boundary(text.len().saturating_sub(max))..]
+}
+
 /// The last [`EXCERPT_MAX`] bytes of a stream.
 #[derive(Default)]
 struct Tail(VecDeque<u8>);
@@ -170,8 +202,7 @@ impl Tail {
         let (front, back) = self.0.as_slices();
         let text = String::from_utf8_lossy(&[front, back].concat()).into_owned();
         // Replacing a bad byte by the three of U+FFFD can make it longer again.
-        let start = text.ceil_char_boundary(text.len().saturating_sub(EXCERPT_MAX));
-        text[start..].to_owned()
+        end_of(&text, EXCERPT_MAX).to_owned()
     }
 }
 
@@ -223,8 +254,32 @@ mod tests {
             logs.stream(Stream::Err).take(&[0xff; 1500]);
         }
         logs.stream(Stream::Err).take(b"the end");
-        let evidence = logs.evidence();
+        assert!(logs.evidence().ends_with("the end"));
+        let evidence = logs.evidence_of_both();
         assert!(evidence.len() <= EXCERPT_MAX && evidence.ends_with("the end"));
+        assert!(
+            evidence.starts_with("only stdout\n[stderr]\n"),
+            "{evidence}"
+        );
+        logs.stream(Stream::Out).take(&[b'o'; 3000]);
+        logs.stream(Stream::Err).take(&[b'e'; 3000]);
+        let evidence = logs.evidence_of_both();
+        assert_eq!(evidence.len(), EXCERPT_MAX, "{evidence}");
+        let count = |letter| evidence.bytes().filter(|byte| *byte == letter).count();
+        assert!(count(b'o') > 900 && count(b'e') > 900, "{evidence}");
+    }
+
+    #[test]
+    fn what_an_earlier_program_printed_is_no_evidence_for_a_later_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut logs = logs(folder.path(), 1 << 20);
+        logs.stream(Stream::Err).take(b"warning: all is well\n");
+        logs.begin_part();
+        logs.stream(Stream::Out).take(b"FAILED one\n");
+        assert_eq!(logs.evidence_of_both(), "FAILED one\n");
+        logs.close();
+        let kept = std::fs::read_to_string(folder.path().join("stderr.log")).unwrap();
+        assert_eq!(kept, "warning: all is well\n");
     }
 
     #[test]

@@ -27,10 +27,12 @@ mod clock;
 #[cfg(all(target_os = "linux", target_env = "gnu", not(test)))]
 mod entry;
 mod family;
+mod fetch;
 mod git;
 mod host;
 mod kernel;
 mod link;
+mod list;
 mod logs;
 mod mailbox;
 mod namespace;
@@ -78,6 +80,8 @@ fn run_program() -> u8 {
         }
         Some("--help") => format!("{HELP}\n{}", call::line::HELP),
         Some(git::WORD) => return git::run(arguments),
+        Some(fetch::WORD) => return fetch::run(arguments),
+        Some(list::WORD) => return list::run(arguments),
         Some(word) if call::line::is_word(word) => {
             let rest = arguments.map(|one| one.to_string_lossy().into_owned());
             return call::line::run(word, rest.collect());

@@ -163,6 +163,38 @@ impl Folder {
         Ok(unlinkat(&self.fd, name, AtFlags::empty())?)
     }
 
+    /// Gives an entry of it another name, in place of what has that name.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub(crate) fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        Ok(rustix::fs::renameat(&self.fd, from, &self.fd, to)?)
+    }
+
+    /// Whether it is ours, and nobody else may write in it.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub(crate) fn is_ours(&self) -> io::Result<bool> {
+        let stat = rustix::fs::fstat(&self.fd)?;
+        let others = Mode::WGRP | Mode::WOTH;
+        let open = Mode::from_raw_mode(stat.st_mode).intersects(others);
+        Ok(!open && stat.st_uid == rustix::process::geteuid().as_raw())
+    }
+
+    /// Names and metadata of its entries, at most `max`; what can not be looked at is left out.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub(crate) fn entries(&self, max: usize) -> io::Result<Vec<(String, std::fs::Metadata)>> {
+        let listed = std::fs::read_dir(self.reach("."))?.take(max).flatten();
+        let known = listed.filter_map(|entry| {
+            let name = entry.file_name().into_string().ok()?;
+            Some((name, entry.metadata().ok()?))
+        });
+        Ok(known.collect())
+    }
+
     /// Makes its entries durable.
     ///
     /// # Errors

@@ -7,9 +7,12 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use protocol::class::Class;
-use protocol::command::{Adapter, Start};
+use protocol::command::{Adapter, PromptBy, Start, Text};
 use protocol::event_file::{EVENT_FILE_NAME, EVENT_LINE_VERSION, EventLine};
-use protocol::exit_file::{CLEARED_FILE_NAME, EXIT_FILE_NAME, ExitFile, MANIFEST_FILE_NAME};
+use protocol::exit_file::{
+    CLEARED_FILE_NAME, EXIT_FILE_NAME, ExitFile, HAND_OFF_VARIABLE, MANIFEST_FILE_NAME,
+    PROMPT_FILE_NAME, STDERR_FILE_NAME, STDOUT_FILE_NAME,
+};
 use protocol::report::Event;
 use serde::Serialize;
 
@@ -252,6 +255,58 @@ struct Manifest<'a> {
     log_max: u64,
     lease_ms: u64,
     memory_max: Option<u64>,
+    paths: Paths<'a>,
+}
+
+/// Where everything of the run is, absolute: nobody has to derive it from a working folder. A log or a
+/// result that is not there has not been written.
+#[derive(Serialize)]
+struct Paths<'a> {
+    run: &'a str,
+    task: &'a str,
+    result: String,
+    events: String,
+    stdout: String,
+    stderr: String,
+    /// The prompt, where it goes through a file.
+    prompt: Option<String>,
+    /// What the attempt before has taught.
+    handoff: Option<&'a str>,
+    /// Where the program itself writes its result, if it does.
+    result_file: Option<&'a str>,
+}
+
+impl<'a> Paths<'a> {
+    fn of(start: &'a Start) -> Self {
+        let below = |name: &str| format!("{}/{name}", start.run_dir);
+        let command = match &start.adapter {
+            Adapter::Command(command) => Some(command),
+            Adapter::Scripted(_)
+            | Adapter::Verify(_)
+            | Adapter::Hook(_)
+            | Adapter::Git(_)
+            | Adapter::Fetch(_)
+            | Adapter::Comment(_)
+            | Adapter::Program(_) => None,
+        };
+        let by_file = command.is_some_and(|command| command.prompt_by == PromptBy::File);
+        let prompt = match &start.prompt {
+            Some(Text::File(path)) => Some(path.clone()),
+            Some(Text::Inline(_)) if by_file => Some(below(PROMPT_FILE_NAME)),
+            Some(Text::Inline(_)) | None => None,
+        };
+        Self {
+            run: &start.run_dir,
+            task: &start.task_dir,
+            result: below(EXIT_FILE_NAME),
+            events: below(EVENT_FILE_NAME),
+            stdout: below(STDOUT_FILE_NAME),
+            stderr: below(STDERR_FILE_NAME),
+            prompt,
+            handoff: start.env.get(HAND_OFF_VARIABLE).map(String::as_str),
+            result_file: command.and_then(|command| command.result_file.as_deref()),
+        }
+    }
 }
 
 impl<'a> Manifest<'a> {
@@ -268,6 +323,8 @@ impl<'a> Manifest<'a> {
                 program_names(hook.commands.iter().map(|command| &command.argv)),
             ),
             Adapter::Git(git) => ("git", vec![git.work.word()]),
+            Adapter::Fetch(fetch) => ("fetch", vec![fetch.fetch.kind.word()]),
+            Adapter::Comment(it) => ("comment", vec![it.comment.about.kind.word()]),
             Adapter::Program(program) => (program.kind.word(), vec![program.program.as_str()]),
         };
         Self {
@@ -290,6 +347,7 @@ impl<'a> Manifest<'a> {
             log_max: start.log_max,
             lease_ms: start.lease_ms,
             memory_max: start.memory.map(|limit| limit.max),
+            paths: Paths::of(start),
         }
     }
 }

@@ -13,6 +13,7 @@ use std::time::Instant;
 
 use protocol::class::Class;
 use protocol::command::{CommandAdapter, PromptBy, RunKind};
+use protocol::exit_file::PROMPT_FILE_NAME;
 use protocol::report::{
     Capabilities, EXCERPT_MAX, Receipt, ResultStatus, RunResult, SteerReach, excerpt,
 };
@@ -23,9 +24,7 @@ use crate::process::Ended;
 use crate::program::{Feed, Program, What};
 use crate::run::{Failure, NO_REVIEW, Run, result};
 
-/// Name of the prompt's file in the run's folder.
-const PROMPT_FILE: &str = "prompt.md";
-/// Name of the variable that names it.
+/// Name of the variable that names the prompt's file.
 const PROMPT_FILE_ENV: &str = "SUPERVISOR_PROMPT_FILE";
 
 /// A plain program.
@@ -73,7 +72,7 @@ impl CommandAgent {
             }
             PromptBy::Stdin => stdin = Feed::Once(prompt.into_bytes()),
             PromptBy::File => {
-                let path = run.folder().join(PROMPT_FILE);
+                let path = run.folder().join(PROMPT_FILE_NAME);
                 write_prompt(&path, &prompt).map_err(|error| {
                     let text = format!("can not write {}: {error}", path.display());
                     Failure::new(Class::SetupFailed, text)
@@ -100,7 +99,7 @@ impl CommandAgent {
             result = self::result(ResultStatus::Failed, Some(Class::NoResult), NO_REVIEW);
         }
         if result.status == ResultStatus::Failed {
-            result.evidence = run.logs.evidence();
+            result.evidence = run.logs.evidence_of_both();
         }
         result
     }

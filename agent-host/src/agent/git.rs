@@ -65,14 +65,19 @@ impl GitAgent {
 
     fn judge(&self, ended: Ended, run: &Run) -> RunResult {
         let word = self.adapter.work.word();
+        let failed = |text| Err((Class::SetupFailed, text));
         let said = match (self.timed_out, ended) {
             (true, _) => {
                 let limit = Duration::from_millis(self.adapter.timeout_ms);
-                Err(format!("{word} took longer than {limit:?} and was killed"))
+                failed(format!("{word} took longer than {limit:?} and was killed"))
             }
-            (false, Ended::Exit(0)) => read_outcome(&run.folder().join(OUTCOME)),
-            (false, Ended::Exit(code)) => Err(format!("{word} exited with {code}")),
-            (false, Ended::Signal(signal)) => Err(format!("{word} was ended by signal {signal}")),
+            (false, Ended::Exit(0)) => read_outcome(&run.folder().join(OUTCOME)).or_else(failed),
+            (false, Ended::Exit(code)) => failed(format!("{word} exited with {code}")),
+            // From outside: it says nothing of the work, which begins by putting right what is left.
+            (false, Ended::Signal(9)) => Err((Class::Lost, format!("{word} was killed"))),
+            (false, Ended::Signal(signal)) => {
+                failed(format!("{word} was ended by signal {signal}"))
+            }
         };
         let (class, message) = match said {
             Ok(Outcome::Done(outcome)) => {
@@ -81,7 +86,7 @@ impl GitAgent {
                 return done;
             }
             Ok(Outcome::Failed { class, message }) => (class, format!("{word}: {message}")),
-            Err(text) => (Class::SetupFailed, text),
+            Err(failed) => failed,
         };
         let mut failed = result(ResultStatus::Failed, Some(class), &message);
         failed.evidence = run.logs.evidence();

@@ -13,6 +13,7 @@ use protocol::program::{ProgramAdapter, ProgramKind};
 use protocol::report::{Capabilities, Receipt, RunResult, SteerReach};
 use protocol::rpc::RpcError;
 
+use crate::fetch::Request;
 use crate::program::Program;
 use crate::run::{Failure, Run};
 use driven::Driven;
@@ -23,6 +24,7 @@ mod claude;
 mod codex;
 mod command;
 mod driven;
+mod fetch;
 mod git;
 mod pi;
 mod result_file;
@@ -194,6 +196,14 @@ pub(crate) fn adapter(start: &mut Start) -> Result<Box<dyn Agent>, Failure> {
         Adapter::Verify(adapter) => Box::new(verify::VerifyAgent::new(adapter, Of::Proof)),
         Adapter::Hook(adapter) => Box::new(verify::VerifyAgent::new(adapter, Of::Hook)),
         Adapter::Git(adapter) => Box::new(git::GitAgent::new(adapter)),
+        Adapter::Fetch(adapter) => {
+            let work = Request::Fetch(adapter.fetch);
+            Box::new(fetch::FetchAgent::new(work, adapter.timeout_ms))
+        }
+        Adapter::Comment(adapter) => {
+            let work = Request::Comment(adapter.comment);
+            Box::new(fetch::FetchAgent::new(work, adapter.timeout_ms))
+        }
         Adapter::Program(adapter) => program(adapter),
         Adapter::Scripted(adapter) => Box::new(scripted::ScriptedAgent::new(&adapter, start)?),
     })

@@ -94,6 +94,7 @@ impl VerifyAgent {
         let header = format!("[supervisor: {word} {number} of {}: {line}]\n", self.total);
         run.log(Stream::Out, header.as_bytes());
         run.log(Stream::Err, header.as_bytes());
+        run.logs.begin_part();
         let program = Program::start(
             run,
             What {
@@ -184,7 +185,7 @@ impl Agent for VerifyAgent {
 /// What a hook that warns says, with the end of its output: the run goes on, and nobody reads its log.
 fn warning(current: &Current, run: &Run) -> String {
     let line = current.command.argv.join(" ");
-    match run.logs.evidence().trim() {
+    match run.logs.evidence_of_both().trim() {
         "" => format!("`{line}` warns"),
         said => format!("`{line}` warns: {said}"),
     }
@@ -203,6 +204,6 @@ fn failure(of: Of, current: &Current, ended: Ended, run: &Run) -> RunResult {
         Ended::Exit(code) => failed.exit_code = Some(code),
         Ended::Signal(signal) => failed.signal = Some(signal),
     }
-    failed.evidence = run.logs.evidence();
+    failed.evidence = run.logs.evidence_of_both();
     failed
 }

@@ -56,7 +56,12 @@ impl Bridge {
     pub(crate) fn open(run: &mut Run) -> Option<Self> {
         let has_program = match &run.start.adapter {
             Adapter::Command(_) | Adapter::Program(_) => true,
-            Adapter::Scripted(_) | Adapter::Verify(_) | Adapter::Hook(_) | Adapter::Git(_) => false,
+            Adapter::Scripted(_)
+            | Adapter::Verify(_)
+            | Adapter::Hook(_)
+            | Adapter::Git(_)
+            | Adapter::Fetch(_)
+            | Adapter::Comment(_) => false,
         };
         run.start.env.remove(BRIDGE_ENV);
         let folder = run.files().filter(|_| has_program)?;

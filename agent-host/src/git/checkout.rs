@@ -8,7 +8,7 @@ use protocol::git::{Checkout, GitOutcome, Oid};
 
 use super::error::GitError;
 use super::worktree::{self, Worktree};
-use super::{Hands, operations, submodules};
+use super::{Hands, housekeeping, operations, submodules};
 
 /// Does the work.
 ///
@@ -28,8 +28,10 @@ pub(super) fn put(hands: &Hands, folder: &Path, commit: &Oid) -> Result<Worktree
     if let Some(there) = Worktree::find(hands, folder)? {
         reset(hands, &there, commit)?;
         // A kill may have left a submodule that is half a repository.
-        if submodules::fill(hands, &there, commit).is_ok() {
-            return Ok(there);
+        match submodules::fill(hands, &there, commit) {
+            Ok(()) => return Ok(there),
+            Err(error) if error.is_kill() => return Err(error),
+            Err(_) => {}
         }
     }
     let there = make(hands, folder, commit)?;
@@ -45,11 +47,15 @@ fn make(hands: &Hands, folder: &Path, commit: &Oid) -> Result<Worktree, GitError
 
 fn reset(hands: &Hands, there: &Worktree, commit: &Oid) -> Result<(), GitError> {
     operations::forget(there)?;
+    housekeeping::put_head(&hands.repo, &there.admin, commit)?;
     let checkout = || {
         let call = there.call(&hands.git).args(["checkout", "-q", "-f"]);
         call.args(["--detach", commit.as_str()]).run()
     };
-    if checkout().is_err() {
+    if let Err(error) = checkout() {
+        if error.is_kill() {
+            return Err(error);
+        }
         // An index that can not be read is made anew; whatever else it was is said the second time.
         super::tree::remove(&there.admin.join("index"))?;
         checkout()?;

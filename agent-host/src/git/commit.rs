@@ -14,7 +14,7 @@ use protocol::git::{CommitWork, Committed, GitOutcome, Oid, PATHS_MAX};
 
 use super::error::GitError;
 use super::worktree::{Head, Worktree};
-use super::{Hands, locks, markers, operations, outputs, submodules, touches};
+use super::{Hands, housekeeping, locks, markers, operations, outputs, submodules, touches, tree};
 
 /// From this size on files are taken in piece by piece, not as a whole in memory.
 const LARGE: &str = "core.bigFileThreshold=32m";
@@ -51,6 +51,10 @@ pub(super) fn perform(hands: &Hands, work: &CommitWork) -> Result<GitOutcome, Gi
     hands.repo.must_have(&work.base)?;
     locks::heal_own_ref(&hands.repo.common, &work.branch)?;
     let there = Worktree::get(hands, Path::new(&work.worktree))?;
+    if housekeeping::put_back(hands, &work.branch, Some(&work.base))? {
+        // What it names may be gone as well.
+        tree::remove(&there.admin.join("index"))?;
+    }
     let mut warnings = Vec::new();
     if there.is_taken_over() {
         warnings.push(format!(
@@ -89,13 +93,11 @@ fn take_in(
     base: &Oid,
     warnings: &mut Vec<String>,
 ) -> Result<Oid, GitError> {
-    let inside = match repositories_inside(hands, there) {
-        Ok(inside) => inside,
-        Err(_unreadable_index) => {
-            // Made anew from the base; every file is read again then.
-            super::tree::remove(&there.admin.join("index"))?;
-            let call = there.call(&hands.git).args(["read-tree", base.as_str()]);
-            call.run()?;
+    let inside = match knows_files(hands, there) {
+        Ok(true) => repositories_inside(hands, there)?,
+        Err(error) if error.is_kill() => return Err(error),
+        Ok(false) | Err(_) => {
+            make_index(hands, there, base)?;
             repositories_inside(hands, there)?
         }
     };
@@ -116,6 +118,28 @@ fn take_in(
     add.input(paths).run()?;
     let told = there.call(&hands.git).args(["write-tree"]).text()?;
     Oid::try_from(told).map_err(|error| GitError::Unfit(error.to_string()))
+}
+
+/// Whether the index can be read and names any file.
+fn knows_files(hands: &Hands, there: &Worktree) -> Result<bool, GitError> {
+    let told = there.call(&hands.git).args(["ls-files", "-z"]).run()?;
+    Ok(!told.is_empty())
+}
+
+/// Makes an index from the base; every file is read again then. What a sparse checkout leaves out is
+/// marked, or else it would count as deleted.
+fn make_index(hands: &Hands, there: &Worktree, base: &Oid) -> Result<(), GitError> {
+    tree::remove(&there.admin.join("index"))?;
+    let call = there.call(&hands.git).args(["read-tree", base.as_str()]);
+    call.run()?;
+    let sparse = there.call(&hands.git);
+    let sparse = sparse.args(["config", "--type=bool", "core.sparseCheckout"]);
+    // Exit 1: it is not said.
+    if sparse.one_of(&[0, 1])?.out.starts_with(b"true") {
+        let call = there.call(&hands.git).args(["sparse-checkout", "reapply"]);
+        call.run()?;
+    }
+    Ok(())
 }
 
 /// Repositories in the worktree that are no submodules: `git` would take in a name without files.

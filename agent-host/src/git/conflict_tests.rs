@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use protocol::git::{Conflicted, GitOutcome, GitWork, Predict};
+use protocol::git::{Conflicted, GitOutcome, GitWork, Predict, Predicted};
 
 use super::merge_tests::{INTO, TEN};
 use super::scene::Scene;
@@ -185,11 +185,26 @@ fn conflicts_are_predicted_and_nothing_is_written() {
     ];
     let work = GitWork::Predict(Predict {
         repo: scene.text("repo"),
-        pairs,
+        pairs: pairs.clone(),
+        at_most_ms: 60_000,
     });
     let GitOutcome::Predicted(predicted) = scene.perform(&work).unwrap() else {
         panic!("it predicts");
     };
-    assert_eq!(predicted.pairs, [vec!["deep/gone", "f"], vec![], vec![]]);
+    let paths: Vec<&[String]> = predicted.pairs.iter().map(|it| &*it.paths).collect();
+    assert_eq!(
+        paths,
+        [&["deep/gone".to_owned(), "f".to_owned()][..], &[], &[]]
+    );
+    assert!(predicted.pairs.iter().all(|it| it.more == 0));
     assert_eq!(objects(), before);
+    let repo = scene.text("repo");
+    let at_most_ms = 0;
+    let work = GitWork::Predict(Predict {
+        repo,
+        pairs,
+        at_most_ms,
+    });
+    let none = GitOutcome::Predicted(Predicted { pairs: Vec::new() });
+    assert_eq!(scene.perform(&work).unwrap(), none, "no time, no word");
 }

@@ -57,6 +57,8 @@ pub(crate) enum GitError {
         how: String,
         /// The end of what it said.
         said: String,
+        /// Whether it was killed from outside.
+        killed: bool,
     },
     /// `git` said more than is taken in.
     #[error("`git {line}` in {folder} printed more than {max} bytes")]
@@ -133,6 +135,12 @@ impl GitError {
         class_of(error) == Class::Disk
     }
 
+    /// Whether `git` was killed from outside: it says nothing of what it worked on, and its locks are
+    /// left. Whoever does the work again begins by removing them.
+    pub(super) const fn is_kill(&self) -> bool {
+        matches!(self, Self::Refused { killed: true, .. })
+    }
+
     /// The class of the run that fails with it.
     pub(crate) fn class(&self) -> Class {
         match self {
@@ -142,6 +150,7 @@ impl GitError {
             | Self::NotRun { .. }
             | Self::Repository { .. }
             | Self::ObjectFormat { .. } => Class::Environment,
+            Self::Refused { killed: true, .. } => Class::Lost,
             Self::Refused { said, .. } if names_full_disk(said) => Class::Disk,
             Self::Read { said, .. } | Self::Write { said, .. } if names_full_disk(said) => {
                 Class::Disk
@@ -200,6 +209,7 @@ mod tests {
             folder: "/w".into(),
             how: "exited with 128".to_owned(),
             said: said.to_owned(),
+            killed: false,
         };
         let full = refused("error: unable to write file: No space left on device");
         assert_eq!(full.class(), Class::Disk);

@@ -67,6 +67,36 @@ pub(super) fn enter(folder: BorrowedFd<'_>, name: &[u8]) -> io::Result<OwnedFd> 
     Ok(rustix::fs::openat(folder, name, flags, Mode::empty())?)
 }
 
+/// Opens a folder in a folder, if it lies on the same file system, seen through no other mount: else
+/// `EXDEV`.
+#[cfg(target_os = "linux")]
+pub(super) fn enter_here(folder: BorrowedFd<'_>, name: &[u8]) -> io::Result<OwnedFd> {
+    use rustix::fs::ResolveFlags;
+    use rustix::io::Errno;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let here = ResolveFlags::NO_XDEV | ResolveFlags::NO_SYMLINKS;
+    match rustix::fs::openat2(folder, name, flags, Mode::empty(), here) {
+        // A filter of calls may not know this one.
+        Err(Errno::NOSYS | Errno::PERM) => enter_same_device(folder, name),
+        opened => Ok(opened?),
+    }
+}
+
+/// Opens a folder in a folder, if it lies on the same file system: else `EXDEV`.
+#[cfg(not(target_os = "linux"))]
+pub(super) fn enter_here(folder: BorrowedFd<'_>, name: &[u8]) -> io::Result<OwnedFd> {
+    enter_same_device(folder, name)
+}
+
+fn enter_same_device(folder: BorrowedFd<'_>, name: &[u8]) -> io::Result<OwnedFd> {
+    let inner = enter(folder, name)?;
+    let (outer, found) = (rustix::fs::fstat(folder)?, rustix::fs::fstat(&inner)?);
+    match outer.st_dev == found.st_dev {
+        true => Ok(inner),
+        false => Err(rustix::io::Errno::XDEV.into()),
+    }
+}
+
 /// Opens a file in a folder for reading, and looks at it once it is open.
 pub(super) fn read(folder: BorrowedFd<'_>, name: &[u8]) -> io::Result<(File, u64)> {
     // A pipe that has taken the place of a file must not make us wait.

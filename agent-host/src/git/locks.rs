@@ -61,7 +61,8 @@ pub(crate) fn heal_shared(repo: &Repo, refs: &[&str], begun: SystemTime) -> Resu
         let path = repo.common.join(format!("{name}.lock"));
         let made = fs::symlink_metadata(&path).and_then(|meta| meta.modified());
         if let Ok(made) = made
-            && made < begun
+            // In the same tick of its clock as well: the processes are looked through after that.
+            && made <= begun
             && is_nobodys(repo, &path, made)
         {
             remove(&path)?;
@@ -163,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shared_lock_goes_only_when_it_is_older_than_the_work_and_open_nowhere() {
+    fn a_shared_lock_goes_only_when_it_is_no_younger_than_the_work_and_open_nowhere() {
         let home = tempfile::tempdir().unwrap();
         let repo = repo(home.path());
         let lock = repo.common.join("packed-refs.lock");
@@ -173,8 +174,8 @@ mod tests {
         heal_shared(&repo, &[], later).unwrap();
         assert!(lock.exists(), "somebody has it open");
         drop(held);
-        heal_shared(&repo, &[], made).unwrap();
-        assert!(lock.exists(), "it is not older than the work");
+        heal_shared(&repo, &[], made - Duration::from_millis(1)).unwrap();
+        assert!(lock.exists(), "it is younger than the work");
         if cfg!(target_os = "linux") {
             heal_shared(&repo, &[], later).unwrap();
             assert!(!lock.exists());

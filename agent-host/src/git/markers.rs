@@ -18,13 +18,14 @@ const LINE_MAX: u64 = 1024;
 /// Largest older version that is read, bytes; that of a larger file is taken to have no markers.
 const BEFORE_MAX: usize = 4 << 20;
 
-/// The changed files that hold markers and did not before (a text about merges may): at most
+/// The changed files that hold more conflicts than before (a text about merges may show one): at most
 /// [`PATHS_MAX`]. What can not be read is not looked into; the commit has it all the same.
 pub(super) fn find(repo: &Repo, folder: &Path, changes: &[Change]) -> Vec<String> {
     let files = changes.iter().filter(|change| change.now == Now::File);
     let marked = files.filter(|change| {
-        let path = folder.join(&change.path);
-        open(&path).and_then(has_markers).unwrap_or(false) && !had_markers(repo, change)
+        let now = open(&folder.join(&change.path)).and_then(conflicts);
+        let now = now.unwrap_or(0);
+        now > 0 && now > conflicts_before(repo, change)
     });
     let names = marked.map(|change| change.path.to_string_lossy().into_owned());
     names.take(PATHS_MAX).collect()
@@ -39,20 +40,25 @@ fn open(path: &Path) -> io::Result<File> {
         .open(path)
 }
 
-fn had_markers(repo: &Repo, change: &Change) -> bool {
+fn conflicts_before(repo: &Repo, change: &Change) -> u64 {
     let Some(before) = change.before else {
-        return false;
+        return 0;
     };
     let size = repo.raw.odb().and_then(|odb| odb.read_header(before));
     if !size.is_ok_and(|(size, _)| size <= BEFORE_MAX) {
-        return false;
+        return 0;
     }
     let blob = repo.raw.find_blob(before);
-    blob.is_ok_and(|blob| has_markers(blob.content()).unwrap_or(false))
+    blob.map_or(0, |blob| conflicts(blob.content()).unwrap_or(0))
 }
 
 /// Whether a text holds the three markers.
 pub(super) fn has_markers(text: impl Read) -> io::Result<bool> {
+    conflicts(text).map(|count| count > 0)
+}
+
+/// How often a text holds the three markers, one after the other.
+fn conflicts(text: impl Read) -> io::Result<u64> {
     let mut reader = BufReader::with_capacity(64 << 10, text);
     if reader
         .fill_buf()?
@@ -60,8 +66,9 @@ pub(super) fn has_markers(text: impl Read) -> io::Result<bool> {
         .take(BINARY_LOOK)
         .any(|byte| *byte == 0)
     {
-        return Ok(false);
+        return Ok(0);
     }
+    let mut total = 0;
     let mut seen = 0;
     let mut line = Vec::new();
     loop {
@@ -71,7 +78,7 @@ pub(super) fn has_markers(text: impl Read) -> io::Result<bool> {
             .take(LINE_MAX)
             .read_until(b'\n', &mut line)?;
         if count == 0 {
-            return Ok(false);
+            return Ok(total);
         }
         let is_whole = line.ends_with(b"\n");
         let text = line.trim_ascii_end();
@@ -82,7 +89,7 @@ pub(super) fn has_markers(text: impl Read) -> io::Result<bool> {
         };
         seen += usize::from(is_next);
         if seen == 3 {
-            return Ok(true);
+            (total, seen) = (total + 1, 0);
         }
         if !is_whole {
             skip_line(&mut reader)?;
@@ -133,5 +140,14 @@ mod tests {
         assert!(has_markers(behind.as_bytes()).unwrap());
         let within = format!("{long}<<<<<<< ours\n=======\n>>>>>>> x\n");
         assert!(!has_markers(within.as_bytes()).unwrap());
+    }
+
+    #[test]
+    fn every_conflict_counts() {
+        let one = "<<<<<<< ours\na\n=======\nb\n>>>>>>> theirs\n";
+        for count in 0..3 {
+            let text = format!("text\n{}Title\n=======\n", one.repeat(count));
+            assert_eq!(conflicts(text.as_bytes()).unwrap(), count as u64);
+        }
     }
 }

@@ -12,7 +12,7 @@ use protocol::git::{
 
 use super::error::GitError;
 use super::join::{Clash, Joined, commit, join};
-use super::{Hands, advance, checkout, locks, order};
+use super::{Hands, advance, checkout, freshness, locks, order};
 
 /// Carries it out.
 ///
@@ -43,10 +43,12 @@ pub(super) fn perform(hands: &Hands, work: &Merge) -> Result<GitOutcome, GitErro
     if work.advance && merging.at != tip {
         advance::forward(hands, &work.into, &tip, &merging.at)?;
     }
+    let warnings = freshness::told(hands, work, &tip).into_iter().collect();
     Ok(GitOutcome::Merged(Merged {
         tip,
         merges: merging.merges,
         conflicts: merging.conflicts,
+        warnings,
     }))
 }
 

@@ -5,8 +5,8 @@ use std::fs;
 use std::os::unix::fs::symlink;
 
 use protocol::git::{
-    Advance, Candidate, Conclude, Concluded, Conflict, Conflicted, GitOutcome, GitWork, Merge,
-    Merged, Oid,
+    Advance, Candidate, Conclude, Concluded, Conflict, Conflicted, Freshness, GitOutcome, GitWork,
+    Merge, Merged, Oid,
 };
 use protocol::ids::TaskId;
 
@@ -41,6 +41,8 @@ impl Scene {
             candidates: tasks.iter().map(|task| self.candidate(task)).collect(),
             take,
             advance,
+            freshness: Freshness::Ignore,
+            watch: Some("refs/heads/main".to_owned()),
         }
     }
 

@@ -21,6 +21,7 @@ use crate::run::{complain, read_bounded};
 use crate::{EXIT_SYSTEM, EXIT_USAGE};
 
 mod advance;
+mod build_output;
 mod checkout;
 mod commit;
 mod conflict;
@@ -32,6 +33,9 @@ mod entries;
 mod error;
 mod folder;
 mod freshness;
+mod housekeeping;
+#[cfg(test)]
+mod housekeeping_tests;
 mod ignored;
 mod include;
 mod integrate;
@@ -44,6 +48,8 @@ mod merge;
 mod merge_tests;
 mod operations;
 mod order;
+#[cfg(test)]
+mod order_tests;
 mod outputs;
 mod predict;
 mod program;
@@ -136,11 +142,39 @@ fn repository(work: &GitWork) -> &str {
         GitWork::Advance(work) => &work.repo,
         GitWork::Restore(work) => &work.repo,
         GitWork::Predict(work) => &work.repo,
+        GitWork::BuildOutput(work) => &work.repo,
         GitWork::Integrate(work) => &work.repo,
     }
 }
 
+impl Hands {
+    /// The same, with nothing of the repository in memory.
+    fn anew(&self) -> Result<Self, GitError> {
+        Ok(Self {
+            git: self.git.clone(),
+            repo: Repo::open(&self.repo.path)?,
+            begun: self.begun,
+            folder: self.folder.clone(),
+        })
+    }
+}
+
+/// Does the work, again where housekeeping took away what was made.
 fn perform(hands: &Hands, work: &GitWork) -> Result<GitOutcome, GitError> {
+    for _ in 0..housekeeping::TIMES {
+        let fresh = hands.anew()?;
+        let made = once(&fresh, work)?;
+        if housekeeping::outlast(&fresh.repo, work, &made)? {
+            return Ok(made);
+        }
+    }
+    let (times, path) = (housekeeping::TIMES, hands.repo.path.display());
+    Err(GitError::Unfit(format!(
+        "objects in {path} were removed {times} times right after they were made: something like `git prune` runs there again and again"
+    )))
+}
+
+fn once(hands: &Hands, work: &GitWork) -> Result<GitOutcome, GitError> {
     locks::heal_shared(&hands.repo, &[], hands.begun)?;
     match work {
         GitWork::Provision(work) => provision::perform(hands, work),
@@ -154,6 +188,7 @@ fn perform(hands: &Hands, work: &GitWork) -> Result<GitOutcome, GitError> {
         GitWork::Conclude(work) => conflict::conclude(hands, work),
         GitWork::Advance(work) => advance::perform(hands, work),
         GitWork::Predict(work) => predict::perform(hands, work),
+        GitWork::BuildOutput(work) => build_output::perform(hands, work),
         GitWork::Integrate(work) => integrate::integrate(hands, work),
     }
 }

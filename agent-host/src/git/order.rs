@@ -104,7 +104,7 @@ fn weights(judge: &Judge, tip: Oid, ids: &[Oid]) -> Result<Vec<Weight>, GitError
     let mut merged = 0;
     for one in 0..ids.len() {
         for other in one + 1..ids.len() {
-            let shared = changed[one].intersection(&changed[other]).count();
+            let shared = meetings(&changed[one], &changed[other]);
             // Files that only one of the two changes do not conflict.
             let count = match shared {
                 0 => 0,
@@ -119,6 +119,17 @@ fn weights(judge: &Judge, tip: Oid, ids: &[Oid]) -> Result<Vec<Weight>, GitError
         }
     }
     Ok(weights)
+}
+
+/// How many files both change, or one of them changes where the other makes a folder.
+fn meetings(one: &BTreeSet<Vec<u8>>, other: &BTreeSet<Vec<u8>>) -> usize {
+    let above = |path: &[u8], files: &BTreeSet<Vec<u8>>| {
+        let mut ends = path.iter().enumerate().filter(|(_, byte)| **byte == b'/');
+        ends.any(|(end, _)| files.contains(&path[..end]))
+    };
+    let below_other = |path: &&Vec<u8>| other.contains(*path) || above(path, other);
+    let below_one = |path: &&Vec<u8>| above(path, one);
+    one.iter().filter(below_other).count() + other.iter().filter(below_one).count()
 }
 
 #[cfg(test)]
@@ -137,6 +148,23 @@ mod tests {
         let weights = [(0, 0), (0, 3), (1, 0), (0, 3)];
         assert_eq!(arrange(&needs, &weights), [1, 3, 2, 0]);
         assert_eq!(arrange(&[], &[]), [0; 0]);
+    }
+
+    #[test]
+    fn a_file_meets_what_lies_below_it() {
+        let of = |paths: &[&str]| -> BTreeSet<Vec<u8>> {
+            paths.iter().map(|path| path.as_bytes().to_vec()).collect()
+        };
+        let one = of(&["a", "b/c", "d/e/f"]);
+        for (other, count) in [
+            (of(&["a"]), 1),
+            (of(&["a/x", "a/y"]), 2),
+            (of(&["b", "d/e"]), 2),
+            (of(&["ab", "b/cd", "d/e/g"]), 0),
+        ] {
+            assert_eq!(meetings(&one, &other), count, "{other:?}");
+            assert_eq!(meetings(&other, &one), count, "{other:?}");
+        }
     }
 
     proptest! {

@@ -36,15 +36,13 @@ pub(super) fn keep(
     let mut room = ROOM;
     for output in &work.outputs {
         let path = plain(output)?;
-        match fs::symlink_metadata(folder.join(&path)) {
-            Err(_) => missing.push(output.clone()),
-            Ok(meta) if meta.is_symlink() => {
+        match found(folder, &path) {
+            Found::Nothing => missing.push(output.clone()),
+            Found::Unfit(why) => {
                 missing.push(output.clone());
-                warnings.push(format!(
-                    "the output {output} is a link, which is not followed"
-                ));
+                warnings.push(format!("the output {output} {why}"));
             }
-            Ok(_) => match copy(folder, &aside, &path, &mut room) {
+            Found::Content => match copy(folder, &aside, &path, &mut room) {
                 // A folder and a file in it may both be declared.
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 other => other.map_err(GitError::file("keep the output", &folder.join(&path)))?,
@@ -54,6 +52,38 @@ pub(super) fn keep(
     tree::remove(kept)?;
     fs::rename(&aside, kept).map_err(GitError::file("put in place", kept))?;
     Ok(missing)
+}
+
+/// What is in the place of an output.
+#[derive(Debug, PartialEq, Eq)]
+enum Found {
+    /// A file or a folder.
+    Content,
+    /// Nothing.
+    Nothing,
+    /// Something that is not kept, and why.
+    Unfit(&'static str),
+}
+
+/// What is there, looked at part by part: a link on the way could lead out of the worktree.
+fn found(folder: &Path, path: &Path) -> Found {
+    let mut at = folder.to_owned();
+    let mut last = None;
+    for part in path.components() {
+        at.push(part);
+        match fs::symlink_metadata(&at) {
+            Ok(meta) if meta.is_symlink() => {
+                return Found::Unfit("is, or lies behind, a link, which is not followed");
+            }
+            Ok(meta) => last = Some(meta),
+            Err(_) => return Found::Nothing,
+        }
+    }
+    match last {
+        Some(meta) if meta.is_file() || meta.is_dir() => Found::Content,
+        Some(_) => Found::Unfit("is neither a file nor a folder"),
+        None => Found::Nothing,
+    }
 }
 
 /// A path that leads down and nowhere else.
@@ -75,4 +105,36 @@ fn plain(output: &str) -> Result<PathBuf, GitError> {
         )));
     }
     Ok(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn only_files_and_folders_of_the_worktree_itself_are_outputs() {
+        let home = tempfile::tempdir().unwrap();
+        let folder = home.path().join("worktree");
+        fs::create_dir_all(folder.join("out/deep")).unwrap();
+        fs::write(home.path().join("secret"), "not yours").unwrap();
+        fs::write(folder.join("out/file"), "text").unwrap();
+        symlink("..", folder.join("up")).unwrap();
+        symlink("out/file", folder.join("link")).unwrap();
+        let socket = std::os::unix::net::UnixListener::bind(folder.join("socket")).unwrap();
+        let kind = |path: &str| match found(&folder, Path::new(path)) {
+            Found::Content => "content",
+            Found::Nothing => "nothing",
+            Found::Unfit(why) => why,
+        };
+        assert_eq!(kind("out"), "content");
+        assert_eq!(kind("out/file"), "content");
+        assert_eq!(kind("out/none"), "nothing");
+        assert_eq!(kind("out/file/below"), "nothing");
+        for path in ["link", "up", "up/secret", "up/worktree/out/file"] {
+            assert!(kind(path).contains("link"), "{path}");
+        }
+        assert!(kind("socket").contains("neither"));
+        drop(socket);
+    }
 }

@@ -4,11 +4,12 @@
 //! tell, never the merge itself.
 
 use git2::{MergeOptions, ObjectType, Oid, Repository};
-use protocol::git::{GitOutcome, PAIRS_MAX, PATHS_MAX, Predict, Predicted};
+use protocol::git::{Foreseen, GitOutcome, PAIRS_MAX, PATHS_MAX, Predict, Predicted};
 
 use super::Hands;
 use super::error::GitError;
 use super::repo::Repo;
+use crate::clock;
 
 /// Where objects of a merge go first: before the repository's own stores.
 const IN_MEMORY: i32 = 1000;
@@ -26,14 +27,17 @@ pub(super) fn perform(hands: &Hands, work: &Predict) -> Result<GitOutcome, GitEr
         return Err(GitError::Unfit(text));
     }
     let judge = Judge::of(&hands.repo)?;
-    let pairs = work.pairs.iter().map(|(one, other)| {
+    let until = clock::after(clock::now(), work.at_most_ms);
+    let in_time = work.pairs.iter().take_while(|_| clock::now() < until);
+    let pairs = in_time.map(|(one, other)| {
         let one = hands.repo.raw_id(one)?;
-        let mut paths = judge.conflicts(one, hands.repo.raw_id(other)?)?;
-        paths.truncate(PATHS_MAX);
-        let shown = paths
-            .iter()
-            .map(|path| String::from_utf8_lossy(path).into_owned());
-        Ok(shown.collect())
+        let paths = judge.conflicts(one, hands.repo.raw_id(other)?)?;
+        let shown = paths.iter().take(PATHS_MAX);
+        let shown = shown.map(|path| String::from_utf8_lossy(path).into_owned());
+        Ok(Foreseen {
+            paths: shown.collect(),
+            more: paths.len().saturating_sub(PATHS_MAX) as u64,
+        })
     });
     let pairs = pairs.collect::<Result<_, GitError>>()?;
     Ok(GitOutcome::Predicted(Predicted { pairs }))

@@ -26,6 +26,8 @@ const ERR_MAX: usize = 64 << 10;
 
 /// What a shell adds to the number of the signal that ended a program.
 const SIGNAL_BASE: i32 = 128;
+/// The number of the signal that nobody can catch.
+const SIGKILL: i32 = 9;
 
 /// Settings that hold for every call of our own.
 const SETTINGS: &[&str] = &[
@@ -91,7 +93,7 @@ enum Rules {
 }
 
 /// The program.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Git {
     file: PathBuf,
 }
@@ -270,6 +272,7 @@ impl Call<'_> {
                 line: self.line(),
                 how: ended(status),
                 said: said(&err),
+                killed: is_killed(status),
                 folder: self.folder,
             }),
         }
@@ -371,6 +374,11 @@ fn ended(status: ExitStatus) -> String {
         (Some(code), _) => format!("exited with {code}"),
         (None, signal) => format!("was ended by signal {}", signal.unwrap_or_default()),
     }
+}
+
+/// Whether SIGKILL ended it, or one that it waited for: it comes from outside.
+fn is_killed(status: ExitStatus) -> bool {
+    status.signal() == Some(SIGKILL) || status.code() == Some(SIGNAL_BASE + SIGKILL)
 }
 
 /// What comes first of a stream, one byte beyond the limit at most; the rest is read and dropped.

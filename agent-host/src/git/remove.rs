@@ -11,7 +11,7 @@ use protocol::git::{GitOutcome, Oid, Remove, Removed};
 
 use super::error::GitError;
 use super::worktree::{self, Head, Worktree};
-use super::{Hands, locks, salvage, submodules, tree};
+use super::{Hands, build_output, locks, salvage, submodules, tree};
 
 /// Most files that a refusal names.
 const NAMED_MAX: usize = 5;
@@ -47,6 +47,7 @@ pub(super) fn perform(hands: &Hands, work: &Remove) -> Result<GitOutcome, GitErr
     // Only what is ours, or empty, goes: `clear` refuses anything else.
     let existed = fs::symlink_metadata(folder).is_ok();
     worktree::clear(hands, folder)?;
+    build_output::remove_left(folder)?;
     // The one that holds what is kept is not deleted by any word.
     if let Some(branch) = work.branch.as_ref().filter(|one| **one != work.kept_by) {
         delete_branch(hands, work, branch)?;
@@ -101,9 +102,17 @@ fn check_content(hands: &Hands, work: &Remove, there: &Worktree) -> Result<(), G
 
 /// Compares the content, as salvage keeps it, with what was salvaged, which may hold more.
 fn check_salvaged(hands: &Hands, work: &Remove) -> Result<(), GitError> {
-    let now = salvage::content(hands, Path::new(&work.worktree))?;
+    let (now, modules) = salvage::content(hands, Path::new(&work.worktree))?;
     let repo = &hands.repo;
     let kept = repo.raw_id(&work.kept)?;
+    let salvaged = salvage::modules_of(&repo.raw, kept);
+    let salvaged = salvaged.map_err(|error| repo.unread("what was salvaged", &error))?;
+    if modules.is_some() && modules != salvaged {
+        return Err(GitError::Unfit(format!(
+            "{} stays: {} does not hold what is in the repositories of its submodules",
+            work.worktree, work.kept
+        )));
+    }
     let differ = || {
         let raw = &repo.raw;
         let (now, kept) = (raw.find_tree(now)?, raw.find_commit(kept)?.tree()?);

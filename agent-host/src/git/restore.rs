@@ -2,13 +2,14 @@
 
 use std::fs::{self, File, Permissions};
 use std::io::{self, Write};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use git2::{Odb, Oid};
 use protocol::git::{GitOutcome, Restore, Restored};
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
 
 use super::Hands;
 use super::content::fill;
@@ -32,33 +33,76 @@ pub(super) fn perform(hands: &Hands, work: &Restore) -> Result<GitOutcome, GitEr
     let to = Path::new(&work.to);
     refuse_full(to)?;
     let reference = &work.reference;
-    if let Some(modules) = work.modules.as_deref().map(Path::new) {
-        refuse_full(modules)?;
-        if let Some((tree, modes)) = part(hands, reference, Some(MODULES))? {
-            put(hands, (tree, modes), modules)?;
-        }
-    }
     let wanted = work.staged.then_some(STAGED);
     let Some(content) = part(hands, reference, wanted)? else {
         let text = format!("{reference} has nothing staged beside its commit and its files");
         return Err(GitError::Unfit(text));
     };
-    let (files, bytes) = put(hands, content, to)?;
-    let reference = reference.clone();
+    let kept = part(hands, reference, Some(MODULES))?;
+    let modules = match (work.modules.as_deref().map(Path::new), kept.as_ref()) {
+        (None, _) => None,
+        (Some(folder), Some(kept)) => {
+            refuse_apart(folder, to)?;
+            refuse_full(folder)?;
+            Some(write(hands, kept, folder)?)
+        }
+        (Some(_), None) => {
+            let text = format!("{reference} has no repositories of submodules");
+            return Err(GitError::Unfit(text));
+        }
+    };
+    let written = write(hands, &content, to)?;
+    // Both are whole by now, so a kill leaves at most one of the two beside its place.
+    let modules_written = modules.is_some();
+    if let Some(modules) = modules {
+        modules.put_in_place()?;
+    }
+    let (files, bytes) = (written.files, written.bytes);
+    written.put_in_place()?;
     Ok(GitOutcome::Restored(Restored {
-        reference,
+        reference: reference.clone(),
         files,
         bytes,
+        modules_left: kept.is_some() && !modules_written,
     }))
 }
 
-/// Makes a folder of a tree; its files and their bytes.
-fn put(hands: &Hands, (tree, modes): (Oid, Modes), to: &Path) -> Result<(u64, u64), GitError> {
+/// Refuses two folders of which one is, or is in, the other.
+fn refuse_apart(modules: &Path, to: &Path) -> Result<(), GitError> {
+    if !modules.starts_with(to) && !to.starts_with(modules) {
+        return Ok(());
+    }
+    let (modules, to) = (modules.display(), to.display());
+    let text = format!("{modules} and {to} are in each other: name two folders apart");
+    Err(GitError::Unfit(text))
+}
+
+/// A folder that is whole and on the disk, beside its place.
+struct Written {
+    aside: PathBuf,
+    /// Nobody else takes the folder away meanwhile.
+    _held: OwnedFd,
+    to: PathBuf,
+    files: u64,
+    bytes: u64,
+}
+
+impl Written {
+    fn put_in_place(&self) -> Result<(), GitError> {
+        let (aside, to) = (&self.aside, &self.to);
+        fs::rename(aside, to).map_err(GitError::file("put in place", to))?;
+        folder::sync(to.parent().unwrap_or(Path::new("/")))
+    }
+}
+
+/// Makes a folder of a tree, beside its place.
+fn write(hands: &Hands, (tree, modes): &(Oid, Modes), to: &Path) -> Result<Written, GitError> {
     let aside = beside(to)?;
     remove(&aside)?;
     let parent = aside.parent().unwrap_or(Path::new("/"));
     fs::create_dir_all(parent).map_err(GitError::file("make", parent))?;
     fs::create_dir(&aside).map_err(GitError::file("make", &aside))?;
+    let held = hold(&aside)?;
     let odb = hands.repo.raw.odb();
     let odb = odb.map_err(|error| hands.repo.unread("its objects", &error))?;
     let mut writing = Writing {
@@ -69,13 +113,17 @@ fn put(hands: &Hands, (tree, modes): (Oid, Modes), to: &Path) -> Result<(u64, u6
         files: 0,
         bytes: 0,
     };
-    let top = folder::open(&aside)?;
-    writing.folder(top.as_fd(), tree, b"", 0)?;
-    let written = (writing.files, writing.bytes);
+    writing.folder(held.as_fd(), *tree, b"", 0)?;
+    let (files, bytes) = (writing.files, writing.bytes);
+    drop(writing);
     folder::sync(&aside)?;
-    fs::rename(&aside, to).map_err(GitError::file("put in place", to))?;
-    folder::sync(parent)?;
-    Ok(written)
+    Ok(Written {
+        aside,
+        _held: held,
+        to: to.to_owned(),
+        files,
+        bytes,
+    })
 }
 
 fn refuse_full(to: &Path) -> Result<(), GitError> {
@@ -135,8 +183,22 @@ fn remove(aside: &Path) -> Result<(), GitError> {
     if fs::symlink_metadata(aside).is_err() {
         return Ok(());
     }
+    let _held = hold(aside)?;
     open_up(aside).map_err(GitError::file("remove", aside))?;
     fs::remove_dir_all(aside).map_err(GitError::file("remove", aside))
+}
+
+/// Opens a folder that is being written for this process alone; what a killed one held is free.
+fn hold(aside: &Path) -> Result<OwnedFd, GitError> {
+    let folder = folder::open(aside)?;
+    match rustix::fs::flock(&folder, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(folder),
+        Err(Errno::WOULDBLOCK) => Err(GitError::Unfit(format!(
+            "another restore writes {} at this moment",
+            aside.display()
+        ))),
+        Err(error) => Err(GitError::file("lock", aside)(error.into())),
+    }
 }
 
 fn open_up(folder: &Path) -> io::Result<()> {
@@ -153,7 +215,7 @@ fn open_up(folder: &Path) -> io::Result<()> {
 struct Writing<'a> {
     hands: &'a Hands,
     odb: Odb<'a>,
-    modes: Modes,
+    modes: &'a Modes,
     root: &'a Path,
     files: u64,
     bytes: u64,

@@ -17,7 +17,7 @@ use super::ignored::Ignored;
 use super::kept_modes::Modes;
 use super::repo::Repo;
 use super::worktree::entry_of;
-use super::{Hands, folder, locks, staged};
+use super::{Hands, folder, housekeeping, locks, staged};
 use crate::clock;
 
 /// Where refs of salvage are.
@@ -28,12 +28,15 @@ pub(super) const STAGED: &str = "salvage, staged: ";
 pub(super) const MODULES: &str = "salvage, modules: ";
 /// Longest note, bytes: one line of a commit message.
 const NOTE_MAX: usize = 500;
+/// Numbers that are tried after the one asked for: each that is taken is a salvage that was cut off
+/// between its ref and its word, and runs that are lost in a row are bounded below that.
+const NUMBERS_MAX: u32 = 100;
 
 /// Carries it out.
 ///
 /// # Errors
-/// When something can not be kept as it is, the disk is full, or the ref holds something else: then
-/// there is no ref, or the one that was there, and the worktree is as it was.
+/// When something can not be kept as it is, or the disk is full: then there is no new ref, and the
+/// worktree is as it was.
 pub(super) fn perform(hands: &Hands, work: &Salvage) -> Result<GitOutcome, GitError> {
     if !work.reference.starts_with(REFS) {
         let text = format!(
@@ -42,6 +45,7 @@ pub(super) fn perform(hands: &Hands, work: &Salvage) -> Result<GitOutcome, GitEr
         );
         return Err(GitError::Unfit(text));
     }
+    housekeeping::put_back(hands, &work.reference, None)?;
     let place = Place::of(hands, work)?;
     let ignored = place.ignored(hands, work)?;
     let pass = place.pass(&hands.repo, &ignored, Pass::Write, None)?;
@@ -50,17 +54,17 @@ pub(super) fn perform(hands: &Hands, work: &Salvage) -> Result<GitOutcome, GitEr
     let objects = hands.repo.common.join("objects");
     folder::sync(&objects)?;
     read_back(hands, work, &place, &ignored, &kept)?;
-    locks::heal_own_ref(&hands.repo.common, &work.reference)?;
     let name = hands.repo.name(kept.commit)?;
-    let (repo, reference) = (&hands.repo, &work.reference);
-    if repo.tip(reference)?.as_ref() != Some(&name)
-        && !repo.move_ref(&hands.git, reference, None, Some(&name), "salvage")?
+    let (repo, reference) = (&hands.repo, kept.reference);
+    locks::heal_own_ref(&repo.common, &reference)?;
+    if repo.tip(&reference)?.as_ref() != Some(&name)
+        && !repo.move_ref(&hands.git, &reference, None, Some(&name), "salvage")?
     {
-        return Err(holds_other(reference));
+        return Err(taken(&reference));
     }
     folder::sync(&hands.repo.common)?;
     Ok(GitOutcome::Salvaged(Salvaged {
-        reference: reference.clone(),
+        reference,
         commit: name,
         files: kept.found.files,
         bytes: kept.found.bytes,
@@ -68,11 +72,12 @@ pub(super) fn perform(hands: &Hands, work: &Salvage) -> Result<GitOutcome, GitEr
     }))
 }
 
-/// The content of a worktree as salvage keeps it, without what is ignored: the name of its tree.
+/// The content of a worktree as salvage keeps it, without what is ignored: the name of its tree, and of
+/// that of the repositories of its submodules, where it has any.
 ///
 /// # Errors
 /// As [`perform`].
-pub(super) fn content(hands: &Hands, worktree: &Path) -> Result<Oid, GitError> {
+pub(super) fn content(hands: &Hands, worktree: &Path) -> Result<(Oid, Option<Oid>), GitError> {
     let work = Salvage {
         repo: hands.repo.path.display().to_string(),
         worktree: worktree.display().to_string(),
@@ -83,11 +88,54 @@ pub(super) fn content(hands: &Hands, worktree: &Path) -> Result<Oid, GitError> {
     let place = Place::of(hands, &work)?;
     let ignored = place.ignored(hands, &work)?;
     let (tree, _) = place.pass(&hands.repo, &ignored, Pass::Write, None)?;
-    Ok(tree)
+    let modules = place.modules(&hands.repo, Pass::Write, None)?;
+    Ok((tree, modules.map(|(tree, _)| tree)))
 }
 
-fn holds_other(reference: &str) -> GitError {
+/// The tree of the repositories of submodules that a commit of salvage keeps.
+///
+/// # Errors
+/// When it can not be read.
+pub(super) fn modules_of(raw: &Repository, commit: Oid) -> Result<Option<Oid>, git2::Error> {
+    let commit = raw.find_commit(commit)?;
+    let beginning = MODULES.as_bytes();
+    let mut parents = commit.parents();
+    let part = parents.find(|parent| parent.message_bytes().starts_with(beginning));
+    Ok(part.map(|part| part.tree_id()))
+}
+
+fn taken(reference: &str) -> GitError {
     GitError::Unfit(format!("{reference} is there and holds something else"))
+}
+
+/// The ref for what is kept: one that holds the same, with its commit, or else a free one. One that
+/// holds something else was made by a salvage whose word was lost: it stays.
+fn free_ref(
+    hands: &Hands,
+    wanted: &str,
+    is_same: impl Fn(Oid) -> Result<bool, git2::Error>,
+) -> Result<(String, Option<Oid>), GitError> {
+    for reference in numbered(wanted) {
+        let Some(there) = hands.repo.tip(&reference)? else {
+            return Ok((reference, None));
+        };
+        let there = hands.repo.raw_id(&there)?;
+        if is_same(there).map_err(|error| hands.repo.unread(&reference, &error))? {
+            return Ok((reference, Some(there)));
+        }
+    }
+    Err(taken(wanted))
+}
+
+/// The ref, then those with the next numbers.
+fn numbered(wanted: &str) -> impl Iterator<Item = String> {
+    let parts = wanted.rsplit_once('/');
+    let parts = parts.and_then(|(before, last)| Some((before, last.parse::<u32>().ok()?)));
+    let next = parts.into_iter().flat_map(|(before, number)| {
+        let next = (1..=NUMBERS_MAX).map(move |more| number.saturating_add(more));
+        next.map(move |number| format!("{before}/{number}"))
+    });
+    std::iter::once(wanted.to_owned()).chain(next)
 }
 
 /// A worktree, and what the repository knows of it.
@@ -217,6 +265,7 @@ struct Kept {
     staged: Option<Oid>,
     modules: Option<(Oid, Found)>,
     commit: Oid,
+    reference: String,
     found: Found,
     skipped: Vec<String>,
 }
@@ -242,23 +291,19 @@ fn write_commits(
             Err(error) => return Err(unwritten(hands, "what is staged", &error)),
         }
     }
-    let commit = match hands.repo.tip(&work.reference)? {
-        Some(there) => {
-            let there = hands.repo.raw_id(&there)?;
-            let parts = [
-                (STAGED, staged),
-                (MODULES, modules.as_ref().map(|(tree, _)| *tree)),
-            ];
-            match holds(&hands.repo.raw, there, tree, place.head, parts) {
-                Ok(true) => there,
-                Ok(false) => return Err(holds_other(&work.reference)),
-                Err(error) => return Err(hands.repo.unread(&work.reference, &error)),
-            }
-        }
+    let parts = [
+        (STAGED, staged),
+        (MODULES, modules.as_ref().map(|(tree, _)| *tree)),
+    ];
+    let is_same = |there| holds(&hands.repo.raw, there, tree, place.head, parts);
+    let (reference, there) = free_ref(hands, &work.reference, is_same)?;
+    let commit = match there {
+        Some(there) => there,
         None => commit(hands, work, place, (tree, &found), staged, modules.as_ref())
             .map_err(|error| unwritten(hands, "the commit", &error))?,
     };
     Ok(Kept {
+        reference,
         tree,
         staged,
         modules,
@@ -370,7 +415,7 @@ fn read_back(
     let odb = fresh.raw.odb().map_err(unread)?;
     let commit = odb.read(kept.commit).map_err(unread)?;
     if commit.kind() != ObjectType::Commit {
-        return Err(holds_other(&work.reference));
+        return Err(taken(&kept.reference));
     }
     match kept.staged {
         Some(staged) => staged::read_back(&fresh.raw, staged, place.head).map_err(unread),

@@ -1,7 +1,9 @@
 //! Trees of files, whatever an agent made of them: removed and measured, no link followed.
 
+use std::ffi::OsString;
 use std::fs::{self, Permissions};
-use std::io;
+use std::io::{self, Read};
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -35,6 +37,45 @@ pub(crate) fn remove(path: &Path) -> Result<bool, GitError> {
         other => other.map_err(failed())?,
     }
     Ok(true)
+}
+
+/// Most bytes of the kernel's list of mounts that are read (16 MiB: some hundred thousand mounts).
+const MOUNTS_MAX: u64 = 16 << 20;
+
+/// What is mounted in a folder, the first of it: a removal would reach into another file system.
+///
+/// # Errors
+/// When the kernel's list can not be read; where there is no such list, nothing is found.
+pub(crate) fn mounted_in(folder: &Path) -> Result<Option<PathBuf>, GitError> {
+    let list = Path::new("/proc/self/mountinfo");
+    let (Ok(folder), true) = (fs::canonicalize(folder), list.exists()) else {
+        return Ok(None);
+    };
+    let mut text = Vec::new();
+    let read = fs::File::open(list).and_then(|file| file.take(MOUNTS_MAX).read_to_end(&mut text));
+    read.map_err(GitError::file("read", list))?;
+    Ok(mounts(&text).find(|mount| mount.starts_with(&folder)))
+}
+
+/// Where something is mounted, by the lines of that list: the fifth word of each.
+fn mounts(text: &[u8]) -> impl Iterator<Item = PathBuf> {
+    let lines = text.split(|&byte| byte == b'\n');
+    let places = lines.filter_map(|line| line.split(|&byte| byte == b' ').nth(4));
+    places.map(|place| PathBuf::from(OsString::from_vec(unescaped(place))))
+}
+
+/// Blanks, line ends and backslashes are written as `\` and three octal digits.
+fn unescaped(text: &[u8]) -> Vec<u8> {
+    let (mut bytes, mut rest) = (Vec::new(), text);
+    while let Some((&first, after)) = rest.split_first() {
+        let digits = after.get(..3).and_then(|it| std::str::from_utf8(it).ok());
+        let code = digits.and_then(|digits| u8::from_str_radix(digits, 8).ok());
+        match (first, code) {
+            (b'\\', Some(code)) => (bytes.push(code), rest = &after[3..]),
+            _ => (bytes.push(first), rest = after),
+        };
+    }
+    bytes
 }
 
 /// Gives the owner back every folder of a tree; what refuses is met by the removal.
@@ -79,6 +120,20 @@ fn walk(path: &Path, mut visit: impl FnMut(&Path, &fs::Metadata)) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_mounted_is_found_by_its_whole_path() {
+        let text = b"22 1 8:1 / / rw - ext4 /dev/a rw\n\
+            40 22 0:5 /x /w/a\\040b/target rw,nosuid shared:1 - tmpfs t rw\n";
+        let found: Vec<_> = mounts(text).collect();
+        assert_eq!(found, [Path::new("/"), Path::new("/w/a b/target")]);
+        assert_eq!(unescaped(b"a\\134b\\9"), b"a\\b\\9");
+        let home = tempfile::tempdir().unwrap();
+        assert_eq!(mounted_in(home.path()).unwrap(), None);
+        if Path::new("/proc/self/mountinfo").exists() {
+            assert!(mounted_in(Path::new("/")).unwrap().is_some());
+        }
+    }
 
     #[test]
     fn a_tree_with_closed_folders_goes_and_what_its_links_name_stays() {

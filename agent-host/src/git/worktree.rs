@@ -265,6 +265,13 @@ pub(crate) fn clear(hands: &Hands, folder: &Path) -> Result<(), GitError> {
 /// # Errors
 /// When something can not be removed.
 pub(crate) fn remove(hands: &Hands, folder: &Path) -> Result<bool, GitError> {
+    if let Some(mount) = tree::mounted_in(folder)? {
+        return Err(GitError::Unfit(format!(
+            "{} stays: another file system is mounted at {}, `umount` it first",
+            folder.display(),
+            mount.display()
+        )));
+    }
     let entry = entry_of(&hands.repo.common, folder)?;
     let mut existed = tree::remove(folder)?;
     let real = real(folder).unwrap_or_else(|| folder.to_owned());

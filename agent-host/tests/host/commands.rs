@@ -29,6 +29,18 @@ fn a_command_that_exits_0_is_ok_and_leaves_its_files() {
         "a value leaked: {manifest}"
     );
     assert!(manifest.contains("\"adapter\":\"command\""), "{manifest}");
+    let manifest: serde_json::Value = serde_json::from_str(&manifest).unwrap();
+    let paths = &manifest["paths"];
+    for (name, file) in [
+        ("result", "exit.json"),
+        ("events", "events.jsonl"),
+        ("stdout", "stdout.log"),
+    ] {
+        let run = paths["run"].as_str().unwrap();
+        assert_eq!(paths[name], format!("{run}/{file}"), "{paths}");
+        assert!(run.starts_with('/') && run.ends_with("runs/7"), "{paths}");
+    }
+    assert!(paths["prompt"].is_null() && paths["result_file"].is_null());
 }
 
 #[test]

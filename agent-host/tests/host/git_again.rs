@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
-use protocol::git::{Candidate, GitWork, Merge, Oid, Restore, Salvage};
+use protocol::git::{Candidate, Freshness, GitWork, Merge, Oid, Restore, Salvage};
 use protocol::ids::TaskId;
 use serde_json::Value;
 
@@ -235,6 +235,8 @@ fn merge(place: &Place) -> GitWork {
         candidates: ["t1", "t2", "t3", "t4", "t5"].map(candidate).into(),
         take: 9,
         advance: true,
+        freshness: Freshness::Ignore,
+        watch: None,
     })
 }
 

@@ -7,7 +7,7 @@ use protocol::git::{GitOutcome, GitWork, Provision};
 use crate::git_stage::{INTO, Stage, branch};
 
 /// Kills the work, and all that it started, so long after its start.
-fn cut_off(stage: &Stage, work: &GitWork, after: Duration) {
+pub(crate) fn cut_off(stage: &Stage, work: &GitWork, after: Duration) {
     let mut child = stage.begin("work", work);
     let deadline = std::time::Instant::now() + after;
     while std::time::Instant::now() < deadline {
@@ -20,7 +20,7 @@ fn cut_off(stage: &Stage, work: &GitWork, after: Duration) {
 }
 
 /// From the first moment to one at which everything is done.
-fn moments() -> impl Iterator<Item = Duration> {
+pub(crate) fn moments() -> impl Iterator<Item = Duration> {
     (0..24).map(|step| Duration::from_millis(step * step / 4))
 }
 

@@ -454,9 +454,8 @@ fn first_text(prompt: Option<String>, hand_off: Option<String>, resumed: bool) -
         (false, None) => prompt,
         (false, Some(hand_off)) => {
             let prompt = prompt.unwrap_or_default();
-            let note = "The working folder is as that attempt left it.";
             Some(format!(
-                "{prompt}\n\n--- the attempt before ---\n{hand_off}\n\n{note}\n"
+                "{prompt}\n\n--- the attempt before ---\n{hand_off}\n"
             ))
         }
     }

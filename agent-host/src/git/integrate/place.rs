@@ -36,12 +36,21 @@ pub(super) fn find(
     let mut found = None;
     for line in listed.split(|&byte| byte == 0) {
         if let Some(path) = line.strip_prefix(b"worktree ") {
-            folder = Some(PathBuf::from(OsStr::from_bytes(path)));
+            folder = Some(working_tree(hands, PathBuf::from(OsStr::from_bytes(path))));
         } else if line.strip_prefix(b"branch ") == Some(branch.as_bytes()) {
             found = folder.take().map(|folder| Place { folder });
         }
     }
     Ok((found, held(hands, branch)))
+}
+
+/// Of a repository whose git folder lies apart from its working tree, `git` lists the former.
+fn working_tree(hands: &Hands, listed: PathBuf) -> PathBuf {
+    let raw = &hands.repo.raw;
+    match raw.workdir() {
+        Some(tree) if listed == hands.repo.common && !raw.is_worktree() => tree.to_owned(),
+        Some(_) | None => listed,
+    }
 }
 
 /// A rebase or bisection works on the branch while it is checked out nowhere: it moves the branch
