@@ -20,6 +20,7 @@ fn shell(line: &str, folder: &Path, at_most: Duration, stop: &io::PipeReader) ->
         args: &args,
         folder,
         at_most,
+        dies_with_us: false,
     };
     run(&order, stop).unwrap()
 }

@@ -14,7 +14,9 @@ use supervisor::batch_file::render::{
     DependencyResult, HookPoint, RenderContext, RenderError, Renderer, RepoContext,
 };
 use supervisor::batch_file::render_repo::Conflict;
-use supervisor::batch_file::work::{AgentWork, BatchWork, RepoWork, TaskWork, task_branch};
+use supervisor::batch_file::work::{
+    AgentWork, BatchWork, RepoWork, SalvageIgnored, TaskWork, task_branch,
+};
 use supervisor::batch_file::{BatchFile, Request, Source, read, summary};
 use supervisor_core::plan::{Condition, Hooks, Keep, OnConflict, PlannedTask, RepoIx, TaskSpec};
 
@@ -154,6 +156,18 @@ const BROKEN: &str = "tests/fixtures/delivery/broken";
 /// Files that are taken.
 const GOOD: &str = "tests/fixtures/delivery/good";
 
+/// Reads a text as `batch.yml` of this folder.
+fn read_in(folder: &Path, text: &str) -> Result<BatchFile, String> {
+    std::fs::write(folder.join("batch.yml"), text).unwrap();
+    let request = Request {
+        source: Source::File(Path::new("batch.yml")),
+        current_dir: folder,
+        user_config: None,
+        set: &[],
+    };
+    read(&request).map_err(|report| report.to_string())
+}
+
 fn fixtures(folder: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("..")
@@ -252,6 +266,8 @@ fn inside_a_repository_tasks_have_worktrees_with_the_values_of_the_manual() {
     let batch = good(&world, "plain.yml");
     assert_eq!(batch.plan.settings.keep, Keep::All);
     assert_eq!(settings(&batch).worktrees, None);
+    let usual = SalvageIgnored::AllButBuildOutput;
+    assert_eq!(settings(&batch).salvage_ignored, usual);
     let [one] = batch.plan.repos.as_slice() else {
         panic!("{:?}", batch.plan.repos)
     };
@@ -277,6 +293,7 @@ fn every_key_of_delivery_reaches_the_plan() {
     let world = World::new();
     let batch = good(&world, "everything.yml");
     assert_eq!(batch.plan.settings.keep, Keep::Failed);
+    assert_eq!(settings(&batch).salvage_ignored, SalvageIgnored::None);
     let dir = settings(&batch).worktrees.unwrap();
     assert_eq!(dir, world.path("elsewhere/worktrees"));
     let agent = |name: &str| {
@@ -426,6 +443,51 @@ fn the_base_is_what_was_checked_out_also_where_that_is_no_branch() {
 }
 
 #[test]
+fn a_working_tree_whose_git_folder_lies_elsewhere_is_the_repository() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().canonicalize().unwrap();
+    let git = repository(&path.join("tree"), &[("a", "a\n")]);
+    std::fs::rename(git.path(), path.join("apart")).unwrap();
+    let link = format!("gitdir: {}\n", path.join("apart").display());
+    std::fs::write(path.join("tree/.git"), link).unwrap();
+    let text = "version: 1\nrepo: tree\ntasks: [{id: a, run: x}]\n";
+    let batch = read_in(&path, text).unwrap();
+    assert_eq!(
+        repo(&batch, 0).path,
+        path.join("tree").display().to_string()
+    );
+    assert_eq!(batch.identity.root, path.join("tree"));
+}
+
+#[test]
+fn no_merges_go_to_a_branch_that_some_worktree_has_checked_out() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().canonicalize().unwrap();
+    let git = repository(&path.join("r"), &[("a", "a\n")]);
+    git.worktree("other", &path.join("other"), None).unwrap();
+    let text = "version: 1\nrepo: r\nmerge: {into: other}\ntasks: [{id: a, run: x}]\n";
+    let refused = read_in(&path, text).unwrap_err();
+    assert!(refused.contains("is checked out"), "{refused}");
+    std::fs::remove_dir_all(path.join("other")).unwrap();
+    read_in(&path, text).unwrap();
+}
+
+#[test]
+fn a_working_folder_whose_path_is_no_text_is_refused_with_the_way_out() {
+    use std::os::unix::ffi::OsStrExt;
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().canonicalize().unwrap();
+    let path = path.join(std::ffi::OsStr::from_bytes(b"d\xff"));
+    if std::fs::create_dir(&path).is_err() {
+        // Some file systems take no such name.
+        return;
+    }
+    repository(&path, &[("a", "a\n")]);
+    let refused = read_in(&path, "version: 1\ntasks: [{id: a, run: x}]\n").unwrap_err();
+    assert!(refused.contains("is not UTF-8"), "{refused}");
+}
+
+#[test]
 fn a_batch_keeps_the_commit_that_it_began_with() {
     let world = World::new();
     let text = "base: main\ntasks: [{id: a, run: x}]\n";
@@ -521,6 +583,8 @@ impl<'b> Stage<'b> {
                 base: Some(&self.base),
                 commit: Some(&self.commit),
             }),
+            about: None,
+            hand_off: None,
         }
     }
 

@@ -10,9 +10,10 @@ use protocol::class::Class;
 use protocol::command::{Adapter, PromptBy, Text};
 use protocol::ids::{AttemptNo, BatchId, TaskId};
 use protocol::program::{Credentials, Home, Permissions};
+use supervisor::batch_file::listed::{Kept, Lists, Output, Wanted};
 use supervisor::batch_file::render::{DependencyResult, RenderContext, RenderError, Renderer};
 use supervisor::batch_file::work::{Act, AgentWork, BatchWork, TaskWork};
-use supervisor::batch_file::{BatchFile, Request, Source, read, schema, summary};
+use supervisor::batch_file::{BatchFile, Request, Source, read, read_with, schema, summary};
 use supervisor_core::plan::{
     AutoResume, Condition, MaxFailures, OnFailure, OnQuestion, PlannedTask, RetryMode, TaskSpec,
 };
@@ -263,6 +264,71 @@ fn foreach_takes_items_files_and_globs_in_a_fixed_order() {
     );
 }
 
+/// Prints what it is asked for, and remembers that it was.
+#[derive(Default)]
+struct Echo(std::cell::RefCell<Vec<Vec<String>>>);
+
+impl Lists for Echo {
+    fn output(&self, wanted: &Wanted<'_>) -> Output {
+        self.0.borrow_mut().push(wanted.argv.to_vec());
+        assert_eq!(
+            wanted.env.len(),
+            1,
+            "what differs from task to task is left out"
+        );
+        let about = (wanted.env["PLAIN"].as_str(), wanted.env_from);
+        assert_eq!(about, ("yes", ["TOKEN".to_owned()].as_slice()));
+        Output::Known(wanted.argv[1..].join("\n"))
+    }
+}
+
+#[test]
+fn a_command_is_asked_once_for_its_items_and_its_output_is_kept() {
+    let folder = folder_with(&[]);
+    let text = "version: 1\nisolation: none\nvars: {kind: bug}\nenv_from: [TOKEN]\n\
+        env: {PLAIN: yes, EACH: \"{{ task.id }}\"}\ntasks:\n\
+        - {id: \"a-{{ item }}\", foreach: {command: [list, \"{{ vars.kind }}\", two]}, run: x}\n\
+        - {id: \"b-{{ item }}\", foreach: {command: [list, bug, two]}, run: x}\n\
+        - {id: \"c-{{ item.n }}\", foreach: {command: [list, '[{\"n\": 1},', '{\"n\": 2}]'], timeout: 5s}, run: x}\n\
+        - {id: after, run: x, depends_on: [\"a-*\", b-two, c-1]}\n";
+    let request = Request {
+        source: Source::Text {
+            name: "f",
+            bytes: text.as_bytes(),
+        },
+        current_dir: folder.path(),
+        user_config: None,
+        set: &[],
+    };
+    let echo = Echo::default();
+    let batch = read_with(&request, &echo).unwrap();
+    let ids = batch.plan.tasks.iter().map(|task| task.id.as_str());
+    let ids: Vec<&str> = ids.collect();
+    assert_eq!(
+        ids,
+        ["a-bug", "a-two", "b-bug", "b-two", "c-1", "c-2", "after"]
+    );
+    assert_eq!(echo.0.borrow().len(), 2, "the same command is asked once");
+    assert_eq!(batch.at_start, 0);
+    let kept: Kept = serde_json::from_slice(&batch.inputs[1].bytes).unwrap();
+    assert_eq!(kept.command, ["list", "bug", "two"]);
+    assert_eq!(kept.output, "bug\ntwo");
+    assert_eq!(batch.inputs.len(), 3);
+
+    // Without anybody to ask the tasks are not there yet, and may be named all the same.
+    let batch = read(&request).unwrap();
+    assert_eq!((batch.plan.tasks.len(), batch.at_start), (1, 3));
+    let wrong = text.replace("b-two, c-1", "d-two");
+    let source = Source::Text {
+        name: "f",
+        bytes: wrong.as_bytes(),
+    };
+    let refused = read(&Request { source, ..request })
+        .unwrap_err()
+        .to_string();
+    assert!(refused.contains("no task is called `d-two`"), "{refused}");
+}
+
 #[test]
 fn yaml_means_what_version_1_2_says() {
     let batch = read_alone(
@@ -443,6 +509,8 @@ fn try_start(
         deps: &deps,
         own_env: &own_env,
         repo: None,
+        about: None,
+        hand_off: None,
     };
     let agent: AgentWork = serde_json::from_str(&agent.work).unwrap();
     let settings: BatchWork = serde_json::from_str(&batch.plan.settings.work).unwrap();
@@ -636,6 +704,8 @@ fn verify_commands_are_rendered_with_their_own_rules() {
         deps: &BTreeMap::new(),
         own_env: &BTreeMap::new(),
         repo: None,
+        about: None,
+        hand_off: None,
     };
     let rendered = Renderer::default()
         .verify(&settings, &work(&batch, "a"), context)

@@ -26,8 +26,8 @@ use supervisor_core::facts::{Facts, Task};
 use supervisor_core::input::Created;
 use supervisor_core::machine::{BatchState, MessageState, TaskState};
 use supervisor_core::plan::{
-    AccountIx, AccountSpec, AgentIx, AgentKind, AgentSpec, AutoResume, Hooks, Keep, Limits,
-    OnFailure, OnQuestion, Plan, PlannedTask, RetryPolicy, Settings, SpecIx, TaskSpec,
+    AccountIx, AccountSpec, AgentIx, AgentKind, AgentSpec, AutoResume, Comments, Hooks, Keep,
+    Limits, OnFailure, OnQuestion, Plan, PlannedTask, RetryPolicy, Settings, SpecIx, TaskSpec,
 };
 use supervisor_core::record::Record;
 use supervisor_core::time::Wall;
@@ -315,6 +315,8 @@ fn spec(act: &str) -> TaskSpec {
         worktree: None,
         changes: false,
         review: None,
+        fetch: false,
+        comments: Comments::default(),
         hooks: Hooks::default(),
         retry: RetryPolicy {
             backoff_min: Duration::from_millis(1),

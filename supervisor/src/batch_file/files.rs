@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use super::Input;
 use super::error::{Place, Sink, SourceId};
+use super::listed::{self, KEPT_NAME, Kept};
+use super::names::json_text;
 use super::tree::FILE_MAX;
 
 /// Most bytes of all files of one read together (256 MiB; they are copied into the state dir).
@@ -59,6 +61,36 @@ impl Files {
     ) -> Option<FileText> {
         let folder = self.current_dir.clone();
         self.keep(name, Path::new(name), bytes.to_vec(), folder, sink)
+    }
+
+    /// Takes in what a command printed that `place` names. It is kept with the command, so that it is
+    /// known again.
+    pub(super) fn add_listed(
+        &mut self,
+        kept: Kept,
+        place: Place,
+        sink: &mut Sink,
+    ) -> Option<FileText> {
+        let bytes = json_text(&kept).as_bytes().to_vec();
+        if !self.has_room(bytes.len()) {
+            let message = format!("the files of this batch have more than {INPUTS_MAX} bytes");
+            sink.report(place, message, "let the command print less for each item");
+            return None;
+        }
+        self.inputs.push(Input {
+            path: PathBuf::from(KEPT_NAME),
+            bytes,
+        });
+        let name = format!("output of `{}`", listed::line(&kept.command));
+        let content: Arc<str> = kept.output.into();
+        let source = sink.add_text(name, Arc::clone(&content));
+        Some(FileText { content, source })
+    }
+
+    /// Whether so many bytes more can be kept.
+    fn has_room(&mut self, bytes: usize) -> bool {
+        self.bytes = self.bytes.saturating_add(bytes);
+        self.bytes <= INPUTS_MAX
     }
 
     /// Reads the file that the command line names.
@@ -138,8 +170,7 @@ impl Files {
         sink: &mut Sink,
     ) -> Option<FileText> {
         let text = utf8(name, &bytes, sink);
-        self.bytes = self.bytes.saturating_add(bytes.len());
-        if self.bytes > INPUTS_MAX {
+        if !self.has_room(bytes.len()) {
             let source = sink.add_text(name, "".into());
             let place = Place {
                 source,

@@ -1,4 +1,7 @@
 //! Where the items of a `foreach` come from. They are read once, when the file is read.
+//!
+//! What a command prints is read by its first character: `[` begins one JSON array, `{` and `"` begin
+//! one JSON value a line, anything else one text a line.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -9,7 +12,9 @@ use serde_json::Value as Json;
 use super::decode::At;
 use super::error::{Place, Sink};
 use super::files::{FileText, Files};
+use super::listed::{self, Lister};
 use super::low::ForeachKeys;
+use super::preview::Preview;
 use super::scalars::Text;
 use super::tree::shown;
 
@@ -21,32 +26,65 @@ const DEPTH_MAX: usize = 64;
 /// Folders that a glob never looks into: they hold no work.
 const SKIPPED: &[&str] = &[".git", ".supervisor"];
 
-/// The items of a `foreach` in their order; `None` when that is reported as wrong.
+/// The items of one `foreach`.
+#[derive(Debug, PartialEq)]
+pub(super) enum Items {
+    /// All of them, in their order; at least one.
+    Known(Vec<Json>),
+    /// A command lists them when the batch starts.
+    AtStart,
+}
+
+/// What items are read with.
+pub(super) struct Reader<'a, 'r> {
+    /// Where globs look.
+    pub(super) folder: &'a Path,
+    /// Asks commands.
+    pub(super) lister: &'a mut Lister<'r>,
+    /// Files read so far.
+    pub(super) files: &'a mut Files,
+    /// Templates.
+    pub(super) preview: &'a mut Preview,
+}
+
+/// The items of a `foreach`; `None` when something is reported as wrong.
 pub(super) fn items(
     foreach: &At<ForeachKeys>,
-    folder: &Path,
-    files: &mut Files,
+    with: Reader<'_, '_>,
     sink: &mut Sink,
-) -> Option<Vec<Json>> {
+) -> Option<Items> {
     let keys = &foreach.value;
-    let items = match (&keys.glob, &keys.items, &keys.file) {
-        (Some(glob), None, None) => by_glob(&glob.value, folder, sink)?,
-        (None, Some(items), None) => items
+    if let (Some(timeout), None) = (&keys.timeout, &keys.command) {
+        let help = "remove it, or name the command that lists the items";
+        sink.report(timeout.key, "`timeout` without `command`", help);
+        return None;
+    }
+    let items = match (&keys.glob, &keys.items, &keys.file, &keys.command) {
+        (Some(glob), None, None, None) => by_glob(&glob.value, with.folder, sink)?,
+        (None, Some(items), None, None) => items
             .value
             .0
             .iter()
             .map(|item| item.value.0.clone())
             .collect(),
-        (None, None, Some(file)) => by_file(&file.value, files, sink)?,
-        (None, None, None) => {
+        (None, None, Some(file), None) => by_file(&file.value, with.files, sink)?,
+        (None, None, None, Some(command)) => {
+            let (files, preview) = (with.files, with.preview);
+            match with.lister.items(keys, command, files, preview, sink)? {
+                listed::Items::AtStart => return Some(Items::AtStart),
+                listed::Items::In(text) => by_command(&text, sink)?,
+            }
+        }
+        (None, None, None, None) => {
             if keys.wrong.is_empty() {
-                let help = "add one of `glob: \"src/*.js\"`, `items: [...]`, `file: list.csv`";
+                let help = "add one of `glob: \"src/*.js\"`, `items: [...]`, `file: list.csv`, \
+                            `command: [...]`";
                 sink.report(foreach.key, "`foreach` without items", help);
             }
             return None;
         }
         _ => {
-            let help = "keep one of `glob`, `items` and `file`";
+            let help = "keep one of `glob`, `items`, `file` and `command`";
             sink.report(
                 foreach.key,
                 "`foreach` with more than one source of items",
@@ -60,7 +98,28 @@ pub(super) fn items(
         sink.report(foreach.place, "there are no items", help);
         return None;
     }
-    Some(items)
+    Some(Items::Known(items))
+}
+
+fn by_command(text: &FileText, sink: &mut Sink) -> Option<Vec<Json>> {
+    match text.content.trim_start().chars().next() {
+        Some('[') => array_items(text, sink),
+        Some('{' | '"') => jsonl_items(text, sink),
+        Some(_) | None => txt_items(text, sink),
+    }
+}
+
+fn array_items(text: &FileText, sink: &mut Sink) -> Option<Vec<Json>> {
+    match serde_json::from_str(&text.content) {
+        Ok(items) => Some(items),
+        Err(error) => {
+            let place = place_in(text, error.line().max(1), error.column().max(1));
+            let message = format!("not JSON: {}", reason(&error));
+            let help = "what begins with `[` is one JSON array; texts a line begin otherwise";
+            sink.report(place, message, help);
+            None
+        }
+    }
 }
 
 fn by_file(name: &Text, files: &mut Files, sink: &mut Sink) -> Option<Vec<Json>> {

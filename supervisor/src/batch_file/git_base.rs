@@ -4,7 +4,7 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use git2::{Branch, BranchType, ErrorCode, Repository};
+use git2::{Branch, BranchType, ErrorCode, Repository, RepositoryOpenFlags};
 use protocol::git::Oid;
 
 use super::error::{Fault, nearest};
@@ -68,7 +68,7 @@ impl Found {
             let message = format!("{} is not inside a git repository", folder.display());
             Refusal::new(message, "`git init` makes one, with a first commit")
         })?;
-        let git = Repository::open(&git_dir).map_err(|error| unusable(&git_dir, &error))?;
+        let git = opened(folder).map_err(|error| unusable(&git_dir, &error))?;
         let Some(root) = git.workdir() else {
             let message = format!("{} is a bare repository", folder.display());
             return Err(Refusal::new(message, "clone it, and name the clone"));
@@ -77,6 +77,11 @@ impl Found {
             let message = format!("{} can not be looked at: {error}", root.display());
             Refusal::of_machine(message, "check its rights")
         })?;
+        if root.to_str().is_none() {
+            let message = format!("the path {} is not UTF-8", root.display());
+            let help = "paths go to agents and into records as text: rename that folder";
+            return Err(Refusal::of_machine(message, help));
+        }
         let work = Some(folder).filter(|folder| !folder.starts_with(git.path()));
         let inside = work.and_then(|folder| folder.strip_prefix(&root).ok());
         let Some(folder) = inside.map(Path::to_owned) else {
@@ -223,16 +228,23 @@ impl Found {
         self.refuse_shadow(TASK_BRANCHES)
     }
 
-    /// Whether it is what the operator has in hand: in the worktree that is named, or in the first one
-    /// of the repository.
+    /// Whether it is what the operator has in hand: in any worktree of the repository.
     fn is_checked_out(&self, name: &str) -> bool {
         let here = self.git.find_branch(name, BranchType::Local);
         if here.is_ok_and(|branch| branch.is_head()) {
             return true;
         }
-        let first = Repository::open(self.git.commondir());
-        first.is_ok_and(|first| {
-            let branch = first.find_branch(name, BranchType::Local);
+        let first = Repository::open(self.git.commondir()).ok();
+        let others = self.git.worktrees();
+        let others = others.iter().flat_map(|names| names.iter());
+        let others = others.filter_map(|name| {
+            let linked = self.git.find_worktree(name.ok()??).ok()?;
+            // One whose folder is gone has nothing in hand.
+            linked.validate().ok()?;
+            Repository::open_from_worktree(&linked).ok()
+        });
+        first.into_iter().chain(others).any(|other| {
+            let branch = other.find_branch(name, BranchType::Local);
             branch.is_ok_and(|branch| branch.is_head())
         })
     }
@@ -302,6 +314,16 @@ pub(super) fn check_branch_name(name: &str) -> Result<(), Refusal> {
 pub(super) fn discover(folder: &Path) -> Option<PathBuf> {
     let none: [&OsStr; 0] = [];
     Repository::discover_path(folder, none).ok()
+}
+
+/// The repository around a folder. It is opened from there and not by its git directory, which may lie
+/// elsewhere and then does not say where the working tree is.
+///
+/// # Errors
+/// What libgit2 says.
+pub(super) fn opened(folder: &Path) -> Result<Repository, git2::Error> {
+    let none: [&OsStr; 0] = [];
+    Repository::open_ext(folder, RepositoryOpenFlags::empty(), none)
 }
 
 /// Why a repository can not be opened.

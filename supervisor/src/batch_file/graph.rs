@@ -24,6 +24,8 @@ pub(super) struct Ids {
     numbers: HashMap<TaskId, u32>,
     list: Vec<TaskId>,
     sorted: Vec<u32>,
+    /// How ids begin that are made of items which are not known yet.
+    expected: Vec<String>,
 }
 
 impl Ids {
@@ -36,6 +38,23 @@ impl Ids {
         self.numbers.insert(id.clone(), number);
         self.list.push(id.clone());
         Ok(())
+    }
+
+    /// Tasks with ids by this template will be there once their items are known.
+    pub(super) fn expect_like(&mut self, template: &str) {
+        self.expected.push(beginning(template, ['{']).to_owned());
+    }
+
+    /// How many entries make such ids.
+    pub(super) fn expected(&self) -> usize {
+        self.expected.len()
+    }
+
+    /// Whether a name or glob may be of a task that is not there yet.
+    fn may_come(&self, wanted: &str) -> bool {
+        let wanted = beginning(wanted, META);
+        let both = |begins: &String| begins.starts_with(wanted) || wanted.starts_with(&**begins);
+        self.expected.iter().any(both)
     }
 
     /// The id of a task.
@@ -70,6 +89,11 @@ impl Ids {
 }
 
 const META: [char; 5] = ['*', '?', '[', '{', '\\'];
+
+/// A text up to the first of these characters.
+fn beginning<const N: usize>(text: &str, ends: [char; N]) -> &str {
+    &text[..text.find(ends).unwrap_or(text.len())]
+}
 
 /// How little a condition asks for.
 fn weakness(condition: Condition) -> u8 {
@@ -161,7 +185,9 @@ impl Resolver {
             if line.text.contains(META) {
                 return self.glob(own, line, ids, sink);
             }
-            self.unknown(line, ids, sink);
+            if !ids.may_come(&line.text) {
+                self.unknown(line, ids, sink);
+            }
             return Rc::from([]);
         };
         if *number == own {
@@ -197,7 +223,7 @@ impl Resolver {
             }
         };
         let mut others = all.iter().copied().filter(|number| *number != own);
-        if others.clone().next().is_none() {
+        if others.clone().next().is_none() && !ids.may_come(&line.text) {
             let message = format!("`{}` matches no other task", shown(&line.text));
             sink.report(
                 line.place,

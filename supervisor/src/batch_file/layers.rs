@@ -181,6 +181,7 @@ impl Common {
             outputs: self.outputs.or_else(|| below.outputs.clone()),
             changes: self.changes.or_else(|| below.changes.clone()),
             review: review_over(self.review, below.review.as_ref()),
+            comment: self.comment.or_else(|| below.comment.clone()),
             verify: self.verify.or_else(|| below.verify.clone()),
             priority: self.priority.or_else(|| below.priority.clone()),
             retry: retry_over(self.retry, below.retry.as_ref()),

@@ -8,6 +8,8 @@ use protocol::class::Class;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use supervisor_core::plan::{Condition, RetryMode};
 
+use super::about::Prompt;
+use super::comment::CommentKeys;
 use super::decode::{At, FromNode, entries, keys, read_keys, was_meant};
 use super::error::{Place, Sink, nearest};
 use super::low_repo::{HookKeys, MergeKeys, RepoKeys, ReviewKeys, WorktreesKeys};
@@ -93,8 +95,8 @@ keys! {
     /// What a task and `defaults` have in common.
     Common as "the defaults" {
         /// What the agent is told; a template. A scripted agent without a script of its own plays
-        /// it: a YAML list of steps.
-        prompt: Text,
+        /// it: a YAML list of steps. Or an issue or a pull request: `{issue: owner/repo#12}`.
+        prompt: Prompt,
         /// A file with the prompt, relative to the batch file.
         prompt_file: Text,
         /// A plain command instead of prompt and agent: a text for `sh -c`, or a list of arguments.
@@ -115,6 +117,8 @@ keys! {
         changes: ChangesWord,
         /// Another agent that judges the work before it is done.
         review: ReviewKeys,
+        /// What is told in a comment on the issue or pull request that it is about. Default: nothing.
+        comment: CommentKeys,
         /// Commands that must all exit 0 before the task is done.
         verify: List<VerifyItem>,
         /// Higher starts first. Default 0.
@@ -203,7 +207,9 @@ keys! {
         program: Text,
         /// Arguments of `program`; each is a template.
         args: ListOrNone<Word>,
-        /// Program and arguments in one: a list, or a text for `sh -c`; templates.
+        /// Program and arguments in one: a list, or a text for `sh -c`; templates. What the attempt
+        /// before has taught is `{{ handoff }}` there and in prompts, empty where there is nothing, and
+        /// in the file that `SUPERVISOR_HANDOFF` names, which is set where there is something.
         command: CommandLine,
         /// How the program gets the prompt. Default `argument`.
         prompt_by: PromptWord,
@@ -323,8 +329,14 @@ keys! {
         /// A file: `.csv` (a header line; an item is a map), `.jsonl` (one JSON value a line) or
         /// `.txt` (one text a line).
         file: Text,
+        /// A command that prints them, run once when the batch starts: a JSON array, one JSON value a
+        /// line, or one text a line. A text for `sh -c`, or a list of arguments; templates can use
+        /// `vars`. It works in the folder of the batch file.
+        command: CommandLine,
+        /// Time limit of `command`. Default `10m`.
+        timeout: Length,
     }
-    later { "command" }
+    later { }
 }
 
 keys! {

@@ -3,7 +3,7 @@
 use super::decode::keys;
 use super::low::VerifyItem;
 use super::scalars::{List, Named, Text, Whole, Word};
-use super::words::{ConflictWord, FreshnessWord, KeepWord};
+use super::words::{ConflictWord, FreshnessWord, KeepWord, SalvageIgnoredWord};
 
 /// Most merges that may share one proof: finding the one that breaks it takes six more.
 pub(super) const GROUP_MAX: i64 = 64;
@@ -38,6 +38,9 @@ keys! {
         dir: Text,
         /// Which of them stay when their tasks are over. Default `all`.
         keep: KeepWord,
+        /// Which files that git ignores go to the salvage ref with the rest, before a worktree goes or is
+        /// overwritten. Default `all_but_build_output`.
+        salvage_ignored: SalvageIgnoredWord,
     }
     later { }
 }

@@ -10,8 +10,10 @@ use std::path::{Path, PathBuf};
 
 use supervisor_core::plan::Plan;
 
+mod about;
 mod agents;
 mod commands;
+pub mod comment;
 mod decode;
 mod delivery;
 pub mod error;
@@ -20,10 +22,12 @@ mod foreach;
 mod git_base;
 mod graph;
 mod layers;
+pub mod listed;
 mod low;
 mod low_repo;
 mod names;
 mod parse;
+pub mod part;
 pub mod pinned;
 mod preview;
 mod program;
@@ -47,7 +51,7 @@ mod tree;
 mod words;
 pub mod work;
 
-pub use read::read;
+pub use read::{read, read_with};
 pub use scalars::{parse_length, parse_time};
 pub use schema::schema;
 pub use summary::{Apart, PlannedLine, PlannedRepo, Summary, summary};
@@ -88,6 +92,8 @@ pub struct BatchFile {
     pub identity: Identity,
     /// Every file that was read, the batch file first: to be kept in the state dir.
     pub inputs: Vec<Input>,
+    /// How many `foreach` have no tasks in the plan, because their items are known at the start.
+    pub at_start: usize,
 }
 
 /// Same batch = same name and same repository.

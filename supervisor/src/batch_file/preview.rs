@@ -3,10 +3,12 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
+use protocol::forge::ForgeKind;
 use protocol::ids::{AttemptNo, BatchId, TaskId};
 use serde_json::Value as Json;
 use tera::Context;
 
+use super::about::{fields, sample, seen};
 use super::error::{Place, Sink, nearest};
 use super::render::{DependencyResult, RenderContext, batch_context, build_context};
 use super::scalars::Text;
@@ -80,6 +82,8 @@ impl Preview {
             deps: &BTreeMap::new(),
             own_env: &BTreeMap::new(),
             repo: None,
+            about: None,
+            hand_off: None,
         };
         let Ok(mut context) = build_context(&self.vars, sight.vars, known) else {
             return Context::new();
@@ -97,6 +101,21 @@ impl Preview {
             .collect();
         context.insert("deps", &deps);
         context
+    }
+
+    /// A text that can use what it is about as well, tried out with something that stands for that.
+    pub(super) fn try_about(
+        &mut self,
+        text: &Text,
+        kind: ForgeKind,
+        context: &Context,
+        item: Option<&Json>,
+        sink: &mut Sink,
+    ) {
+        let mut context = context.clone();
+        context.insert_value(kind.word(), to_value(&seen(&sample(kind))));
+        // The result is of no use yet: only whether there is one.
+        drop(self.fill(text, &context, item, sink));
     }
 
     /// A text that is said once for all tasks, filled in: it can use `batch` and `vars` alone.
@@ -213,6 +232,13 @@ impl Preview {
             return "`deps[\"id\"].result` is the summary of a task that `depends_on` names"
                 .to_owned();
         }
+        let about = [ForgeKind::Issue, ForgeKind::Pr].into_iter().find(|kind| {
+            let name = kind.word();
+            context.contains_key(name) && expression.contains(&format!("{name}."))
+        });
+        if let Some(kind) = about {
+            return format!("there are {}", fields(kind));
+        }
         let quoted = error.message.split('`').nth(1).unwrap_or("");
         let last = quoted.rsplit('.').next().unwrap_or(quoted);
         if let Some(near) = nearest(last, self.vars.keys().map(String::as_str))
@@ -244,12 +270,15 @@ fn unknown_help(name: &str, vars: &BTreeMap<String, Json>, context: &Context) ->
     }
     match name {
         "item" => return "`item` is only there in a task with `foreach`".to_owned(),
+        "issue" | "pr" => {
+            return format!("`{name}` is only there in the text of `prompt: {{{name}: ...}}`");
+        }
         "task" => return "the task's id is not known yet where its id is made".to_owned(),
         _ => {}
     }
     match nearest(name, NAMES.iter().copied()) {
         Some(near) => format!("did you mean `{near}`?"),
-        None => "known are vars, task, batch, item, slot and deps".to_owned(),
+        None => "known are vars, task, batch, item, slot, deps and handoff".to_owned(),
     }
 }
 

@@ -1,6 +1,6 @@
 //! One read from beginning to end.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,9 +15,10 @@ use super::agents::{Agents, RUN_AGENT, environment};
 use super::decode::{At, was_meant};
 use super::error::{Place, Report, Sink, nearest};
 use super::files::{FileText, Files};
-use super::git_base::discover;
+use super::git_base::{discover, opened};
 use super::graph::{Resolver, refuse_cycles};
 use super::layers::{Layers, Top, read_top};
+use super::listed::{AtStart, Lister, Lists};
 use super::low::{BatchKeys, BatchLimitKeys, Common};
 use super::names;
 use super::parse::parse;
@@ -37,25 +38,47 @@ const CONCURRENCY: u32 = 4;
 /// Lost runs in a row, without progress, that quarantine a task.
 const LOST_MAX: u32 = 25;
 
-/// Reads a batch file and everything that it names.
+/// Reads a batch file and everything that it names. No command is asked for the items of a `foreach`:
+/// tasks that are made of them are missing.
 ///
 /// # Errors
 /// [`Report`]: every mistake that was found, each with its place and the way out.
 pub fn read(request: &Request<'_>) -> Result<BatchFile, Report> {
+    read_with(request, &AtStart)
+}
+
+/// As [`read`]; `lists` has what the commands print that list the items of a `foreach`.
+///
+/// # Errors
+/// As for [`read`].
+pub fn read_with(request: &Request<'_>, lists: &dyn Lists) -> Result<BatchFile, Report> {
     let mut sink = Sink::default();
     let mut files = Files::new(request.current_dir);
-    let read = read_all(request, &mut files, &mut sink);
+    let read = read_all(request, lists, &mut files, &mut sink);
     match read {
-        Some((plan, identity)) if sink.is_clean() => Ok(BatchFile {
-            plan,
-            identity,
+        Some(read) if sink.is_clean() => Ok(BatchFile {
+            plan: read.plan,
+            identity: read.identity,
             inputs: files.into_inputs(),
+            at_start: read.at_start,
         }),
         Some(_) | None => Err(sink.into_report()),
     }
 }
 
-fn read_all(request: &Request<'_>, files: &mut Files, sink: &mut Sink) -> Option<(Plan, Identity)> {
+/// What a text says.
+struct Read {
+    plan: Plan,
+    identity: Identity,
+    at_start: usize,
+}
+
+fn read_all(
+    request: &Request<'_>,
+    lists: &dyn Lists,
+    files: &mut Files,
+    sink: &mut Sink,
+) -> Option<Read> {
     let text = match request.source {
         Source::File(path) => files.read_top(path, sink)?,
         Source::Text { name, bytes } => files.add_bytes(name, bytes, sink)?,
@@ -78,6 +101,12 @@ fn read_all(request: &Request<'_>, files: &mut Files, sink: &mut Sink) -> Option
     let user = read_user_file(request.user_config, files, sink);
     let layers = Layers::read(&mut keys, user.as_ref(), &text, files, sink);
     let folder = working_folder(&keys, &text, files, sink);
+    if folder.to_str().is_none() {
+        let message = format!("the working folder {} is not UTF-8", folder.display());
+        let help = "paths go to agents and into records as text: rename that folder";
+        sink.report_machine(top, message, help);
+        return None;
+    }
     let root = repository_root(&folder);
     let name = batch_name(&keys, request, sink);
     let mut vars = variables(keys.vars.as_ref(), sink);
@@ -88,16 +117,18 @@ fn read_all(request: &Request<'_>, files: &mut Files, sink: &mut Sink) -> Option
         root: root.as_deref(),
         name: &name,
         vars: &vars,
+        lists,
         top,
     };
-    let plan = reading.plan(request, tasks, layers, files, sink);
-    Some((
+    let (plan, at_start) = reading.plan(request, tasks, layers, files, sink);
+    Some(Read {
         plan,
-        Identity {
+        at_start,
+        identity: Identity {
             name,
             root: root.unwrap_or(folder),
         },
-    ))
+    })
 }
 
 fn read_user_file(path: Option<&Path>, files: &mut Files, sink: &mut Sink) -> Option<FileText> {
@@ -134,7 +165,7 @@ fn working_folder(keys: &BatchKeys, text: &FileText, files: &Files, sink: &mut S
 /// Root of the git repository around a folder.
 fn repository_root(folder: &Path) -> Option<PathBuf> {
     let git = discover(folder)?;
-    let root = git2::Repository::open(&git)
+    let root = opened(folder)
         .ok()
         .and_then(|r| r.workdir().map(Path::to_owned));
     let root = root.unwrap_or(git);
@@ -192,6 +223,7 @@ struct Reading<'r> {
     root: Option<&'r Path>,
     name: &'r str,
     vars: &'r BTreeMap<String, Json>,
+    lists: &'r dyn Lists,
     top: Place,
 }
 
@@ -203,7 +235,7 @@ impl Reading<'_> {
         mut layers: Layers,
         files: &mut Files,
         sink: &mut Sink,
-    ) -> Plan {
+    ) -> (Plan, usize) {
         let mut env_texts = Vec::new();
         let env = environment(self.keys.env.as_ref(), &mut env_texts, sink);
         let env_from = names::env_names(self.keys.env_from.as_ref(), sink);
@@ -213,9 +245,10 @@ impl Reading<'_> {
         let defaults = std::mem::take(&mut layers.defaults).over(&self.questions());
         let mut repos = self.repos(&layers, files, &agents, &mut preview, sink);
         let batch_reads_deps = env_texts.iter().any(|text| preview.reads_deps(&text.text));
+        let lister = self.lister(&env, &env_from, files);
         let mut reader = TaskReader::new(
-            defaults,
             self.folder,
+            lister,
             &mut agents,
             &mut repos,
             files,
@@ -224,6 +257,7 @@ impl Reading<'_> {
         );
         let limits = self.keys.limits.as_ref();
         let memory = limits.and_then(|limits| limits.value.memory.as_ref());
+        reader.defaults = defaults;
         reader.batch_reads_deps = batch_reads_deps;
         reader.memory_max = memory.map(|memory| memory.value.0);
         self.read_tasks(tasks, &mut reader);
@@ -251,10 +285,36 @@ impl Reading<'_> {
             env_from,
             vars: self.vars.clone(),
             worktrees: repos.dir.clone(),
+            salvage_ignored: repos.salvage_ignored,
             texts,
         };
         let settings = self.settings(&work, layers.ceiling, repos.keep, sink);
-        assemble(settings, agents, repos, specs, tasks, edges)
+        let plan = assemble(settings, agents, repos, specs, tasks, edges);
+        (plan, ids.expected())
+    }
+
+    /// What asks commands for items; they see what the batch sets for all that runs. A template may
+    /// tell tasks apart, and there are none yet.
+    fn lister(
+        &self,
+        env: &BTreeMap<String, String>,
+        env_from: &[String],
+        files: &Files,
+    ) -> Lister<'_> {
+        let plain = env.iter().filter(|(_, value)| !is_template(value));
+        Lister {
+            lists: self.lists,
+            batch: Identity {
+                name: self.name.to_owned(),
+                root: self.root.unwrap_or(self.folder).to_owned(),
+            },
+            folder: files.resolve("", self.top.source),
+            env: plain
+                .map(|(name, value)| (name.clone(), value.clone()))
+                .collect(),
+            env_from: env_from.to_vec(),
+            known: HashMap::new(),
+        }
     }
 
     fn repos(
@@ -484,7 +544,8 @@ fn check_templates(
     sink: &mut Sink,
 ) {
     for spec in specs {
-        if spec.texts.is_empty() && shared.of(spec).next().is_none() {
+        let has_none = spec.texts.is_empty() && spec.told.is_none();
+        if has_none && shared.of(spec).next().is_none() {
             continue;
         }
         let range = spec.tasks.start as usize..spec.tasks.end as usize;
@@ -508,6 +569,9 @@ fn check_templates(
             for text in &spec.texts {
                 // The result is of no use yet: only whether there is one.
                 drop(preview.fill(text, &context, item.as_ref(), sink));
+            }
+            if let Some((kind, text)) = &spec.told {
+                preview.try_about(text, *kind, &context, item.as_ref(), sink);
             }
             for text in shared.of(spec) {
                 preview.try_shared(text, !spec.vars.is_empty(), &context, item.as_ref(), sink);

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use protocol::command::{
     Adapter, CommandAdapter, PromptBy, ScriptedAdapter, Text, VerifyAdapter, VerifyCommand,
 };
+use protocol::forge::{BadReference, ForgeItem, ForgeKind, Reference};
 use protocol::git::Oid;
 use protocol::ids::{AttemptNo, BatchId, TaskId};
 use protocol::program::{McpServer, ProgramAdapter};
@@ -12,10 +13,11 @@ use protocol::script::Script;
 use serde_json::Value as Json;
 use tera::Context;
 
+use super::about;
+pub use super::part::{HookPoint, Part};
 use super::template::{Engine, TemplateError, is_template, to_value};
 use super::work::{
-    Act, AgentWork, BatchWork, CommandDrive, Drive, HooksWork, PASSED_ON, RepoWork, TaskWork,
-    VerifyWork,
+    Act, AgentWork, BatchWork, CommandDrive, Drive, PASSED_ON, RepoWork, TaskWork, VerifyWork,
 };
 
 /// Longest single argument, bytes: Linux takes 128 KiB with the closing zero (`MAX_ARG_STRLEN`).
@@ -44,6 +46,10 @@ pub struct RenderContext<'a> {
     pub own_env: &'a BTreeMap<String, String>,
     /// The repository, where the run works in a worktree of one.
     pub repo: Option<RepoContext<'a>>,
+    /// What the task's prompt is made of, once that is fetched.
+    pub about: Option<&'a ForgeItem>,
+    /// What the attempt before has taught, or the reviewer who sent the work back.
+    pub hand_off: Option<&'a str>,
 }
 
 /// What a render needs to know of a run's worktree.
@@ -126,98 +132,18 @@ pub enum RenderError {
     /// An output that is no file of the worktree.
     #[error("{0}")]
     BadOutput(String),
+    /// A template that becomes no reference.
+    #[error(transparent)]
+    Reference(#[from] BadReference),
+    /// The prompt is made of something that is not there.
+    #[error("the {} that the prompt is made of was not fetched", .0.name())]
+    NotFetched(ForgeKind),
     /// The run works in no repository.
     #[error("the run has no worktree")]
     NoWorktree,
     /// An item or script that is not the JSON it was written as.
     #[error("the plan's JSON can not be read")]
     Json(#[source] serde_json::Error),
-}
-
-/// Which text of the batch file.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Part {
-    /// The prompt.
-    Prompt,
-    /// An argument of the command, from 0.
-    Argument(usize),
-    /// The result file's path.
-    ResultFile,
-    /// An environment variable's value.
-    Env(String),
-    /// A text in the script.
-    Script,
-    /// What is added to the agent's system prompt.
-    SystemPrompt,
-    /// An argument of the verify command of this number, from 0.
-    Verify(usize),
-    /// An argument of the command of this number of a hook, from 0.
-    Hook(HookPoint, usize),
-    /// An argument of the command of this number that proves a merge, from 0.
-    MergeVerify(usize),
-    /// The name of the batch branch.
-    Into,
-    /// The path of an output.
-    Output,
-    /// What a reviewer is told.
-    ReviewPrompt,
-    /// What an agent that resolves a conflict is told.
-    MergePrompt,
-}
-
-/// When a hook runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum HookPoint {
-    /// Once a worktree is made.
-    AfterCreate,
-    /// Before each agent run.
-    BeforeRun,
-    /// After each agent run.
-    AfterRun,
-    /// Before a worktree is removed.
-    BeforeRemove,
-}
-
-impl HookPoint {
-    /// Its key in the batch file.
-    pub const fn word(self) -> &'static str {
-        match self {
-            HookPoint::AfterCreate => "after_create",
-            HookPoint::BeforeRun => "before_run",
-            HookPoint::AfterRun => "after_run",
-            HookPoint::BeforeRemove => "before_remove",
-        }
-    }
-
-    /// Its commands.
-    pub fn commands(self, hooks: &HooksWork) -> &[VerifyWork] {
-        match self {
-            HookPoint::AfterCreate => &hooks.after_create,
-            HookPoint::BeforeRun => &hooks.before_run,
-            HookPoint::AfterRun => &hooks.after_run,
-            HookPoint::BeforeRemove => &hooks.before_remove,
-        }
-    }
-}
-
-impl std::fmt::Display for Part {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Part::Prompt => f.write_str("the prompt"),
-            Part::Argument(index) => write!(f, "argument {index} of the command"),
-            Part::ResultFile => f.write_str("`result_file`"),
-            Part::Env(name) => write!(f, "the variable {name}"),
-            Part::Script => f.write_str("a text of the script"),
-            Part::SystemPrompt => f.write_str("`system_prompt`"),
-            Part::Verify(index) => write!(f, "verify command {}", index + 1),
-            Part::Hook(point, index) => write!(f, "command {} of `{}`", index + 1, point.word()),
-            Part::MergeVerify(index) => write!(f, "verify command {} of `merge`", index + 1),
-            Part::Into => f.write_str("`merge.into`"),
-            Part::Output => f.write_str("an output"),
-            Part::ReviewPrompt => f.write_str("the reviewer's prompt"),
-            Part::MergePrompt => f.write_str("the prompt of `merge`"),
-        }
-    }
 }
 
 /// Fills in templates; keeps what it compiled.
@@ -269,6 +195,25 @@ impl Renderer {
             env,
             adapter,
         })
+    }
+
+    /// Which issue or pull request the task's prompt is made of; `None` for other tasks.
+    ///
+    /// # Errors
+    /// As for [`Renderer::start`]; [`RenderError::Reference`] when the template becomes none.
+    pub fn reference(
+        &mut self,
+        batch: &BatchWork,
+        task: &TaskWork,
+        context: RenderContext<'_>,
+    ) -> Result<Option<(ForgeKind, Reference)>, RenderError> {
+        let Some(about) = &task.about else {
+            return Ok(None);
+        };
+        let mut filling = Filling::new(&mut self.engine, batch, task, context);
+        let text = filling.fill(&about.reference, Part::Reference)?;
+        let reference = Reference::parse(about.kind, text.trim())?;
+        Ok(Some((about.kind, reference)))
     }
 
     /// What a verify run is told: its commands, and the environment that they share.
@@ -490,11 +435,26 @@ impl<'a> Filling<'a> {
         match act {
             Act::Prompt(text) => {
                 let text = text.resolve(batch).ok_or(RenderError::NoSuchText)?;
-                self.fill(text, Part::Prompt).map(Some)
+                match &self.task.about {
+                    None => self.fill(text, Part::Prompt),
+                    Some(about) => self.fill_about(text, about.kind),
+                }
+                .map(Some)
             }
             Act::Nothing => Ok(None),
             Act::Script(_) | Act::Run(_) => Err(RenderError::Mismatch),
         }
+    }
+
+    /// The one text that sees what it is about: it alone is made when that is fetched for sure.
+    fn fill_about(&mut self, text: &str, kind: ForgeKind) -> Result<String, RenderError> {
+        let item = self.known.about.filter(|item| item.kind == kind);
+        let item = item.ok_or(RenderError::NotFetched(kind))?;
+        let mut context = build_context(&self.batch.vars, &self.task.vars, self.known)?;
+        context.insert_value(kind.word(), to_value(&about::seen(item)));
+        let part = Part::Prompt;
+        let filled = self.engine.render(text, &context);
+        filled.map_err(|source| RenderError::Template { part, source })
     }
 
     fn scripted(&mut self, script: &Script) -> Result<Adapter, RenderError> {
@@ -556,7 +516,8 @@ pub(super) fn batch_context(vars: &BTreeMap<String, Json>, id: &BatchId, name: &
     context
 }
 
-/// The names that a template can use: `vars`, `task`, `batch`, `item`, `slot`, `deps`.
+/// The names that a template can use: `vars`, `task`, `batch`, `item`, `slot`, `deps`, and `handoff`, which
+/// is empty where nothing is handed on.
 pub(super) fn build_context(
     batch_vars: &BTreeMap<String, Json>,
     task_vars: &BTreeMap<String, Json>,
@@ -576,6 +537,7 @@ pub(super) fn build_context(
     let batch = serde_json::json!({"id": known.batch.as_str(), "name": known.batch_name});
     context.insert_value("batch", to_value(&batch));
     context.insert("slot", &known.slot);
+    context.insert("handoff", known.hand_off.unwrap_or_default());
     let deps: BTreeMap<&str, &DependencyResult> = known
         .deps
         .iter()

@@ -15,7 +15,7 @@ use super::repo_read::{Reader, Repo, Sources, flags, hooks};
 use super::scalars::{Named, Text};
 use super::tree::shown;
 use super::words::Isolation;
-use super::work::HooksWork;
+use super::work::{HooksWork, SalvageIgnored};
 
 /// The name of the only repository of a batch file without `repos`.
 const ONLY: &str = ".";
@@ -40,6 +40,8 @@ pub(super) struct Repos {
     pub(super) dir: Option<PathBuf>,
     /// Which of them stay.
     pub(super) keep: Keep,
+    /// Which ignored files a salvage keeps.
+    pub(super) salvage_ignored: SalvageIgnored,
     /// The commands around tasks without a worktree.
     pub(super) hooks: HooksWork,
     /// Their templates.
@@ -72,6 +74,7 @@ impl Repos {
             worktrees,
             dir: None,
             keep: Keep::All,
+            salvage_ignored: SalvageIgnored::default(),
             hooks: HooksWork::default(),
             hook_texts: Vec::new(),
             without: match written {
@@ -189,6 +192,9 @@ impl Repos {
         };
         if let Some(word) = &keys.value.keep {
             self.keep = word.value.mean();
+        }
+        if let Some(word) = &keys.value.salvage_ignored {
+            self.salvage_ignored = word.value.mean();
         }
         let Some(dir) = &keys.value.dir else {
             return;

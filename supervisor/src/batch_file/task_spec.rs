@@ -9,8 +9,10 @@ use serde_json::Value as Json;
 use supervisor_core::containment::Wish;
 use supervisor_core::plan::{AgentKind, Limits, OnQuestion, RetryMode, RetryPolicy, TaskSpec};
 
+use super::about::Prompt;
 use super::agents::{RUN_AGENT, environment};
 use super::commands::commands;
+use super::comment;
 use super::decode::{At, was_meant};
 use super::error::{Place, Sink};
 use super::files::FileText;
@@ -25,7 +27,7 @@ use super::tasks::{TaskReader, index};
 use super::template::is_template;
 use super::tree::Style;
 use super::words::QuestionWord;
-use super::work::{Act, HooksWork, TaskWork, TextRef};
+use super::work::{AboutWork, Act, HooksWork, TaskWork, TextRef};
 
 // Built-in values, as interface and manual state them.
 const ATTEMPTS: u32 = 3;
@@ -63,6 +65,7 @@ impl TaskReader<'_> {
             || own
                 .chain(others)
                 .any(|text| self.preview.reads_deps(&text.text));
+        let about = about(common, &act);
         let work = TaskWork {
             act,
             verify,
@@ -76,6 +79,7 @@ impl TaskReader<'_> {
                 Lodging::Folder => self.repos.hooks.clone(),
                 Lodging::Worktree(_) | Lodging::Unclear => HooksWork::default(),
             },
+            about,
             reads_deps,
         };
         let length =
@@ -84,6 +88,7 @@ impl TaskReader<'_> {
             Some(word) => Some(word.value.mean()),
             None => self.agents.containment_of(&agent),
         };
+        let comments = comment::comments(common, work.about.is_some(), self.sink);
         let spec = TaskSpec {
             agent: self.agents.number(&agent),
             attempts: common
@@ -101,6 +106,8 @@ impl TaskReader<'_> {
             },
             changes: delivery.changes,
             review: delivery.review,
+            fetch: work.about.is_some(),
+            comments,
             hooks: self.repos.hook_flags(lodging),
             retry: retry(common),
             limits: self.limits(common.limits.as_ref(), kind, &agent),
@@ -183,7 +190,7 @@ impl TaskReader<'_> {
                 .report(place, message, "a task does one thing: keep one of the two");
         }
         if let Some(prompt) = &common.prompt
-            && prompt.value.text.trim().is_empty()
+            && prompt.value.text.text.trim().is_empty()
         {
             self.sink.report(
                 prompt.place,
@@ -195,8 +202,12 @@ impl TaskReader<'_> {
 
     fn prompt(&mut self, common: &Common, texts: &mut Vec<Text>) -> Act {
         if let Some(prompt) = &common.prompt {
-            texts.push(prompt.value.clone());
-            return Act::Prompt(TextRef::Inline(prompt.value.text.clone()));
+            let Prompt { text, about } = &prompt.value;
+            texts.extend(about.as_ref().map(|about| about.reference.clone()));
+            if about.as_ref().is_none_or(|about| !about.built_in) {
+                texts.push(text.clone());
+            }
+            return Act::Prompt(TextRef::Inline(text.text.clone()));
         }
         let Some(path) = &common.prompt_file else {
             return Act::Nothing;
@@ -221,7 +232,15 @@ impl TaskReader<'_> {
     /// The script that a prompt is; the same text is read once.
     fn script(&mut self, common: &Common, texts: &mut Vec<Text>) -> Act {
         let text = match (&common.prompt, &common.prompt_file) {
-            (Some(prompt), _) => prompt.value.clone(),
+            (Some(prompt), _) => {
+                if prompt.value.about.is_some() {
+                    let message = "the agent plays its prompt as a script";
+                    let help = "an issue is no script: give the agent a `script`, or take another";
+                    self.sink.report(prompt.place, message, help);
+                    return Act::Nothing;
+                }
+                prompt.value.text.clone()
+            }
             (None, Some(path)) => {
                 match self
                     .files
@@ -327,6 +346,19 @@ impl TaskReader<'_> {
 /// Whether one of these keys stands there, but wrong.
 fn was_any_meant(common: &Common, keys: &[&str]) -> bool {
     keys.iter().any(|key| was_meant(&common.wrong, key))
+}
+
+/// What its prompt is made of.
+fn about(common: &Common, act: &Act) -> Option<AboutWork> {
+    let prompt = common
+        .prompt
+        .as_ref()
+        .filter(|_| matches!(act, Act::Prompt(_)))?;
+    let about = prompt.value.about.as_ref()?;
+    Some(AboutWork {
+        kind: about.kind,
+        reference: about.reference.text.clone(),
+    })
 }
 
 fn priority(common: &Common) -> i32 {

@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
+use protocol::forge::ForgeKind;
 use protocol::ids::TaskId;
 use serde_json::Value as Json;
 use supervisor_core::plan::TaskSpec;
@@ -13,8 +14,9 @@ use super::agents::Agents;
 use super::decode::{At, FromNode, was_meant};
 use super::error::{Place, Sink, SourceId};
 use super::files::Files;
-use super::foreach;
+use super::foreach::{self, Items};
 use super::graph::Ids;
+use super::listed::Lister;
 use super::low::{Common, DependencyLow, DependsOn, ForeachKeys, TaskLow};
 use super::names;
 use super::preview::{Preview, Sight};
@@ -36,6 +38,8 @@ pub(super) struct SpecDraft {
     pub(super) depends: Vec<DependencyLow>,
     /// Its texts that are templates.
     pub(super) texts: Vec<Text>,
+    /// Its prompt, where that is a text of the batch file made of an issue or a pull request.
+    pub(super) told: Option<(ForgeKind, Text)>,
     /// Its agent's name.
     pub(super) agent: String,
     /// Where its tasks work.
@@ -79,6 +83,8 @@ pub(super) struct TaskReader<'r> {
     pub(super) agents: &'r mut Agents,
     /// Repositories by name.
     pub(super) repos: &'r mut Repos,
+    /// Asks commands for items.
+    pub(super) lister: Lister<'r>,
     /// Files read so far.
     pub(super) files: &'r mut Files,
     /// Templates.
@@ -102,8 +108,8 @@ pub(super) struct TaskReader<'r> {
 
 impl<'r> TaskReader<'r> {
     pub(super) fn new(
-        defaults: Common,
         folder: &'r Path,
+        lister: Lister<'r>,
         agents: &'r mut Agents,
         repos: &'r mut Repos,
         files: &'r mut Files,
@@ -111,9 +117,10 @@ impl<'r> TaskReader<'r> {
         sink: &'r mut Sink,
     ) -> Self {
         Self {
-            defaults,
+            defaults: Common::default(),
             memory_max: None,
             folder,
+            lister,
             batch_reads_deps: false,
             agents,
             repos,
@@ -143,7 +150,9 @@ impl<'r> TaskReader<'r> {
             .repos
             .of_task(common.repo.as_ref(), node.place, self.agents, self.sink);
         let (spec, agent) = self.spec(&common, &own_vars, &mut texts, lodging, node.place);
-        texts.retain(|text| is_template(&text.text));
+        let told = told(&common, &spec);
+        let is_told = |text: &Text| told.as_ref().is_some_and(|(_, it)| it.place == text.place);
+        texts.retain(|text| is_template(&text.text) && !is_told(text));
         let number = u32::try_from(self.specs.len()).unwrap_or(u32::MAX);
         let first = self.tasks.len();
         let wrong = [task.own.wrong.as_slice(), &common.wrong].concat();
@@ -155,8 +164,13 @@ impl<'r> TaskReader<'r> {
                 .report(node.place, "a task without `id`", "add `id: some-name`");
             return;
         };
-        let Some(items) = self.items(task.own.foreach.as_ref(), &id, lodging) else {
-            return;
+        let items = match self.items(task.own.foreach.as_ref(), &id, lodging) {
+            Some(Repeated::For(items)) => items,
+            Some(Repeated::Later) => {
+                self.ids.expect_like(&id.value.text);
+                Vec::new()
+            }
+            None => return,
         };
         let entry = Entry {
             id: &id.value,
@@ -168,7 +182,7 @@ impl<'r> TaskReader<'r> {
             self.task(&entry, item.as_ref(), number);
         }
         let range = index(first)..index(self.tasks.len());
-        let vars = if texts.is_empty() {
+        let vars = if texts.is_empty() && told.is_none() {
             BTreeMap::new()
         } else {
             own_vars
@@ -177,6 +191,7 @@ impl<'r> TaskReader<'r> {
             spec,
             depends,
             texts,
+            told,
             agent,
             lodging,
             vars,
@@ -190,9 +205,9 @@ impl<'r> TaskReader<'r> {
         foreach: Option<&At<ForeachKeys>>,
         id: &At<Text>,
         lodging: Lodging,
-    ) -> Option<Vec<Option<Json>>> {
+    ) -> Option<Repeated> {
         let Some(foreach) = foreach else {
-            return Some(vec![None]);
+            return Some(Repeated::For(vec![None]));
         };
         if !is_template(&id.value.text) {
             let help = "write a template that tells items apart: \"x-{{ item | slug }}\"";
@@ -201,8 +216,16 @@ impl<'r> TaskReader<'r> {
             return None;
         }
         let folder = self.repos.folder(lodging).unwrap_or(self.folder);
-        let items = foreach::items(foreach, folder, self.files, self.sink)?;
-        Some(items.into_iter().map(Some).collect())
+        let with = foreach::Reader {
+            folder,
+            lister: &mut self.lister,
+            files: self.files,
+            preview: self.preview,
+        };
+        Some(match foreach::items(foreach, with, self.sink)? {
+            Items::Known(items) => Repeated::For(items.into_iter().map(Some).collect()),
+            Items::AtStart => Repeated::Later,
+        })
     }
 
     fn depends(
@@ -377,12 +400,27 @@ impl<'r> TaskReader<'r> {
     }
 }
 
+/// What an entry of `tasks` is repeated for.
+enum Repeated {
+    /// These, or once for nothing.
+    For(Vec<Option<Json>>),
+    /// What a command lists when the batch starts.
+    Later,
+}
+
 /// One entry of `tasks`, while its items become tasks.
 struct Entry<'e> {
     id: &'e Text,
     common: &'e Common,
     depends: &'e [DependencyLow],
     vars: &'e BTreeMap<String, Json>,
+}
+
+/// The text of a prompt that is made of an issue or a pull request, where the batch file has one.
+fn told(common: &Common, spec: &TaskSpec) -> Option<(ForgeKind, Text)> {
+    let prompt = common.prompt.as_ref().filter(|_| spec.fetch)?;
+    let about = prompt.value.about.as_ref().filter(|it| !it.built_in)?;
+    Some((about.kind, prompt.value.text.clone()))
 }
 
 /// A length as the plan counts.

@@ -16,7 +16,9 @@ const CACHE_MAX: usize = 64;
 const RANGE_MAX: i64 = 100_000;
 
 /// The names that every template can use.
-pub(super) const NAMES: &[&str] = &["batch", "deps", "item", "slot", "task", "vars"];
+pub(super) const NAMES: &[&str] = &[
+    "batch", "deps", "handoff", "issue", "item", "pr", "slot", "task", "vars",
+];
 
 /// Whether a text is a template at all; most are not and never reach the engine.
 pub(super) fn is_template(text: &str) -> bool {
@@ -81,6 +83,7 @@ impl Default for Engine {
         let mut bare = Tera::new();
         bare.register_filter("slug", slug_filter);
         bare.register_filter("quote", quote_filter);
+        bare.register_filter("blockquote", blockquote_filter);
         bare.register_function("range", bounded_range);
         Self {
             compiled: bare.clone(),
@@ -175,6 +178,10 @@ fn quote_filter(text: &str, _: Kwargs, _: &State) -> String {
     quote(text)
 }
 
+fn blockquote_filter(text: &str, _: Kwargs, _: &State) -> String {
+    blockquote(text)
+}
+
 fn bounded_range(arguments: Kwargs, _: &State) -> tera::TeraResult<Vec<i64>> {
     let start = arguments.get::<i64>("start")?.unwrap_or(0);
     let end = arguments.must_get::<i64>("end")?;
@@ -207,6 +214,16 @@ pub(super) fn slug(text: &str) -> String {
         Some(stem) => format!("{stem}-lock"),
         None => slug.to_owned(),
     }
+}
+
+/// A text with each line behind a `>`: nothing in it can look like what stands around it.
+pub(super) fn blockquote(text: &str) -> String {
+    // Others than `\n` end a line for some readers, too.
+    let ends = ['\r', '\u{b}', '\u{c}', '\u{85}', '\u{2028}', '\u{2029}'];
+    let text = text.replace("\r\n", "\n").replace(ends, "\n");
+    let lines = text.trim_end().split('\n');
+    let lines: Vec<String> = lines.map(|line| format!("> {line}")).collect();
+    lines.join("\n")
 }
 
 /// A text as one word of a shell command.
@@ -309,6 +326,13 @@ mod tests {
                 "{text}"
             );
         }
+    }
+
+    #[test]
+    fn nothing_in_a_blockquote_begins_a_line() {
+        let text = "one\r\ntwo\rthree\u{2028}four\n\n";
+        assert_eq!(blockquote(text), "> one\n> two\n> three\n> four");
+        assert_eq!(blockquote(""), "> ");
     }
 
     #[test]

@@ -6,6 +6,7 @@ use supervisor_core::containment::Wish;
 use supervisor_core::plan::{AgentKind, Condition, Keep, OnFailure, RetryMode};
 
 use super::decode::words;
+use super::work::SalvageIgnored;
 
 words! {
     /// Where tasks work.
@@ -38,6 +39,30 @@ impl KeepWord {
             Self::All => Keep::All,
             Self::Failed => Keep::Failed,
             Self::None => Keep::None,
+        }
+    }
+}
+
+words! {
+    /// Which ignored files a salvage keeps.
+    SalvageIgnoredWord as "a rule for ignored files" {
+        /// Every one.
+        All = "all",
+        /// Every one but those in folders that tools fill again (`target`, `node_modules` and alike).
+        AllButBuildOutput = "all_but_build_output",
+        /// None: they are lost with the worktree.
+        None = "none",
+    }
+    later { }
+}
+
+impl SalvageIgnoredWord {
+    /// What it means to the driver.
+    pub(super) fn mean(self) -> SalvageIgnored {
+        match self {
+            Self::All => SalvageIgnored::All,
+            Self::AllButBuildOutput => SalvageIgnored::AllButBuildOutput,
+            Self::None => SalvageIgnored::None,
         }
     }
 }
@@ -233,6 +258,19 @@ impl CredentialsWord {
             Self::None => Credentials::None,
         }
     }
+}
+
+words! {
+    /// What is told in a comment.
+    CommentWord as "an occasion for a comment" {
+        /// The task has failed.
+        Failed = "failed",
+        /// Its agent waits for an answer.
+        Question = "question",
+        /// The task is done.
+        Done = "done",
+    }
+    later { }
 }
 
 words! {

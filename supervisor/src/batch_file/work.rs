@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use protocol::command::PromptBy;
+use protocol::forge::ForgeKind;
 use protocol::git::{Freshness, Oid};
 use protocol::ids::TaskId;
 use protocol::program::ProgramAdapter;
@@ -19,6 +20,26 @@ use serde_json::Value;
 /// name begins with `LC_`: where things are, who one is, and how text and time are shown.
 pub const PASSED_ON: &[&str] = &[
     "HOME", "LANG", "LOGNAME", "PATH", "SHELL", "TERM", "TMPDIR", "TZ", "USER",
+];
+
+/// Environment variables that a fetch gets beside those of every run when the supervisor has them: where
+/// forges are, with which login they are asked, and the way there. No agent gets them by this.
+pub const FORGE_ENV: &[&str] = &[
+    "GH_CONFIG_DIR",
+    "GH_ENTERPRISE_TOKEN",
+    "GH_TOKEN",
+    "GITHUB_API_URL",
+    "GITHUB_ENTERPRISE_TOKEN",
+    "GITHUB_TOKEN",
+    "HTTPS_PROXY",
+    "HTTP_PROXY",
+    "NO_PROXY",
+    "SSL_CERT_FILE",
+    "XDG_CACHE_HOME",
+    "XDG_CONFIG_HOME",
+    "https_proxy",
+    "http_proxy",
+    "no_proxy",
 ];
 
 /// What the driver needs of the batch (`Settings.work`).
@@ -40,9 +61,25 @@ pub struct BatchWork {
     /// Where worktrees are made, absolute; absent: in the state directory.
     #[serde(default)]
     pub worktrees: Option<PathBuf>,
+    /// Which ignored files a salvage keeps.
+    #[serde(default)]
+    pub salvage_ignored: SalvageIgnored,
     /// Texts that tasks share (files named by `prompt_file`), each kept once.
     #[serde(default)]
     pub texts: Vec<String>,
+}
+
+/// Which of the files that git ignores a salvage keeps with the rest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SalvageIgnored {
+    /// Every one.
+    All,
+    /// Every one but build output: nobody knows better what the others are worth.
+    #[default]
+    AllButBuildOutput,
+    /// None.
+    None,
 }
 
 /// What the driver needs of a repository (`RepoSpec.work`).
@@ -168,9 +205,21 @@ pub struct TaskWork {
     /// The operator's commands around it, where it has no repository of its own to name them.
     #[serde(default)]
     pub hooks: HooksWork,
+    /// The issue or pull request that its prompt is made of.
+    #[serde(default)]
+    pub about: Option<AboutWork>,
     /// Whether a template reads `deps`: only then need the results of dependencies be looked up.
     #[serde(default)]
     pub reads_deps: bool,
+}
+
+/// The issue or pull request that a prompt is made of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AboutWork {
+    /// What it is.
+    pub kind: ForgeKind,
+    /// Which one, a template.
+    pub reference: String,
 }
 
 /// What a task does.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::cli::error::{CliError, Code};
 use crate::cli::open::Found;
-use crate::cli::{Io, act, pace, wait};
+use crate::cli::{Io, act, pace, report, wait};
 use crate::control::client::ClientError;
 use crate::control::wire::{Reply, Want};
 use crate::store::{LockState, untold};
@@ -124,10 +124,12 @@ pub(super) fn over(batch: &Found, json: bool, io: &mut Io<'_>) -> Result<Code, C
     let code = wait::outcome(&opened).unwrap_or(Code::Interrupted);
     if json {
         let row = BatchRow::new(&view);
-        let code = code.number();
-        io.line(serde_json::json!({"v": 1, "type": "ended", "code": code, "batch": row}))?;
+        let (code, report) = (code.number(), report::kept(batch));
+        io.line(serde_json::json!({
+            "v": 1, "type": "ended", "code": code, "batch": row, "report": report,
+        }))?;
     } else {
-        write_ending(&view, io.out).map_err(CliError::output)?;
+        write_ending(&view, report::kept(batch).as_deref(), io.out).map_err(CliError::output)?;
     }
     Ok(code)
 }

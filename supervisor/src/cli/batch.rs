@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::batch_file::{self, BatchFile, Request, Source};
 use crate::cli::Io;
 use crate::cli::error::{CliError, Code};
+use crate::cli::listing::Commands;
 use crate::cli::open::current_dir;
 
 /// The batch file where none is named.
@@ -34,12 +35,17 @@ fn assignment(text: &str) -> Result<(String, String), &'static str> {
 }
 
 impl FileArgs {
-    /// Reads the file and everything that it names.
+    /// Reads the file and everything that it names. Without `commands` the items that a command lists
+    /// are left out.
     ///
     /// # Errors
     /// Invalid (3), or naming a repository that can not be used (10): every mistake has then been told
-    /// on stderr.
-    pub fn read(&self, io: &mut Io<'_>) -> Result<BatchFile, CliError> {
+    /// on stderr. A signal while a command lists items (5).
+    pub fn read(
+        &self,
+        commands: Option<&Commands>,
+        io: &mut Io<'_>,
+    ) -> Result<BatchFile, CliError> {
         let current_dir = current_dir()?;
         let user_config = user_config();
         let text;
@@ -58,7 +64,14 @@ impl FileArgs {
             user_config: user_config.as_deref(),
             set: &self.set,
         };
-        batch_file::read(&request).map_err(|report| match report.render(io.err) {
+        let read = match commands {
+            Some(commands) => batch_file::read_with(&request, commands),
+            None => batch_file::read(&request),
+        };
+        if let Some(stopped) = commands.and_then(Commands::stopped) {
+            return Err(stopped);
+        }
+        read.map_err(|report| match report.render(io.err) {
             Ok(()) if report.is_machines() => CliError::told(Code::Environment),
             Ok(()) => CliError::told(Code::BatchFile),
             Err(error) => CliError::output(error),

@@ -7,11 +7,13 @@ use supervisor_core::core::Core;
 use supervisor_core::plan::TaskIx;
 use supervisor_core::record::Entry;
 
+use crate::cli::base_moved::Moved;
 use crate::cli::error::{CliError, Code};
 use crate::cli::open::{Found, Opened, Shelf, local_time};
 use crate::cli::target::Target;
-use crate::cli::{Io, act, integrate};
+use crate::cli::{Io, act, base_moved, forecast, integrate};
 use crate::store::{RealDisk, StoreError, load};
+use crate::view::forecast::{Forecast, write_text as write_forecast};
 use crate::view::reason::{BatchWhy, TaskWhy};
 use crate::view::status::TaskRow;
 use crate::view::story::{self, About, Line};
@@ -62,13 +64,24 @@ pub(super) fn run(args: &Args, io: &mut Io<'_>) -> Result<Code, CliError> {
             let view = past(&then, &opened).ok_or_else(|| {
                 CliError::new(Code::NotFound, format!("the batch has no record {seq}"))
             })?;
-            teller.close(&view, io.out).map_err(CliError::output)?;
+            let closed = teller.close(&view, None, io.out);
+            closed.map_err(CliError::output)?;
         }
         None => {
             let view = opened.view(act::activity(&meant.batch));
-            teller.close(&view, io.out).map_err(CliError::output)?;
-            if !args.json && task.is_none() {
-                integrate::tell_before(&meant.batch, io)?;
+            let forecast = forecast::of(&meant.batch, opened.facts(), task);
+            let after = After {
+                moved: base_moved::moved(opened.facts()),
+                forecast,
+            };
+            let closed = teller.close(&view, Some(&after), io.out);
+            closed.map_err(CliError::output)?;
+            if !args.json {
+                if task.is_none() {
+                    integrate::tell_before(&meant.batch, io)?;
+                }
+                base_moved::tell(&after.moved, io)?;
+                write_forecast(&after.forecast, io.out).map_err(CliError::output)?;
             }
         }
     }
@@ -76,7 +89,10 @@ pub(super) fn run(args: &Args, io: &mut Io<'_>) -> Result<Code, CliError> {
 }
 
 /// Replays the journal up to a record; `each` sees every record with the state before it.
-fn replay(
+///
+/// # Errors
+/// Unreadable or newer (9), and what `each` says.
+pub(super) fn replay(
     batch: &Found,
     last: u64,
     each: &mut dyn FnMut(&Core, &Entry) -> Result<(), CliError>,
@@ -153,6 +169,21 @@ enum NowRow<'a> {
     Task(Box<TaskRow<'a>>),
 }
 
+/// What is seen now and is in no record; of an earlier moment there is none.
+#[derive(Serialize)]
+struct After {
+    moved: Vec<Moved>,
+    #[serde(flatten)]
+    forecast: Forecast,
+}
+
+#[derive(Serialize)]
+struct Closing<'a> {
+    now: NowRow<'a>,
+    #[serde(flatten)]
+    after: Option<&'a After>,
+}
+
 impl Teller<'_> {
     fn open_json(&self, out: &mut dyn Write) -> std::io::Result<()> {
         let facts = self.opened.facts();
@@ -211,7 +242,12 @@ impl Teller<'_> {
         writeln!(out, "{:>7}  {time}  {name}{}", entry.seq, line.text)
     }
 
-    fn close(&self, view: &View<'_>, out: &mut dyn Write) -> std::io::Result<()> {
+    fn close(
+        &self,
+        view: &View<'_>,
+        after: Option<&After>,
+        out: &mut dyn Write,
+    ) -> std::io::Result<()> {
         let task = self.task.and_then(|ix| view.task(ix));
         if self.json {
             let now = match task {
@@ -221,9 +257,10 @@ impl Teller<'_> {
                     reason: BatchWhy { view },
                 },
             };
-            out.write_all(b"],\"now\":")?;
-            serde_json::to_writer(&mut *out, &now)?;
-            return out.write_all(b"}\n");
+            // The keys behind the story, in the object that began before it.
+            let keys = serde_json::to_string(&Closing { now, after })?;
+            writeln!(out, "],{}", keys.trim_start_matches('{'))?;
+            return Ok(());
         }
         match task {
             Some(task) => writeln!(

@@ -29,8 +29,16 @@ const AT_MOST: Duration = Duration::from_secs(60 * 60);
 /// # Errors
 /// As for [`attempt`]; what the work says (10).
 pub fn carry_out(batch: &Found, work: &GitWork) -> Result<GitOutcome, CliError> {
+    within(batch, work, AT_MOST)
+}
+
+/// Carries it out and waits for it, so long at most.
+///
+/// # Errors
+/// As for [`carry_out`].
+pub fn within(batch: &Found, work: &GitWork, at_most: Duration) -> Result<GitOutcome, CliError> {
     let word = work.word();
-    match attempt(batch, work)? {
+    match attempt_within(batch, work, at_most)? {
         GitEnd::Done(done) => Ok(done),
         GitEnd::Failed { class, message } => {
             let error = CliError::new(Code::Environment, format!("{word}: {message}"));
@@ -49,9 +57,13 @@ pub fn carry_out(batch: &Found, work: &GitWork) -> Result<GitOutcome, CliError> 
 /// # Errors
 /// When it can not be started, or ends without a word (10, 70); a signal (5).
 pub fn attempt(batch: &Found, work: &GitWork) -> Result<GitEnd, CliError> {
+    attempt_within(batch, work, AT_MOST)
+}
+
+fn attempt_within(batch: &Found, work: &GitWork, at_most: Duration) -> Result<GitEnd, CliError> {
     let program = driver::host_program()?;
     let room = Room::make(&batch.dir).map_err(unable("make a folder in", batch.dir.path()))?;
-    let [request, outcome] = ["request.json", "outcome.json"].map(|name| room.0.join(name));
+    let [request, outcome] = ["request.json", "outcome.json"].map(|name| room.path().join(name));
     let text = serde_json::to_vec(work).map_err(io::Error::from);
     text.and_then(|text| fs::write(&request, text))
         .map_err(unable("write", &request))?;
@@ -62,8 +74,10 @@ pub fn attempt(batch: &Found, work: &GitWork) -> Result<GitEnd, CliError> {
             request.as_os_str(),
             outcome.as_os_str(),
         ],
-        folder: &room.0,
-        at_most: AT_MOST,
+        folder: room.path(),
+        at_most,
+        // What is written in the operator's own working tree comes to its end.
+        dies_with_us: !matches!(work, GitWork::Integrate(_)),
     };
     let word = work.word();
     match run(&order).map_err(unable("run", &program))? {
@@ -77,7 +91,7 @@ pub fn attempt(batch: &Found, work: &GitWork) -> Result<GitEnd, CliError> {
             Err(stopped(Code::Interrupted, work, &text))
         }
         Came::TimedOut => {
-            let text = format!("{word} took longer than {AT_MOST:?} and was killed");
+            let text = format!("{word} took longer than {at_most:?} and was killed");
             Err(stopped(Code::Environment, work, &text))
         }
     }
@@ -99,12 +113,17 @@ fn stopped(code: Code, work: &GitWork, text: &str) -> CliError {
         | GitWork::Conflict(_)
         | GitWork::Conclude(_)
         | GitWork::Advance(_)
-        | GitWork::Predict(_) => error,
+        | GitWork::Predict(_)
+        | GitWork::BuildOutput(_) => error,
     };
     error.hint("then the same command can be given again")
 }
 
-fn run(order: &Order<'_>) -> io::Result<Came> {
+/// Runs a program of ours besides, until it ends or a signal asks this command to end.
+///
+/// # Errors
+/// When it can not be started or watched.
+pub(super) fn run(order: &Order<'_>) -> io::Result<Came> {
     let signals = Signals::hear()?;
     let came = aside::run(order, &signals);
     // What was heard is answered by now: it must not end this command once signals come through.
@@ -132,12 +151,12 @@ fn unable<'a>(act: &'a str, path: &'a Path) -> impl FnOnce(io::Error) -> CliErro
     }
 }
 
-/// A folder of this process alone in the batch's, gone with it.
-struct Room(PathBuf);
+/// A folder of this process alone in a state dir, gone with it.
+pub(super) struct Room(PathBuf);
 
 impl Room {
     /// Makes it, and removes what killed commands left of theirs.
-    fn make(dir: &StateDir) -> io::Result<Self> {
+    pub(super) fn make(dir: &StateDir) -> io::Result<Self> {
         for entry in fs::read_dir(dir.path())?.flatten() {
             let owner = StateDir::scratch_owner(&entry.file_name());
             if owner.is_some_and(|pid| start_ticks(pid).is_err() || pid == std::process::id()) {
@@ -147,6 +166,11 @@ impl Room {
         let folder = dir.scratch(std::process::id());
         DirBuilder::new().mode(0o700).create(&folder)?;
         Ok(Self(folder))
+    }
+
+    /// Where it is.
+    pub(super) fn path(&self) -> &Path {
+        &self.0
     }
 }
 

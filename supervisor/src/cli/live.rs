@@ -2,18 +2,21 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Serialize;
 use supervisor_core::core::Change;
 use supervisor_core::facts::{Facts, Task};
 use supervisor_core::input::StopStage;
-use supervisor_core::machine::{Edge, MergeState, TaskState};
+use supervisor_core::machine::{CommentState, Edge, MergeState, TaskState};
 use supervisor_core::plan::TaskIx;
 use supervisor_core::reconcile::ProcessFact;
 
+use crate::cli::report;
 use crate::cli::screen::{Board, REDRAW, ROWS_MAX, Screen};
 use crate::driver::{Note, Observer, Picture};
+use crate::store::StateDir;
 use crate::view::delivery;
 use crate::view::reason::{BatchWhy, LastWhy, TaskWhy, first_line};
 use crate::view::story;
@@ -173,6 +176,17 @@ fn text(view: &View<'_>, change: Change) -> Option<String> {
             let what = merge_line(task, edge)?;
             Some(format!("{at}  {:24} {what}", task.id))
         }
+        Change::Comment(ix, edge) => {
+            let posted = edge.to == CommentState::Posted.word();
+            let what = if posted {
+                "told on what it is about"
+            } else if edge.to == CommentState::Failed.word() {
+                "not told on what it is about"
+            } else {
+                return None;
+            };
+            Some(format!("{at}  {:24} {what}", view.task(ix)?.id))
+        }
         Change::Attempt(..) | Change::Run(..) | Change::Question(..) => None,
     }
 }
@@ -249,6 +263,7 @@ fn object(view: &View<'_>, change: Change) -> Option<String> {
             let reason = said.map(|it| it.detail.to_string());
             ("merge", task.id.to_string(), edge, reason)
         }
+        Change::Comment(ix, edge) => ("comment", view.task(ix)?.id.to_string(), edge, None),
         Change::Message(id, edge) => ("message", id.to_string(), edge, None),
         Change::Question(id, edge) => ("question", id.to_string(), edge, None),
         Change::Attempt(..) | Change::Run(..) | Change::Account(..) => return None,
@@ -364,6 +379,14 @@ impl Observer for Show {
         let view = view(picture.facts, &self.time, &self.dir, &self.file);
         let board = board(picture, &view);
         self.screen.board(board);
+    }
+
+    fn ended(&mut self, dir: &StateDir) {
+        let file = std::path::absolute(&self.file);
+        let file = file.unwrap_or_else(|_| PathBuf::from(&self.file));
+        if let Err(error) = report::keep(dir, file) {
+            self.say(&format!("no report is left with the batch: {error}"));
+        }
     }
 
     fn leave(&mut self) {

@@ -4,16 +4,20 @@ pub mod act;
 pub mod agents;
 pub mod answer;
 pub mod attach;
+mod base_moved;
 pub mod batch;
 pub mod cancel;
 pub mod choose;
 pub mod clean;
+mod clean_plan;
+mod clean_told;
 pub mod completions;
 pub mod detach;
 pub mod doctor;
 pub mod ending;
 pub mod error;
 pub mod explain;
+mod forecast;
 pub mod git_work;
 pub mod guard;
 pub mod guards;
@@ -24,6 +28,7 @@ pub mod kill;
 pub mod killer;
 pub mod leftovers;
 pub mod list;
+pub mod listing;
 pub mod live;
 pub mod logs;
 pub mod machine_checks;
@@ -37,6 +42,7 @@ pub mod plan;
 pub mod processes;
 pub mod ps;
 pub mod reexec;
+pub mod report;
 pub mod resume;
 pub mod retry;
 pub mod run;
@@ -131,6 +137,8 @@ enum Command {
     Logs(logs::Args),
     /// Tell the story of a batch or a task from its journal
     Explain(explain::Args),
+    /// Tell what came of a batch or a task, for whoever comes back to it
+    Report(report::Args),
     /// Send a message to a task's agent
     Steer(steer::Args),
     /// Answer an agent's question
@@ -182,6 +190,7 @@ impl Command {
             Self::Ps(args) => ps::run(&args, io),
             Self::Logs(args) => logs::run(&args, io),
             Self::Explain(args) => explain::run(&args, io),
+            Self::Report(args) => report::run(&args, io),
             Self::Steer(args) => steer::run(&args, io),
             Self::Answer(args) => answer::run(&args, io),
             Self::Kill(args) => kill::run(&args, io),

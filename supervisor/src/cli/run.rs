@@ -14,10 +14,11 @@ use crate::batch_file::{BatchFile, parse_time, summary};
 use crate::cli::batch::FileArgs;
 use crate::cli::choose::{self, Choice, Chosen, choose};
 use crate::cli::error::{CliError, Code};
+use crate::cli::listing::Commands;
 use crate::cli::live::{Show, Style};
 use crate::cli::open::{Found, Shelf, local_time, shown};
 use crate::cli::screen::Screen;
-use crate::cli::{Io, act, agents, attach, detach, guard, stored, watch};
+use crate::cli::{Io, act, agents, attach, detach, guard, report, stored, watch};
 use crate::driver::{self, DriverError, Mode, Options};
 use crate::guardian::{Above, Guarded};
 use crate::process::identity::start_ticks;
@@ -39,7 +40,8 @@ const EXAMPLES: &str = "Examples:
 The same batch is the same name in the same repository. An edited batch file is taken on the way:
 new tasks and those that are not done take it, done ones stay, what is gone is skipped; `--dry-run`
 shows each change. What `--set` and `--until` said holds until they say otherwise or the file is
-edited. Ctrl-C lets what runs finish, a second one
+edited. A command that lists the items of a `foreach` is run once for a batch, also by `--dry-run`
+as long as there is none. Ctrl-C lets what runs finish, a second one
 stops it, a third one kills it; every time `supervisor run` goes on where it was.
 A small guardian stands above the supervisor and starts it again when it dies, at most five times in
 ten minutes; while it does, `run` follows the batch. Whoever has a service manager for that says
@@ -132,7 +134,7 @@ pub(super) fn run(args: Args, io: &mut Io<'_>) -> Result<Code, CliError> {
     if let Some(id) = &args.go_on {
         return go_on(&args, id, guarded, io);
     }
-    let file = args.file.read(io)?;
+    let file = args.file.read(Some(&Commands::of_run(args.new)), io)?;
     let only = only(&args.only, &file.plan)?;
     if args.dry_run {
         return dry_run(&args, &file, io);
@@ -554,11 +556,13 @@ pub(super) fn finish(
     let view: View<'_> = opened.view(BTreeMap::new());
     let written = if json {
         let row = BatchRow::new(&view);
-        let line =
-            serde_json::json!({"v": 1, "type": "ended", "code": code.number(), "batch": row});
+        let line = serde_json::json!({
+            "v": 1, "type": "ended", "code": code.number(), "batch": row,
+            "report": report::kept(batch),
+        });
         writeln!(io.out, "{line}")
     } else {
-        write_ending(&view, io.out)
+        write_ending(&view, report::kept(batch).as_deref(), io.out)
     };
     // What came of it outweighs that it could not be told: a terminal that is closed, a full disk.
     if let Err(error) = written {

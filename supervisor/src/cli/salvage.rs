@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use git2::{ObjectType, Repository, TreeWalkMode, TreeWalkResult};
+use git2::{ObjectType, Repository};
 use protocol::ids::TaskId;
 use serde::Serialize;
 use supervisor_core::facts::{Facts, Salvage, Task};
@@ -65,6 +65,9 @@ enum Verb {
         /// What was staged, in place of what was in the worktree
         #[arg(long)]
         staged: bool,
+        /// Where the repositories of its submodules go, which hold commits that only they have
+        #[arg(long, value_name = "DIR")]
+        modules: Option<PathBuf>,
     },
 }
 
@@ -72,9 +75,14 @@ pub(super) fn run(args: &Args, io: &mut Io<'_>) -> Result<Code, CliError> {
     match &args.verb {
         Verb::List { target, json } => list(target.as_ref(), *json, io),
         Verb::Show { name } => show(&Kept::find(name)?, io),
-        Verb::Restore { name, to, staged } => {
+        Verb::Restore {
+            name,
+            to,
+            staged,
+            modules,
+        } => {
             let kept = Kept::find(name)?;
-            salvage_restore::restore(&kept, to, *staged, io)
+            salvage_restore::restore(&kept, to, *staged, modules.as_deref(), io)
         }
     }
 }
@@ -163,7 +171,10 @@ impl Repos {
 }
 
 /// The path of the repository in which a task has its worktree.
-fn repository(facts: &Facts, task: &Task) -> Result<PathBuf, CliError> {
+///
+/// # Errors
+/// When the plan does not name it.
+pub(super) fn repository(facts: &Facts, task: &Task) -> Result<PathBuf, CliError> {
     let unknown = || {
         let message = format!("{}: its repository is not in the plan", task.id);
         CliError::new(Code::NotFound, message)
@@ -281,21 +292,28 @@ fn show(kept: &Kept, io: &mut Io<'_>) -> Result<Code, CliError> {
         commit.tree().map_err(failed)?,
     );
     let (mut lines, mut files, mut bytes) = (Vec::new(), 0_usize, 0_u64);
-    let walked = tree.walk(TreeWalkMode::PreOrder, |folder, entry| {
-        if entry.kind() == Some(ObjectType::Blob) {
-            let length = odb
-                .read_header(entry.id())
-                .map_or(0, |(length, _)| length as u64);
+    // libgit2's own walk knows only folders whose names are UTF-8.
+    let mut open = vec![(String::new(), tree)];
+    while let Some((folder, tree)) = open.pop() {
+        let mut inner = Vec::new();
+        for entry in &tree {
+            let name = String::from_utf8_lossy(entry.name_bytes());
+            let path = format!("{folder}{name}");
+            if entry.kind() == Some(ObjectType::Tree) {
+                let below = repository.find_tree(entry.id()).map_err(failed)?;
+                inner.push((format!("{path}/"), below));
+                continue;
+            }
+            let length = odb.read_header(entry.id());
+            let length = length.map_or(0, |(length, _)| length as u64);
             files += 1;
             bytes = bytes.saturating_add(length);
             if lines.len() < FILES_MAX {
-                let name = String::from_utf8_lossy(entry.name_bytes()).into_owned();
-                lines.push(format!("{length:>12}  {folder}{name}"));
+                lines.push(format!("{length:>12}  {path}"));
             }
         }
-        TreeWalkResult::Ok
-    });
-    walked.map_err(failed)?;
+        open.extend(inner.into_iter().rev());
+    }
     let shown = lines.len();
     for line in lines {
         io.line(line)?;

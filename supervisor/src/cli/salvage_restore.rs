@@ -10,7 +10,8 @@ use crate::cli::salvage::Kept;
 use crate::cli::{Io, git_work};
 use crate::view::family::size;
 
-/// Writes what was kept to this folder, which must be empty or missing.
+/// Writes what was kept to this folder, which must be empty or missing, and the repositories of its
+/// submodules to another one, where one is named.
 ///
 /// # Errors
 /// What the other program says (8, or 10 for what the machine lacks).
@@ -18,29 +19,30 @@ pub(super) fn restore(
     kept: &Kept,
     to: &Path,
     staged: bool,
+    modules: Option<&Path>,
     io: &mut Io<'_>,
 ) -> Result<Code, CliError> {
-    let to = std::path::absolute(to).map_err(|error| {
-        let text = format!("can not name the folder: {error}");
-        CliError::new(Code::Environment, text)
-    })?;
-    let (Some(repo), Some(to)) = (kept.repo.to_str(), to.to_str()) else {
-        return Err(CliError::new(Code::Usage, "the folder's path is not UTF-8"));
-    };
+    let to = whole(to)?;
+    let modules = modules.map(whole).transpose()?;
     let work = GitWork::Restore(Restore {
-        repo: repo.to_owned(),
+        repo: text(&kept.repo)?,
         reference: kept.salvage.reference.to_string(),
-        to: to.to_owned(),
+        to: to.clone(),
         staged,
-        modules: None,
+        modules: modules.clone(),
     });
     match git_work::attempt(&kept.batch, &work)? {
         GitEnd::Done(GitOutcome::Restored(done)) => {
             let (files, bytes) = (done.files, size(done.bytes));
-            io.line(format_args!(
-                "{}: {files} files, {bytes}, in {to}",
-                done.reference
-            ))?;
+            let reference = &done.reference;
+            io.line(format_args!("{reference}: {files} files, {bytes}, in {to}"))?;
+            if let Some(modules) = modules {
+                io.line(format_args!(
+                    "the repositories of its submodules are in {modules}: `git --git-dir={modules}/NAME log`"
+                ))?;
+            } else if done.modules_left {
+                io.line("repositories of submodules are kept too: `--modules DIR` writes them")?;
+            }
             Ok(Code::Ok)
         }
         GitEnd::Done(_) => Err(CliError::new(
@@ -55,4 +57,20 @@ pub(super) fn restore(
             Err(CliError::new(code, message))
         }
     }
+}
+
+fn whole(folder: &Path) -> Result<String, CliError> {
+    let folder = std::path::absolute(folder).map_err(|error| {
+        let text = format!("can not name the folder {}: {error}", folder.display());
+        CliError::new(Code::Environment, text)
+    })?;
+    text(&folder)
+}
+
+fn text(path: &Path) -> Result<String, CliError> {
+    let text = path.to_str().map(str::to_owned);
+    text.ok_or_else(|| {
+        let text = format!("the path {} is not UTF-8", path.display());
+        CliError::new(Code::Usage, text)
+    })
 }

@@ -9,8 +9,9 @@ use supervisor_core::machine::TaskState;
 use crate::cli::error::{CliError, Code};
 use crate::cli::open::Shelf;
 use crate::cli::target::Target;
-use crate::cli::{Io, act, integrate};
-use crate::view::status::{Filter, write_json};
+use crate::cli::{Io, act, base_moved, integrate};
+use crate::store::integrated;
+use crate::view::status::{Beside, Filter, write_json};
 use crate::view::status_text::write_text;
 
 const EXAMPLES: &str = "Examples:
@@ -66,10 +67,17 @@ pub(super) fn run(args: &Args, io: &mut Io<'_>) -> Result<Code, CliError> {
         BTreeMap::new()
     };
     let view = opened.view(activity);
+    let moved = base_moved::moved(opened.facts());
     if args.json {
-        write_json(&view, &filter, io.out).map_err(CliError::output)?;
+        let notes = integrated::read(&meant.batch.dir).unwrap_or_default();
+        let beside = Beside {
+            integrated: notes.last(),
+            moved: &moved,
+        };
+        write_json(&view, &beside, &filter, io.out).map_err(CliError::output)?;
     } else {
         write_text(&view, &filter, args.all, io.out).map_err(CliError::output)?;
+        base_moved::tell(&moved, io)?;
         integrate::tell_before(&meant.batch, io)?;
     }
     Ok(Code::Ok)

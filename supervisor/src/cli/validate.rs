@@ -8,7 +8,8 @@ const EXAMPLES: &str = "Examples:
   supervisor validate
   supervisor validate - < batch.yml
 
-Every mistake is shown at once: file, line and column, the line itself, and the way out.
+Every mistake is shown at once: file, line and column, the line itself, and the way out. A command
+that lists the items of a `foreach` is not run: `supervisor plan` shows what it lists.
 Exit codes: 0 valid, 3 invalid.";
 
 #[derive(Debug, clap::Args)]
@@ -19,7 +20,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args, io: &mut Io<'_>) -> Result<Code, CliError> {
-    let read = args.file.read(io)?;
+    let read = args.file.read(None, io)?;
     let (tasks, agents) = (read.plan.tasks.len(), read.plan.agents.len());
     io.line(format_args!(
         "valid: batch {}, {tasks} {}, {agents} {}",
@@ -27,5 +28,14 @@ pub(super) fn run(args: &Args, io: &mut Io<'_>) -> Result<Code, CliError> {
         if tasks == 1 { "task" } else { "tasks" },
         if agents == 1 { "agent" } else { "agents" }
     ))?;
+    match read.at_start {
+        0 => {}
+        1 => io.line(format_args!(
+            "the items of 1 `foreach` are known at the start"
+        ))?,
+        more => io.line(format_args!(
+            "the items of {more} `foreach` are known at the start"
+        ))?,
+    }
     Ok(Code::Ok)
 }

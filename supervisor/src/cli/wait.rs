@@ -118,6 +118,7 @@ fn judge(opened: &Opened, task: Option<TaskIx>, event: Event) -> Option<Code> {
         BatchReason::Working
         | BatchReason::Disk
         | BatchReason::TaskFailed(_)
+        | BatchReason::MergeFailed(_)
         | BatchReason::TooManyFailures
         | BatchReason::NothingStarts
         | BatchReason::Until

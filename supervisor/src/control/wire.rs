@@ -94,6 +94,11 @@ pub enum Want {
         /// The tasks.
         tasks: Option<Vec<TaskId>>,
     },
+    /// Remove what can be built again from worktrees of ended tasks.
+    CleanBuildOutput {
+        /// The tasks.
+        tasks: Vec<TaskId>,
+    },
     /// These runs were ended by force while no supervisor lived. Only ever kept for the next one,
     /// which rules on it when it looks at what became of each run.
     Killed {
@@ -128,6 +133,7 @@ impl Want {
             | Self::Retry { .. }
             | Self::Skip { .. }
             | Self::Clean { .. }
+            | Self::CleanBuildOutput { .. }
             | Self::Inbox
             | Self::Reexec { .. }
             | Self::Killed { .. } => false,

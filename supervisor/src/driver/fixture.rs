@@ -9,8 +9,8 @@ use supervisor_core::core::{Change, Core};
 use supervisor_core::identity::Identity;
 use supervisor_core::input::{Created, Input};
 use supervisor_core::plan::{
-    AccountIx, AccountSpec, AgentIx, AgentKind, AgentSpec, AutoResume, Hooks, Keep, Limits,
-    OnFailure, OnQuestion, Plan, PlannedTask, RetryPolicy, Settings, SpecIx, TaskSpec,
+    AccountIx, AccountSpec, AgentIx, AgentKind, AgentSpec, AutoResume, Comments, Hooks, Keep,
+    Limits, OnFailure, OnQuestion, Plan, PlannedTask, RetryPolicy, Settings, SpecIx, TaskSpec,
 };
 use supervisor_core::time::{Boot, BootId, Now, Wall};
 
@@ -127,6 +127,8 @@ fn spec(task: &Value) -> TaskSpec {
         worktree: None,
         changes: false,
         review: None,
+        fetch: false,
+        comments: Comments::default(),
         hooks: Hooks::default(),
         retry: RetryPolicy {
             backoff_min: Duration::from_millis(1),

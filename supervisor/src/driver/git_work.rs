@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use protocol::build_output::{BUILD_FOLDERS, BuildOutput};
 use protocol::command::Adapter;
 use protocol::git::{
     Advance, Candidate, Checkout, CommitWork, Conclude, Conflict, GitAdapter, GitWork, Merge, Oid,
@@ -14,7 +15,7 @@ use supervisor_core::step::{CleanStep, Purpose, Stage, Step};
 
 use super::places::{self, Places};
 use super::start::StartError;
-use crate::batch_file::work::{RepoWork, TaskWork};
+use crate::batch_file::work::{RepoWork, SalvageIgnored, TaskWork};
 
 /// Wall time of one piece of git work, milliseconds: minutes are needed for a large repository on a
 /// slow disk; what takes longer hangs.
@@ -22,20 +23,17 @@ const TIMEOUT_MS: u64 = 30 * 60 * 1000;
 /// Longest subject of a commit message, characters: what `git log --oneline` shows on a line.
 const SUBJECT_MAX: usize = 72;
 
-/// Which ignored files are put aside with the rest: all, because nobody knows better what they are
-/// worth, but the folders in which tools keep what they make or fetch again.
-const IGNORED: [&str; 10] = [
-    "**",
-    "!**/target",
-    "!**/node_modules",
-    "!**/.venv",
-    "!**/venv",
-    "!**/__pycache__",
-    "!**/.gradle",
-    "!**/.tox",
-    "!**/.next",
-    "!**/.pytest_cache",
-];
+/// Which ignored files are put aside with the rest, as globs.
+fn ignored(rule: SalvageIgnored) -> Vec<String> {
+    let all = || std::iter::once("**".to_owned());
+    let built = BUILD_FOLDERS.iter();
+    let not_built = built.map(|folder| format!("!**/{}", folder.name));
+    match rule {
+        SalvageIgnored::All => all().collect(),
+        SalvageIgnored::AllButBuildOutput => all().chain(not_built).collect(),
+        SalvageIgnored::None => Vec::new(),
+    }
+}
 
 /// What the git work of one run is about.
 pub(super) struct About<'a> {
@@ -46,6 +44,8 @@ pub(super) struct About<'a> {
     pub(super) repo: &'a RepoWork,
     pub(super) repo_ix: RepoIx,
     pub(super) into: String,
+    /// Which ignored files a salvage keeps.
+    pub(super) ignored: SalvageIgnored,
 }
 
 impl About<'_> {
@@ -74,16 +74,23 @@ impl About<'_> {
                 GitWork::Salvage(self.salvage("before its removal"))
             }
             Purpose::Clean(CleanStep::Remove) => GitWork::Remove(self.remove()?),
+            Purpose::Clean(CleanStep::BuildOutput) => GitWork::BuildOutput(BuildOutput {
+                repo: self.repo_path(),
+                worktree: self.worktree(),
+                remove: true,
+            }),
             Purpose::Merge(_, stage) => self.stage(stage)?,
             Purpose::Step(
                 Step::AfterCreate
+                | Step::Fetch
                 | Step::BeforeRun
                 | Step::Work
                 | Step::AfterRun
                 | Step::Prove
                 | Step::Review,
             )
-            | Purpose::Clean(CleanStep::BeforeRemove) => {
+            | Purpose::Clean(CleanStep::BeforeRemove)
+            | Purpose::Comment(_) => {
                 return Err(StartError::Missing("git work"));
             }
         };
@@ -186,7 +193,7 @@ impl About<'_> {
             repo: self.repo_path(),
             worktree: self.worktree(),
             reference: places::salvage_ref(batch, task, number),
-            ignored: IGNORED.map(str::to_owned).to_vec(),
+            ignored: ignored(self.ignored),
             note: format!("{task} of {batch}, {why}"),
         }
     }
@@ -225,7 +232,9 @@ impl About<'_> {
                 pinned: self.repo.base.clone(),
                 candidates: self.candidates(round)?,
                 take: repo.spec.group.max(1),
-                advance: !repo.spec.verify,
+                advance: !round.verify,
+                freshness: self.repo.freshness,
+                watch: self.repo.watch.clone(),
             }),
             Stage::Checkout => GitWork::Checkout(Checkout {
                 repo: self.repo_path(),
@@ -277,4 +286,18 @@ impl About<'_> {
 /// Paths reach us as text (batch file, state dir), so nothing is lost here.
 fn text(path: &Path) -> String {
     path.to_string_lossy().into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_salvage_keeps_of_ignored_files_is_what_the_batch_file_says() {
+        assert_eq!(ignored(SalvageIgnored::All), ["**"]);
+        assert_eq!(ignored(SalvageIgnored::None), [""; 0]);
+        let usual = ignored(SalvageIgnored::default());
+        assert_eq!(usual[..2], ["**", "!**/target"]);
+        assert_eq!(usual.len(), BUILD_FOLDERS.len() + 1);
+    }
 }

@@ -3,8 +3,10 @@
 //! Begin with [`run`](open::run). The loop is in `run.rs`; what it hears becomes inputs in
 //! `inputs.rs`, what the core asks for is done in `perform.rs`.
 
+mod about;
 pub mod alarm;
 pub mod clock;
+mod comment;
 pub mod commit;
 pub mod error;
 #[cfg(test)]

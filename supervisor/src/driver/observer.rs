@@ -13,6 +13,8 @@ use supervisor_core::plan::TaskIx;
 use supervisor_core::reconcile::{Letter, ProcessFact};
 use supervisor_core::time::Now;
 
+use crate::store::StateDir;
+
 /// Shows a batch to whoever started it. Called on the driver's loop, so nothing here may block: a
 /// terminal that does not take output is the observer's to wait for, elsewhere.
 pub trait Observer {
@@ -27,6 +29,10 @@ pub trait Observer {
 
     /// The live view's turn: called at most as often as asked for, while runs are live.
     fn refresh(&mut self, picture: Picture<'_>);
+
+    /// The supervisor ends and its last record is durable. Nobody else may write the batch's files
+    /// until this returns; here blocking harms nobody.
+    fn ended(&mut self, _dir: &StateDir) {}
 
     /// Another program is about to take this one's place, and with it whatever is shown: what waits
     /// is shown, or given up after a moment.

@@ -67,6 +67,8 @@ pub enum Mode {
     Create(Box<Created>),
     /// Where the state dir's records end.
     Resume,
+    /// There too, for clean-ups alone: nothing else of the batch moves.
+    CleanUps,
 }
 
 /// The variable that names the other program of the pair, where it does not lie beside this one.
@@ -160,9 +162,9 @@ fn open(options: &Options<'_>, machine: &Machine) -> Result<Opened, DriverError>
     let (journal, mut loaded) = open_for_append(disk.clone(), &options.dir, now.wall)?;
     let path = || options.dir.path().to_owned();
     match (&options.mode, loaded.end.seq) {
-        (Mode::Create(_), 0) | (Mode::Resume, 1..) => {}
+        (Mode::Create(_), 0) | (Mode::Resume | Mode::CleanUps, 1..) => {}
         (Mode::Create(_), _) => return Err(DriverError::NotEmpty { dir: path() }),
-        (Mode::Resume, 0) => return Err(DriverError::Empty { dir: path() }),
+        (Mode::Resume | Mode::CleanUps, 0) => return Err(DriverError::Empty { dir: path() }),
     }
     let mut core = match loaded.checkpoint.take() {
         Some(facts) => Core::restore(facts),
@@ -173,6 +175,9 @@ fn open(options: &Options<'_>, machine: &Machine) -> Result<Opened, DriverError>
             dir: path(),
             source,
         })?;
+    }
+    if let Mode::CleanUps = options.mode {
+        core.confine_to_clean_ups();
     }
     Ok(Opened {
         core,
@@ -192,8 +197,8 @@ async fn begin(
     tell_damage(&opened.loaded, options.observer);
     let batch = match (&options.mode, opened.core.facts()) {
         (Mode::Create(created), _) => created.id.clone(),
-        (Mode::Resume, Some(facts)) => facts.batch.id.clone(),
-        (Mode::Resume, None) => {
+        (Mode::Resume | Mode::CleanUps, Some(facts)) => facts.batch.id.clone(),
+        (Mode::Resume | Mode::CleanUps, None) => {
             let dir = options.dir.path().to_owned();
             return Err(DriverError::Empty { dir });
         }
@@ -313,7 +318,7 @@ pub(super) async fn drive(
 fn first_inputs(mode: Mode, recovered: Input) -> VecDeque<Input> {
     let created = match mode {
         Mode::Create(created) => Some(Input::Created(created)),
-        Mode::Resume => None,
+        Mode::Resume | Mode::CleanUps => None,
     };
     created.into_iter().chain([recovered]).collect()
 }
@@ -444,6 +449,9 @@ impl Driver<'_> {
         server::unbind(&self.place.socket, &self.place.lock);
         server.close().await;
         self.commit.end();
+        if well {
+            self.observer.ended(&self.dir);
+        }
     }
 
     /// A checkpoint for those who read the ended batch. It stops before the last group: that is the

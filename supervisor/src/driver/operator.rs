@@ -156,6 +156,9 @@ pub fn understand(names: &mut TaskNames, facts: &Facts, want: Want) -> Result<Me
         Want::Clean { tasks } => OperatorCommand::Clean {
             tasks: names.maybe(facts, tasks.as_deref())?,
         },
+        Want::CleanBuildOutput { tasks } => OperatorCommand::CleanBuildOutput {
+            tasks: names.all(facts, &tasks)?,
+        },
         Want::Skip { tasks, as_done } => OperatorCommand::Skip {
             tasks: names.all(facts, &tasks)?,
             as_done,
@@ -489,9 +492,10 @@ fn shown(facts: &Facts, change: &Change) -> Reply {
     };
     let (of, edge) = match change {
         Change::Batch(edge) => (facts.batch.id.to_string(), edge),
-        Change::Task(ix, edge) | Change::Attempt(ix, edge) | Change::Merge(ix, edge) => {
-            (task(*ix), edge)
-        }
+        Change::Task(ix, edge)
+        | Change::Attempt(ix, edge)
+        | Change::Merge(ix, edge)
+        | Change::Comment(ix, edge) => (task(*ix), edge),
         Change::Run(generation, edge) => (generation.to_string(), edge),
         Change::Message(id, edge) => (id.to_string(), edge),
         Change::Question(id, edge) => (id.to_string(), edge),

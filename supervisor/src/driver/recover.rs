@@ -142,6 +142,7 @@ fn killed(dir: &StateDir) -> io::Result<BTreeSet<Generation>> {
             | Want::Retry { .. }
             | Want::Skip { .. }
             | Want::Clean { .. }
+            | Want::CleanBuildOutput { .. }
             | Want::Inbox
             | Want::Activity
             | Want::Reexec { .. }

@@ -1,10 +1,11 @@
 //! What a host leaves for its supervisor: the durable result of a run, and which messages went in.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek as _, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use protocol::command::RunKind;
 use protocol::exit_file::{
     CLEARED_FILE_NAME, CUT_LINE_END, EXIT_FILE_NAME, EXIT_FILE_VERSION, ExitFile,
     INJECTED_FILE_NAME, MANIFEST_FILE_NAME,
@@ -12,7 +13,7 @@ use protocol::exit_file::{
 use protocol::ids::{Generation, MessageId};
 use supervisor_core::reconcile::ResultFact;
 
-/// Longest `exit.json`, bytes: its texts are excerpts of a few KiB.
+/// Longest `exit.json` or manifest, bytes: their texts are excerpts of a few KiB.
 const EXIT_FILE_MAX: u64 = 1 << 20;
 /// Longest list of injected messages, bytes: tens of thousands of ids.
 const INJECTED_FILE_MAX: u64 = 1 << 20;
@@ -70,6 +71,33 @@ fn judge(
         serde_json::from_str(json.get()).map_err(|_| "its fields do not fit")?;
     file.result.keep_bounded();
     Ok((ResultFact::Durable(Box::new(file.result)), file.injected))
+}
+
+/// What a run was for, by its manifest; `None` where there is none that can be read.
+pub fn kind_of(run_dir: &Path) -> Option<RunKind> {
+    #[derive(serde::Deserialize)]
+    struct Manifest {
+        kind: RunKind,
+    }
+    let bytes = read(&run_dir.join(MANIFEST_FILE_NAME), EXIT_FILE_MAX).ok()??;
+    let manifest: Manifest = serde_json::from_slice(&bytes).ok()?;
+    Some(manifest.kind)
+}
+
+/// The last bytes of a log, at most `max`, as text.
+///
+/// # Errors
+/// When there is none, or it can not be read.
+pub fn end_of(log: &Path, max: u64) -> io::Result<String> {
+    let mut file = File::options()
+        .read(true)
+        .custom_flags(nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK)
+        .open(log)?;
+    let length = file.metadata()?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(max)))?;
+    let mut end = Vec::new();
+    file.take(max).read_to_end(&mut end)?;
+    Ok(String::from_utf8_lossy(&end).into_owned())
 }
 
 /// Whether the host of a run is known to have seen the end of its tree: it says so before its result

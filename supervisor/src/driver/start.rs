@@ -12,6 +12,7 @@ use crate::driver::places::Places;
 use crate::driver::tasks::task_id;
 use crate::driver::told::Scope;
 use protocol::command::{Adapter, MemoryLimit, Message, RunKind, Start, Text};
+use protocol::exit_file::{HAND_OFF_FILE_NAME, HAND_OFF_VARIABLE};
 use protocol::ids::{Generation, MessageId};
 use supervisor_core::facts::{Attempt, Facts, Run, Task};
 use supervisor_core::plan::{AgentIx, RepoIx, RetryMode, SpecIx, TaskSpec};
@@ -58,6 +59,15 @@ pub enum StartError {
     /// Which messages went in already is not known.
     #[error(transparent)]
     Injected(#[from] Unreadable),
+    /// What the prompt is made of can not be read.
+    #[error("{path}, which the prompt is made of, can not be read")]
+    Item {
+        /// Which file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
     /// A long text can not be put into its file.
     #[error("{path} can not be written")]
     File {
@@ -116,7 +126,9 @@ impl Starter {
         let batch = self.batch_work(facts, &of)?;
         let task = self.task_work(of.task.spec, &of.spec.work)?;
         let lodging = self.lodging(dir, facts, &batch, &of)?;
+        let hand_off = of.hand_off(dir);
         let told = self.told(Scope {
+            hand_off: hand_off.as_deref(),
             dir,
             facts,
             batch: &batch,
@@ -129,6 +141,10 @@ impl Starter {
         let (messages, rest) = split_messages(facts, messages);
         let mut env = told.env;
         env.insert(TOKEN_VARIABLE.to_owned(), token_text(of.run.token));
+        if let Some(hand_off) = &hand_off {
+            let path = file(&run_dir, HAND_OFF_FILE_NAME, hand_off)?;
+            env.insert(HAND_OFF_VARIABLE.to_owned(), path);
+        }
         let cwd = lodging.as_ref().map_or(&batch.folder, |it| &it.cwd);
         let start = Start {
             generation,
@@ -144,7 +160,7 @@ impl Starter {
                 }
                 None => None,
             },
-            hand_off: of.hand_off(dir),
+            hand_off,
             env,
             session: of.session(),
             messages,
@@ -174,7 +190,7 @@ impl Starter {
     ) -> Result<Option<Lodging>, StartError> {
         let ix = match of.run.purpose {
             Purpose::Merge(repo, _) => Some(repo),
-            Purpose::Step(_) | Purpose::Clean(_) => of.spec.worktree,
+            Purpose::Step(_) | Purpose::Clean(_) | Purpose::Comment(_) => of.spec.worktree,
         };
         let Some(ix) = ix else {
             return Ok(None);
@@ -188,11 +204,14 @@ impl Starter {
         let worktree = match of.run.purpose {
             Purpose::Merge(..) => places.merges(ix),
             Purpose::Step(Step::Review) => places.review(&of.task.id),
-            Purpose::Step(_) | Purpose::Clean(_) => places.worktree(&of.task.id),
+            Purpose::Step(_) | Purpose::Clean(_) | Purpose::Comment(_) => {
+                places.worktree(&of.task.id)
+            }
         };
         // Git work names every path itself; what it works on may not be there yet.
         let cwd = match of.run.kind() {
             RunKind::Git => work.path.clone(),
+            RunKind::Hook if matches!(of.run.purpose, Purpose::Comment(_)) => work.path.clone(),
             RunKind::Merge if !of.run.purpose.is_agent() => work.path.clone(),
             RunKind::Agent | RunKind::Verify | RunKind::Review | RunKind::Merge | RunKind::Hook => {
                 worktree.join(&work.folder)
@@ -281,7 +300,7 @@ impl<'a> Subject<'a> {
                 let attempt = task.attempt.as_ref();
                 Some(attempt.ok_or(StartError::Missing("attempt"))?)
             }
-            Purpose::Merge(..) | Purpose::Clean(_) => None,
+            Purpose::Merge(..) | Purpose::Clean(_) | Purpose::Comment(_) => None,
         };
         Ok(Subject {
             run,
@@ -300,7 +319,13 @@ impl<'a> Subject<'a> {
         if let Some(sent_back) = sent_back(attempt) {
             return Some(sent_back);
         }
-        hand_off::hand_off(dir, &self.task.id, self.task.last.as_deref()?)
+        let text = hand_off::hand_off(dir, &self.task.id, self.task.last.as_deref()?)?;
+        let is_new = attempt.mode == RetryMode::Fresh && self.spec.worktree.is_some();
+        let note = match is_new {
+            true => "The working folder was made anew; what that attempt left is kept aside.",
+            false => "The working folder is as that attempt left it.",
+        };
+        Some(format!("{text}\n\n{note}"))
     }
 
     /// The prompt, and behind it why the work was sent back, for a plain program: it has no
@@ -311,8 +336,10 @@ impl<'a> Subject<'a> {
             works && matches!(adapter, Adapter::Command(_))
         });
         match attempt.and_then(sent_back) {
-            Some(sent_back) => format!("{prompt}\n\n{sent_back}\n"),
-            None => prompt,
+            Some(sent_back) if !prompt.contains(&sent_back) => {
+                format!("{prompt}\n\n{sent_back}\n")
+            }
+            Some(_) | None => prompt,
         }
     }
 
@@ -410,9 +437,12 @@ fn finish_adapter(adapter: Adapter, folder: &Path, run_dir: &Path) -> Result<Ada
             }
             Adapter::Scripted(scripted)
         }
-        other @ (Adapter::Verify(_) | Adapter::Program(_) | Adapter::Hook(_) | Adapter::Git(_)) => {
-            other
-        }
+        other @ (Adapter::Verify(_)
+        | Adapter::Program(_)
+        | Adapter::Hook(_)
+        | Adapter::Git(_)
+        | Adapter::Fetch(_)
+        | Adapter::Comment(_)) => other,
     })
 }
 
@@ -421,12 +451,16 @@ fn fit(text: String, run_dir: &Path, name: &str) -> Result<Text, StartError> {
     if text.len() <= INLINE_MAX {
         return Ok(Text::Inline(text));
     }
+    file(run_dir, name, &text).map(Text::File)
+}
+
+/// Puts a text into a file of the run's folder, and returns its path.
+fn file(run_dir: &Path, name: &str, text: &str) -> Result<String, StartError> {
     let path = run_dir.join(name);
-    write_private(run_dir, &path, text.as_bytes()).map_err(|source| StartError::File {
-        path: path.clone(),
-        source,
-    })?;
-    Ok(Text::File(path_text(&path)))
+    match write_private(run_dir, &path, text.as_bytes()) {
+        Ok(()) => Ok(path_text(&path)),
+        Err(source) => Err(StartError::File { path, source }),
+    }
 }
 
 /// The folder is the host's to make; only a long text needs it earlier.

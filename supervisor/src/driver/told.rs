@@ -2,11 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use protocol::command::RunKind;
-use protocol::exit_file::MANIFEST_FILE_NAME;
 use protocol::git::GitOutcome;
 use protocol::ids::{Generation, TaskId};
 use supervisor_core::facts::{Facts, Task};
@@ -18,6 +16,7 @@ use super::git_work::About;
 use super::places::Places;
 use super::run_files;
 use super::start::{Lodging, StartError, Starter, Subject, index, path_text};
+use super::{about, comment};
 use crate::batch_file::render::{
     DependencyResult, HookPoint, RenderContext, Rendered, RepoContext,
 };
@@ -42,6 +41,8 @@ pub(super) struct Scope<'a> {
     /// Where it works, if that has to do with a repository.
     pub(super) lodging: Option<&'a Lodging>,
     pub(super) of: &'a Subject<'a>,
+    /// What the attempt before has taught.
+    pub(super) hand_off: Option<&'a str>,
 }
 
 impl<'a> Scope<'a> {
@@ -70,6 +71,7 @@ impl Starter {
             task,
             lodging,
             of,
+            hand_off,
         } = scope;
         let own_env = self.own_env.clone();
         let deps = if task.reads_deps {
@@ -78,6 +80,14 @@ impl Starter {
             BTreeMap::new()
         };
         let made = of.task.worktree.as_ref();
+        let about = match of.run.purpose {
+            Purpose::Step(Step::Work | Step::Review) | Purpose::Merge(_, Stage::Resolve) => {
+                about::read(dir, &of.task.id, task)?
+            }
+            Purpose::Step(_) | Purpose::Merge(_, _) | Purpose::Clean(_) | Purpose::Comment(_) => {
+                None
+            }
+        };
         let context = RenderContext {
             batch: &facts.batch.id,
             batch_name: &facts.batch.settings.name,
@@ -95,6 +105,8 @@ impl Starter {
                 base: made.map(|made| &made.base),
                 commit: made.and_then(|made| made.commit.as_ref()),
             }),
+            about: about.as_ref(),
+            hand_off,
         };
         Ok(match of.run.purpose {
             Purpose::Step(Step::Work) => {
@@ -105,6 +117,15 @@ impl Starter {
             Purpose::Step(Step::AfterCreate) => {
                 self.renderer
                     .hook(batch, task, HookPoint::AfterCreate, context)?
+            }
+            Purpose::Step(Step::Fetch) => {
+                let folder = lodging.map_or(&batch.folder, |it| &it.work.path);
+                about::fetch(&mut self.renderer, batch, task, folder, context)?
+            }
+            Purpose::Comment(on) => {
+                let folder = lodging.map_or(&batch.folder, |it| &it.work.path);
+                let text = comment::text(facts, of.task, of.run.attempt, on)?;
+                about::comment(&mut self.renderer, batch, task, folder, context, text)?
             }
             Purpose::Step(Step::BeforeRun) => {
                 self.renderer
@@ -126,7 +147,9 @@ impl Starter {
                 _,
                 Stage::Merge | Stage::Checkout | Stage::Advance | Stage::Conflict | Stage::Conclude,
             )
-            | Purpose::Clean(CleanStep::Salvage | CleanStep::Remove) => self.git(scope, context)?,
+            | Purpose::Clean(CleanStep::BuildOutput | CleanStep::Salvage | CleanStep::Remove) => {
+                self.git(scope, context)?
+            }
         })
     }
 
@@ -157,6 +180,7 @@ impl Starter {
             repo: &lodging.work,
             repo_ix: lodging.ix,
             into: lodging.into.clone(),
+            ignored: batch.salvage_ignored,
         };
         let adapter = about.adapter(of.run.purpose, task, outputs)?;
         Ok(Rendered {
@@ -250,7 +274,7 @@ fn last_proof(runs: &Path) -> String {
         return String::new();
     };
     let log = run.join("stdout.log");
-    let end = end_of(&log).unwrap_or_default();
+    let end = run_files::end_of(&log, PROOF_MAX).unwrap_or_default();
     let end = end.trim_end();
     if end.is_empty() {
         return String::new();
@@ -283,21 +307,10 @@ fn newest_verify(runs: &Path) -> Option<PathBuf> {
     let entries = fs::read_dir(runs).ok()?.take(RUNS_MAX).flatten();
     let verify = entries.filter_map(|entry| {
         let number: u64 = entry.file_name().to_str()?.parse().ok()?;
-        let text = fs::read(entry.path().join(MANIFEST_FILE_NAME)).ok()?;
-        let manifest: serde_json::Value = serde_json::from_slice(&text).ok()?;
-        (manifest["kind"] == RunKind::Verify.word()).then(|| (number, entry.path()))
+        let kind = run_files::kind_of(&entry.path());
+        (kind == Some(RunKind::Verify)).then(|| (number, entry.path()))
     });
     verify.max().map(|(_, path)| path)
-}
-
-/// The last bytes of a file, as text.
-fn end_of(file: &Path) -> io::Result<String> {
-    let mut file = fs::File::open(file)?;
-    let length = file.metadata()?.len();
-    file.seek(SeekFrom::Start(length.saturating_sub(PROOF_MAX)))?;
-    let mut end = Vec::new();
-    file.take(PROOF_MAX).read_to_end(&mut end)?;
-    Ok(String::from_utf8_lossy(&end).into_owned())
 }
 
 /// Where the files are that a task handed on, by the names under which its templates know them.

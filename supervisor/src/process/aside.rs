@@ -11,6 +11,9 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::Pid;
+#[cfg(target_os = "linux")]
+use rustix::process::Signal;
 use supervisor_core::identity::Exit;
 
 use crate::process::{orphans, pidfd, rest};
@@ -30,6 +33,9 @@ pub struct Order<'a> {
     pub folder: &'a Path,
     /// Longest time that it may take.
     pub at_most: Duration,
+    /// Whether the kernel kills it when this process is killed, where it can (Linux); else it comes to
+    /// its end by itself. Its thread that starts it must be one that lives as long as the process.
+    pub dies_with_us: bool,
 }
 
 /// What came of it.
@@ -70,17 +76,37 @@ fn start(order: &Order<'_>) -> io::Result<(u32, OwnedFd)> {
         .current_dir(order.folder)
         .stdin(Stdio::null())
         .stdout(Stdio::null());
-    // SAFETY: between fork and exec only this one call is made, which is async-signal-safe and
-    // allocates nothing.
+    let (tied, us) = (order.dies_with_us, rustix::process::getpid());
+    // SAFETY: between fork and exec only these system calls are made, which are async-signal-safe and
+    // allocate nothing.
     unsafe {
-        command.pre_exec(|| {
+        command.pre_exec(move || {
             rustix::process::setsid()?;
+            if tied {
+                tie(us)?;
+            }
             Ok(())
         });
     }
     let child = command.spawn()?;
     let pid = child.id();
     Ok((pid, pidfd::pin(child)?))
+}
+
+/// The kernel kills the caller when the process that started it is gone.
+#[cfg(target_os = "linux")]
+fn tie(starter: Pid) -> io::Result<()> {
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+    // It may have gone before that was said.
+    match rustix::process::getppid() == Some(starter) {
+        true => Ok(()),
+        false => Err(rustix::io::Errno::SRCH.into()),
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn tie(_: Pid) -> io::Result<()> {
+    Ok(())
 }
 
 fn wait(pidfd: &OwnedFd, stop: impl AsFd, at_most: Duration) -> io::Result<Came> {

@@ -6,7 +6,8 @@
 //! - [`journal`] is the truth and is only ever appended to; [`mod@load`] reads it back and cuts a torn
 //!   tail; [`checkpoint`] is a shortcut for reading; [`registry`] lists what lives, for
 //!   whoever looks; [`inbox`] keeps requests for later, [`untold`] that an
-//!   outcome waits to be told, [`integrated`] where the work went after it.
+//!   outcome waits to be told, [`integrated`] where the work went after it, [`reports`] what people
+//!   are told of it.
 //!
 //! The rule of the whole room: what can not be read, or is of a newer release, stops whoever reads
 //! it. It is never overwritten, skipped or taken for missing.
@@ -23,6 +24,7 @@ pub mod load;
 pub mod lock;
 pub(crate) mod path_text;
 pub mod registry;
+pub mod reports;
 mod scan;
 pub mod seal;
 pub mod state_dir;

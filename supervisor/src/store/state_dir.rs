@@ -97,6 +97,11 @@ impl StateDir {
     pub fn torn(&self, at: Wall, seq: u64) -> PathBuf {
         self.journal().join(format!("torn-{}-{seq}.bin", at.0))
     }
+    /// Whether a file of the journal's folder is a torn tail.
+    pub(super) fn is_torn(name: &OsStr) -> bool {
+        let name = name.to_str();
+        name.is_some_and(|name| name.starts_with("torn-") && name.ends_with(".bin"))
+    }
     /// The checkpoint.
     pub fn checkpoint(&self) -> PathBuf {
         self.0.join(CHECKPOINT_NAME)
@@ -120,6 +125,14 @@ impl StateDir {
     /// Where the work of the batch went at the operator's order.
     pub fn integrated(&self) -> PathBuf {
         self.0.join("integrated.jsonl")
+    }
+    /// What came of the batch, for people: written each time that a supervisor ends.
+    pub fn report_markdown(&self) -> PathBuf {
+        self.0.join("report.md")
+    }
+    /// The same as one page.
+    pub fn report_html(&self) -> PathBuf {
+        self.0.join("report.html")
     }
     /// What the process of this number needs while it works for a command, and nobody afterwards.
     pub fn scratch(&self, pid: u32) -> PathBuf {

@@ -7,9 +7,9 @@ use std::path::PathBuf;
 use protocol::git::{GitOutcome, Oid};
 use protocol::report::RunResult;
 use supervisor_core::facts::{Facts, Merge, Round, Salvage, Task};
-use supervisor_core::machine::{MergeState, TaskState};
+use supervisor_core::machine::{CommentState, MergeState, TaskState};
 use supervisor_core::plan::{RepoIx, TaskIx};
-use supervisor_core::step::{CleanStep, Purpose, Stage, Step};
+use supervisor_core::step::{CleanStep, CommentOn, Purpose, Stage, Step};
 
 use crate::driver::places;
 use crate::store::StateDir;
@@ -54,6 +54,7 @@ pub fn purpose(facts: Option<&Facts>, purpose: Purpose) -> String {
         Purpose::Step(step) => of_step(step).to_owned(),
         Purpose::Merge(repo, stage) => format!("{}{}", of_stage(stage), in_repo(facts, repo)),
         Purpose::Clean(step) => of_clean(step).to_owned(),
+        Purpose::Comment(on) => format!("comment ({on})"),
     }
 }
 
@@ -62,6 +63,7 @@ const fn of_step(step: Step) -> &'static str {
         Step::Salvage => "salvage",
         Step::Provision => "provision",
         Step::AfterCreate => "hook after_create",
+        Step::Fetch => "fetching what it is about",
         Step::BeforeRun => "hook before_run",
         Step::Work => "agent",
         Step::AfterRun => "hook after_run",
@@ -86,6 +88,7 @@ const fn of_stage(stage: Stage) -> &'static str {
 
 const fn of_clean(step: CleanStep) -> &'static str {
     match step {
+        CleanStep::BuildOutput => "clean build output",
         CleanStep::BeforeRemove => "hook before_remove",
         CleanStep::Salvage => "clean salvage",
         CleanStep::Remove => "clean remove",
@@ -168,7 +171,7 @@ fn outcome(git: &GitOutcome) -> String {
                 let files = listed(" in ", &conflict.files);
                 text.push_str(&format!("; {task} conflicts with {with}{files}"));
             }
-            text
+            text + &listed("; ", &made.warnings)
         }
         GitOutcome::Conflicted(found) => {
             let files: Vec<String> = found.files.keys().cloned().collect();
@@ -186,8 +189,13 @@ fn outcome(git: &GitOutcome) -> String {
             format!("{} restored, {}", made.reference, files(made.files))
         }
         GitOutcome::Predicted(found) => {
-            let conflicts = found.pairs.iter().filter(|files| !files.is_empty()).count();
+            let conflicts = found.pairs.iter().filter(|it| !it.paths.is_empty()).count();
             format!("{conflicts} of {} pairs conflict", found.pairs.len())
+        }
+        GitOutcome::BuildOutput(done) => {
+            let bytes = done.bytes;
+            let count = done.folders.len();
+            format!("{bytes} bytes of build output removed, {count} folders")
         }
         GitOutcome::Integrated(_) => "integrated".to_owned(), // no run of a batch does this
     }
@@ -255,9 +263,15 @@ pub fn round_moved(facts: Option<&Facts>, repo: RepoIx, now: &Round) -> String {
     }
 }
 
-/// A round is over.
-pub fn round_ended(facts: Option<&Facts>, repo: RepoIx) -> String {
-    format!("merges{}: the round is over", in_repo(facts, repo))
+/// A round is over; `share`: it came to no end, and the next ones are of so many at most.
+pub fn round_ended(facts: Option<&Facts>, repo: RepoIx, share: Option<u32>) -> String {
+    let place = in_repo(facts, repo);
+    match share {
+        None => format!("merges{place}: the round is over"),
+        Some(share) => {
+            format!("merges{place}: the round came to no end; rounds of {share} at most follow")
+        }
+    }
 }
 
 /// A merge moved.
@@ -271,6 +285,9 @@ pub fn merge_moved(to: MergeState, merged: Option<&Oid>, detail: &str) -> String
 
 /// A clean-up goes on.
 pub fn clean_moved(step: CleanStep, kept: Option<&Salvage>) -> String {
+    if step == CleanStep::BuildOutput {
+        return "its build output is to go; its worktree stays".to_owned();
+    }
     let kept = kept.map_or_else(String::new, |kept| {
         format!(
             ", its content is kept by {} at {}",
@@ -289,6 +306,19 @@ pub fn clean_ended(removed: bool, detail: &str) -> String {
         "its worktree stays"
     };
     format!("{what}: {detail}")
+}
+
+/// What becomes of a comment on what the task is about; one that is given up is a warning.
+pub fn comment_moved(on: CommentOn, to: CommentState, detail: &str) -> String {
+    let what = match to {
+        CommentState::Queued if detail.is_empty() => "is to be posted",
+        CommentState::Queued => "is tried again",
+        CommentState::Posting => "is being posted",
+        CommentState::Posted => "is there",
+        CommentState::Failed => "is not posted (warning)",
+    };
+    let colon = if detail.is_empty() { "" } else { ": " };
+    format!("the comment ({on}) {what}{colon}{detail}")
 }
 
 /// Whether work that is done needs the operator before it is on the batch branch.
@@ -313,6 +343,30 @@ pub fn is_merged(task: &Task) -> bool {
     task.state == TaskState::Done && merged
 }
 
+/// What is merged before a merge that waits: what it depends on, else the round that is under way.
+fn before(view: &View<'_>, task: &Task) -> String {
+    let facts = view.facts;
+    let depends_on = task.depends_on.iter().map(|on| on.task);
+    let unsettled = |ix: &TaskIx| {
+        let merge = view.task(*ix).and_then(|task| task.merge.as_ref());
+        merge.is_some_and(|merge| !merge.state.is_settled())
+    };
+    let first: Vec<TaskIx> = depends_on.filter(unsettled).collect();
+    if !first.is_empty() {
+        let first = names(Some(facts), first.into_iter());
+        return format!(", after {first} on which it depends");
+    }
+    let spec = facts.specs.get(task.spec.0 as usize);
+    let repo = spec.and_then(|spec| facts.repos.get(spec.worktree?.0 as usize));
+    match repo.and_then(|repo| repo.round.as_ref()) {
+        Some(round) => {
+            let about = names(Some(facts), round.about().into_iter());
+            format!(", after the round of {about} that is under way")
+        }
+        None => String::new(),
+    }
+}
+
 /// Where the merge of a done task is, as the end of its sentence, with what the operator can do.
 #[derive(Debug, Clone, Copy)]
 pub struct MergeWhy<'a> {
@@ -331,7 +385,7 @@ impl fmt::Display for MergeWhy<'_> {
         let task = &self.task.id;
         match merge.state {
             MergeState::None => f.write_str("; nothing to merge"),
-            MergeState::Queued => f.write_str("; waits to be merged"),
+            MergeState::Queued => write!(f, "; waits to be merged{}", before(self.view, self.task)),
             MergeState::Merging => f.write_str("; is being merged"),
             MergeState::Verifying => f.write_str("; its merge is being proven"),
             MergeState::Merged => match &merge.merged {

@@ -3,10 +3,12 @@
 
 pub mod delivery;
 pub mod family;
+pub mod forecast;
 pub mod list;
 pub mod plan;
 pub mod processes;
 pub mod reason;
+pub mod report;
 pub mod revision;
 pub mod status;
 pub mod status_text;

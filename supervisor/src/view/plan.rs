@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use serde::{Serialize, Serializer};
 
 use crate::batch_file::{PlannedLine, PlannedRepo, Summary};
+use crate::view::forecast::Forecast;
 
 /// Most columns of an id; longer ones push the rest of their line.
 const ID_MAX: usize = 32;
@@ -24,6 +25,8 @@ struct PlanRow<'a> {
     tasks: Tasks<'a>,
     apart: &'a [(String, String)],
     apart_more: bool,
+    #[serde(flatten)]
+    forecast: &'a Forecast,
 }
 
 #[derive(Serialize)]
@@ -70,7 +73,7 @@ struct TaskRow<'a> {
 ///
 /// # Errors
 /// When `out` can not be written.
-pub fn write_json(plan: &Summary, out: &mut dyn Write) -> io::Result<()> {
+pub fn write_json(plan: &Summary, forecast: &Forecast, out: &mut dyn Write) -> io::Result<()> {
     let row = PlanRow {
         name: &plan.name,
         concurrency: plan.concurrency,
@@ -79,6 +82,7 @@ pub fn write_json(plan: &Summary, out: &mut dyn Write) -> io::Result<()> {
         tasks: Tasks(&plan.tasks),
         apart: &plan.apart.pairs,
         apart_more: plan.apart.more,
+        forecast,
     };
     serde_json::to_writer(&mut *out, &row)?;
     out.write_all(b"\n")
@@ -295,7 +299,7 @@ mod tests {
     #[test]
     fn the_keys_of_a_plan_are_stable() {
         let mut out = Vec::new();
-        write_json(&plan(), &mut out).unwrap();
+        write_json(&plan(), &Forecast::default(), &mut out).unwrap();
         assert_eq!(
             String::from_utf8(out).unwrap().lines().next().unwrap(),
             "{\"name\":\"nightly\",\"concurrency\":4,\"levels\":2,\"repos\":[],\"tasks\":[\
@@ -303,7 +307,7 @@ mod tests {
              \"depends_on\":[],\"touches\":[],\"repo\":null,\"branch\":null},\
              {\"id\":\"parser\",\"level\":2,\"agent\":\"run\",\"attempts_max\":3,\"verify\":true,\
              \"depends_on\":[\"lexer\"],\"touches\":[],\"repo\":null,\"branch\":null}],\
-             \"apart\":[],\"apart_more\":false}"
+             \"apart\":[],\"apart_more\":false,\"conflicts\":[],\"conflicts_unknown\":[]}"
         );
     }
 }

@@ -122,8 +122,13 @@ impl BatchWhy<'_> {
                 "task {} failed and the batch file says `on_failure: stop`",
                 view.task_name(task)
             ),
+            BatchReason::MergeFailed(task) => write!(
+                f,
+                "the merge of {} failed and the batch file says `on_failure: stop`",
+                view.task_name(task)
+            ),
             BatchReason::TooManyFailures => {
-                f.write_str("more tasks failed than `max_failures` allows")
+                f.write_str("more tasks and merges failed than `max_failures` allows")
             }
             BatchReason::NothingStarts => write!(
                 f,

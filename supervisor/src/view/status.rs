@@ -9,7 +9,8 @@ use serde::{Serialize, Serializer};
 use supervisor_core::facts::Task;
 use supervisor_core::machine::TaskState;
 
-use crate::view::delivery::{Places, merge_state};
+use crate::store::integrated::Note;
+use crate::view::delivery::{Places, merge, merge_state};
 use crate::view::family::FamilyRow;
 use crate::view::reason::{BatchWhy, TaskWhy, needs_person, outcome_word};
 use crate::view::time::Stamp;
@@ -101,6 +102,37 @@ impl<'a> BatchRow<'a> {
     }
 }
 
+/// How far the review of an open attempt is.
+#[derive(Debug, Serialize)]
+struct ReviewRow<'a> {
+    /// `approve`, `revise` or `reject`, until the agent works again.
+    verdict: Option<&'static str>,
+    /// How often its work was sent back.
+    rounds: u32,
+    /// What the reviewer said last.
+    notes: Option<&'a str>,
+}
+
+impl<'a> ReviewRow<'a> {
+    fn new(task: &'a Task) -> Option<Self> {
+        let attempt = task.attempt.as_ref()?;
+        let begun = attempt.verdict.is_some() || attempt.rounds > 0 || attempt.notes.is_some();
+        begun.then(|| Self {
+            verdict: attempt.verdict.map(|verdict| verdict.word()),
+            rounds: attempt.rounds,
+            notes: attempt.notes.as_deref(),
+        })
+    }
+}
+
+/// The last commit of a task's work: what is merged, else what its worktree holds.
+fn commit(task: &Task) -> Option<&str> {
+    let merged = merge(task).map(|merge| &merge.commit);
+    let held = task.worktree.as_ref();
+    let commit = merged.or_else(|| held?.commit.as_ref())?;
+    Some(commit.as_str())
+}
+
 #[derive(Debug, Serialize)]
 struct QuestionRow<'a> {
     id: String,
@@ -125,6 +157,16 @@ pub struct TaskRow<'a> {
     worktree: Option<PathBuf>,
     branch: Option<String>,
     merge: &'static str,
+    /// Why its merge is where it is; empty where there is nothing to say.
+    merge_detail: &'a str,
+    /// The last commit of its work.
+    commit: Option<&'a str>,
+    /// The commit on the batch branch that holds it.
+    merged: Option<&'a str>,
+    /// What its reviewer said last of the open attempt, and how often it sent the work back.
+    review: Option<ReviewRow<'a>>,
+    /// Refs that hold what was put aside of it, oldest first.
+    salvaged: Vec<&'a str>,
     outcome: Option<&'static str>,
     question: Option<QuestionRow<'a>>,
     usage: UsageRow,
@@ -147,6 +189,11 @@ impl<'a> TaskRow<'a> {
             worktree: places.worktree(task),
             branch: places.branch(task),
             merge: merge_state(task).word(),
+            merge_detail: merge(task).map_or("", |merge| &merge.detail),
+            commit: commit(task),
+            merged: merge(task).and_then(|merge| Some(merge.merged.as_ref()?.as_str())),
+            review: ReviewRow::new(task),
+            salvaged: task.salvaged.iter().map(|kept| &*kept.reference).collect(),
             outcome: task.last.as_deref().map(outcome_word),
             question: question(view, task),
             usage: task.usage.into(),
@@ -183,9 +230,26 @@ impl Serialize for Names<'_> {
     }
 }
 
+/// What is not in the journal of a batch.
+#[derive(Debug, Default, Serialize)]
+pub struct Beside<'a, M> {
+    /// Where its work was brought last by the operator.
+    pub integrated: Option<&'a Note>,
+    /// The branches that it began from and that have moved since.
+    pub moved: &'a [M],
+}
+
 #[derive(Debug, Serialize)]
-struct Status<'a> {
-    batch: BatchRow<'a>,
+struct Head<'a, M> {
+    #[serde(flatten)]
+    row: BatchRow<'a>,
+    #[serde(flatten)]
+    beside: &'a Beside<'a, M>,
+}
+
+#[derive(Debug, Serialize)]
+struct Status<'a, M> {
+    batch: Head<'a, M>,
     tasks: Rows<'a>,
 }
 
@@ -212,9 +276,15 @@ impl Serialize for Rows<'_> {
 ///
 /// # Errors
 /// When `out` can not be written.
-pub fn write_json(view: &View<'_>, filter: &Filter, out: &mut dyn Write) -> io::Result<()> {
+pub fn write_json<M: Serialize>(
+    view: &View<'_>,
+    beside: &Beside<'_, M>,
+    filter: &Filter,
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    let row = BatchRow::new(view);
     let status = Status {
-        batch: BatchRow::new(view),
+        batch: Head { row, beside },
         tasks: Rows { view, filter },
     };
     serde_json::to_writer(&mut *out, &status)?;

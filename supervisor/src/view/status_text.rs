@@ -1,6 +1,7 @@
 //! `status` for a person: where the batch is, then the tasks that matter now.
 
 use std::io::{self, Write};
+use std::path::Path;
 
 use supervisor_core::facts::Task;
 use supervisor_core::machine::{BatchState, MergeState, TaskState};
@@ -57,13 +58,17 @@ pub fn write_text(
 const FAILED_MAX: usize = 10;
 
 /// Writes the last words of a run: what came of it, what failed, where everything is, what next.
+/// `report`: the file in which it is told at length.
 ///
 /// # Errors
 /// When `out` can not be written.
-pub fn write_ending(view: &View<'_>, out: &mut dyn Write) -> io::Result<()> {
+pub fn write_ending(view: &View<'_>, report: Option<&Path>, out: &mut dyn Write) -> io::Result<()> {
     let counts = view.counts();
     writeln!(out)?;
     head(view, &counts, out)?;
+    if let Some(report) = report {
+        writeln!(out, "  report {}", report.display())?;
+    }
     let needy = || view.facts.tasks.iter().filter(|task| needs_person(task));
     for task in needy().take(FAILED_MAX) {
         writeln!(

@@ -94,6 +94,7 @@ fn word(record: &Record) -> &'static str {
         Record::MergeMoved { .. } => "merge_moved",
         Record::CleanMoved { .. } => "clean_moved",
         Record::CleanEnded { .. } => "clean_ended",
+        Record::CommentMoved { .. } => "comment_moved",
         Record::ConcurrencySet { .. } => "concurrency_set",
     }
 }
@@ -128,12 +129,13 @@ impl Past<'_> {
             | Record::MergeMoved { task, .. }
             | Record::CleanMoved { task, .. }
             | Record::CleanEnded { task, .. }
+            | Record::CommentMoved { task, .. }
             | Record::TaskEnded { task, .. }
             | Record::Reopened { task, .. }
             | Record::MessageQueued { task, .. }
             | Record::QuestionOpened { task, .. } => Some(*task),
             Record::RoundBegan { tasks, .. } => return About::Round(tasks.clone()),
-            Record::RoundMoved { repo, .. } | Record::RoundEnded { repo } => {
+            Record::RoundMoved { repo, .. } | Record::RoundEnded { repo, .. } => {
                 return self.round(*repo);
             }
             Record::RunIntended { task, purpose, .. } => return self.of_run(*task, *purpose),
@@ -165,7 +167,7 @@ impl Past<'_> {
     fn of_run(&self, task: TaskIx, purpose: Purpose) -> About {
         match purpose {
             Purpose::Merge(repo, _) => self.round(repo),
-            Purpose::Step(_) | Purpose::Clean(_) => About::Task(task),
+            Purpose::Step(_) | Purpose::Clean(_) | Purpose::Comment(_) => About::Task(task),
         }
     }
 
@@ -280,7 +282,8 @@ impl Past<'_> {
             | Record::RoundEnded { .. }
             | Record::MergeMoved { .. }
             | Record::CleanMoved { .. }
-            | Record::CleanEnded { .. } => String::new(),
+            | Record::CleanEnded { .. }
+            | Record::CommentMoved { .. } => String::new(),
         }
     }
 
@@ -306,8 +309,8 @@ impl Past<'_> {
             delivery::round_began(self.before, *repo, *stage, tasks)
         } else if let Record::RoundMoved { repo, .. } = record {
             self.round_moved(*repo, record)
-        } else if let Record::RoundEnded { repo } = record {
-            delivery::round_ended(self.before, *repo)
+        } else if let Record::RoundEnded { repo, share } = record {
+            delivery::round_ended(self.before, *repo, *share)
         } else if let Record::MergeMoved {
             to, merged, detail, ..
         } = record
@@ -320,6 +323,8 @@ impl Past<'_> {
         } = record
         {
             delivery::clean_ended(*removed, detail)
+        } else if let Record::CommentMoved { on, to, detail, .. } = record {
+            delivery::comment_moved(*on, *to, detail)
         } else {
             return None;
         };
@@ -345,6 +350,7 @@ impl Past<'_> {
             return String::new();
         };
         let now = Round {
+            verify: before.as_ref().is_some_and(|round| round.verify),
             stage: *stage,
             run: None,
             runs: 0,
@@ -374,6 +380,7 @@ impl Past<'_> {
             BatchReason::Limit(_) => "a limit of the batch was reached".to_owned(),
             BatchReason::Disk => "the disk was full or could not be written".to_owned(),
             BatchReason::TaskFailed(task) => format!("task {} failed", self.name(task)),
+            BatchReason::MergeFailed(task) => format!("the merge of {} failed", self.name(task)),
             BatchReason::TooManyFailures => "more tasks failed than allowed".to_owned(),
             BatchReason::NothingStarts => "no host could be started".to_owned(),
             BatchReason::Until => "`until` had come".to_owned(),

@@ -24,14 +24,14 @@ use supervisor_core::step::{Purpose, Stage, Step};
 use supervisor_core::time::{Boot, BootId, Deadline, Now, Wall};
 
 use super::reason::{AccountWhy, BatchWhy, TaskWhy, needs_person};
-use super::status::{Filter, write_json};
+use super::status::{Beside, Filter, write_json};
 use super::status_text::{write_ending, write_text};
 use super::story::{self, About};
 use super::time::LocalTime;
 use super::{Guard, HostFact, Presence, View};
 use crate::batch_file::{Request, Source, read};
 
-const NOON: i64 = 1_700_049_600_000;
+pub(super) const NOON: i64 = 1_700_049_600_000;
 const FILE: &str = "version: 1
 name: nightly
 isolation: none
@@ -42,7 +42,13 @@ tasks:
   - {id: docs, run: make docs, depends_on: [lexer, parser]}
 ";
 
-fn now() -> Now {
+/// Nothing integrated, nothing moved.
+const BESIDE: Beside<'static, ()> = Beside {
+    integrated: None,
+    moved: &[],
+};
+
+pub(super) fn now() -> Now {
     Now {
         wall: Wall(NOON),
         boot: Boot(1_000_000),
@@ -50,7 +56,7 @@ fn now() -> Now {
     }
 }
 
-fn identity(pid: u32) -> Identity {
+pub(super) fn identity(pid: u32) -> Identity {
     Identity {
         node: "node".into(),
         pid_namespace: 1,
@@ -63,7 +69,7 @@ fn identity(pid: u32) -> Identity {
 }
 
 /// The batch right after its supervisor started: `lexer` runs, the others wait for it.
-fn story() -> (Facts, Vec<Entry>) {
+pub(super) fn story() -> (Facts, Vec<Entry>) {
     let request = Request {
         source: Source::Text {
             name: "batch.yml",
@@ -95,11 +101,11 @@ fn story() -> (Facts, Vec<Entry>) {
     (core.facts().unwrap().clone(), entries)
 }
 
-fn facts() -> Facts {
+pub(super) fn facts() -> Facts {
     story().0
 }
 
-fn view(facts: &Facts, alive: bool) -> View<'_> {
+pub(super) fn view(facts: &Facts, alive: bool) -> View<'_> {
     View {
         facts,
         presence: Presence {
@@ -119,12 +125,12 @@ fn view(facts: &Facts, alive: bool) -> View<'_> {
     }
 }
 
-fn set(facts: &mut Facts, task: usize, state: TaskState, reason: TaskReason) {
+pub(super) fn set(facts: &mut Facts, task: usize, state: TaskState, reason: TaskReason) {
     facts.tasks[task].state = state;
     facts.tasks[task].reason = reason;
 }
 
-fn failed(facts: &mut Facts, task: usize, class: Class, detail: &str) {
+pub(super) fn failed(facts: &mut Facts, task: usize, class: Class, detail: &str) {
     facts.tasks[task].attempts = AttemptNo(2);
     facts.tasks[task].consumed = 2;
     facts.tasks[task].attempt = None;
@@ -376,7 +382,7 @@ fn a_paused_batch_says_what_lets_it_go_on() {
     assert!(told(false).ends_with("no supervisor works on it: `supervisor run batch.yml` goes on"));
 }
 
-fn keys(value: &Value) -> String {
+pub(super) fn keys(value: &Value) -> String {
     let mut keys: Vec<&str> = value
         .as_object()
         .unwrap()
@@ -391,19 +397,19 @@ fn keys(value: &Value) -> String {
 fn the_keys_of_status_are_those_of_the_manual() {
     let facts = facts();
     let mut out = Vec::new();
-    write_json(&view(&facts, true), &Filter::default(), &mut out).unwrap();
+    write_json(&view(&facts, true), &BESIDE, &Filter::default(), &mut out).unwrap();
     let status: Value = serde_json::from_slice(&out).unwrap();
     assert_eq!(keys(&status), "batch tasks");
     assert_eq!(
         keys(&status["batch"]),
-        "counts dir guardian id name reason started state supervisor updated usage"
+        "counts dir guardian id integrated moved name reason started state supervisor updated usage"
     );
     assert_eq!(status["batch"]["guardian"], Value::Null, "it has none");
     assert_eq!(keys(&status["batch"]["supervisor"]), "alive pid recovering");
     assert_eq!(
         keys(&status["tasks"][0]),
-        "agent attempt attempts_max branch depends_on family id merge next_check outcome question \
-         reason since state usage worktree"
+        "agent attempt attempts_max branch commit depends_on family id merge merge_detail merged \
+         next_check outcome question reason review salvaged since state usage worktree"
     );
     assert_eq!(status["batch"]["started"], "2023-11-15T12:00:00.000Z");
     assert_eq!(status["batch"]["counts"]["blocked"], 2);
@@ -503,7 +509,8 @@ fn the_end_of_a_run_names_failures_files_and_what_next() {
     facts.batch.state = BatchState::Failed;
     facts.batch.reason = BatchReason::Settled;
     let mut out = Vec::new();
-    write_ending(&view(&facts, false), &mut out).unwrap();
+    let report = Path::new("/state/nightly-1/report.md");
+    write_ending(&view(&facts, false), Some(report), &mut out).unwrap();
     let text = String::from_utf8(out).unwrap();
     let lines: Vec<&str> = text.lines().skip(1).collect();
     assert_eq!(
@@ -511,11 +518,12 @@ fn the_end_of_a_run_names_failures_files_and_what_next() {
         "nightly-1  failed  every task is settled: 2 skipped, 1 failed"
     );
     assert!(
-        lines[4].starts_with("  lexer failed: attempt 2 ended agent_failed"),
+        lines[5].starts_with("  lexer failed: attempt 2 ended agent_failed"),
         "{text}"
     );
+    assert_eq!(lines[4], "  report /state/nightly-1/report.md");
     assert_eq!(
-        lines[5..],
+        lines[6..],
         [
             "next:",
             "  supervisor status nightly-1 --all",
@@ -619,12 +627,12 @@ fn texts_of_agents_are_cut_to_their_first_line() {
     assert_eq!(why(&facts, 0), "done by attempt 1: it works");
 }
 
-fn oid(digit: char) -> Oid {
+pub(super) fn oid(digit: char) -> Oid {
     Oid::try_from(digit.to_string().repeat(40)).unwrap()
 }
 
 /// A merge of `lexer`, which is done.
-fn with_merge(state: MergeState, detail: &str) -> Facts {
+pub(super) fn with_merge(state: MergeState, detail: &str) -> Facts {
     let mut facts = facts();
     set(&mut facts, 0, TaskState::Done, TaskReason::Proven);
     facts.tasks[0].worktree = Some(Worktree {
@@ -641,6 +649,7 @@ fn with_merge(state: MergeState, detail: &str) -> Facts {
         merged: (state == MergeState::Merged).then(|| oid('c')),
         tries: 0,
         disproved: false,
+        share: None,
         trouble: "".into(),
         detail: detail.into(),
     });
@@ -705,12 +714,17 @@ fn who_waits_for_a_merge_is_told_where_it_is() {
 fn status_shows_worktree_branch_and_merge() {
     let mut facts = with_merge(MergeState::Queued, "");
     let mut out = Vec::new();
-    write_json(&view(&facts, true), &Filter::default(), &mut out).unwrap();
+    write_json(&view(&facts, true), &BESIDE, &Filter::default(), &mut out).unwrap();
     let json: Value = serde_json::from_slice(&out).unwrap();
     let task = &json["tasks"][0];
     assert_eq!(task["worktree"], "/state/nightly-1/tasks/lexer/worktree");
     assert_eq!(task["branch"], "supervisor/nightly-1/lexer");
     assert_eq!(task["merge"], "queued");
+    assert_eq!(task["commit"], Value::from(oid('b').as_str()));
+    assert_eq!(
+        (&task["merged"], &task["review"]),
+        (&Value::Null, &Value::Null)
+    );
     assert_eq!(json["tasks"][1]["worktree"], Value::Null);
     assert_eq!(json["tasks"][1]["merge"], "none");
     let text = |facts: &Facts| {
@@ -735,7 +749,7 @@ fn status_shows_worktree_branch_and_merge() {
     );
 }
 
-fn repo(round: Option<Round>) -> Repo {
+pub(super) fn repo(round: Option<Round>) -> Repo {
     Repo {
         spec: RepoSpec {
             name: ".".into(),
@@ -754,6 +768,7 @@ fn the_story_of_a_bisection_names_what_is_proven_and_what_failed() {
     let mut facts = facts();
     let commits = vec![(TaskIx(0), oid('c')), (TaskIx(1), oid('d'))];
     let round = Round {
+        verify: true,
         stage: Stage::Verify,
         run: None,
         runs: 1,

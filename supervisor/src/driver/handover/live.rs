@@ -17,6 +17,7 @@ use supervisor_core::time::{Boot, BootId, Now, Wall};
 pub struct LeftCore {
     last: Option<LeftNow>,
     tick_owed: bool,
+    confined: bool,
     live: Vec<LeftRun>,
 }
 
@@ -107,6 +108,7 @@ impl From<Unrecorded> for LeftCore {
         LeftCore {
             last: core.last.map(LeftNow::from),
             tick_owed: core.tick_owed,
+            confined: core.confined,
             live: live.map(|(run, live)| LeftRun::new(run, live)).collect(),
         }
     }
@@ -117,6 +119,7 @@ impl From<LeftCore> for Unrecorded {
         Unrecorded {
             last: left.last.map(Now::from),
             tick_owed: left.tick_owed,
+            confined: left.confined,
             live: left.live.into_iter().map(LeftRun::known).collect(),
         }
     }
@@ -226,6 +229,7 @@ mod tests {
                 boot_id: BootId(u128::MAX - 7),
             }),
             tick_owed: true,
+            confined: true,
             live: vec![(Generation(3), live), (Generation(4), Live::begun(Boot(8)))],
         }
     }

@@ -13,7 +13,7 @@ use supervisor_core::input::StopStage;
 use supervisor_core::plan::{RepoIx, TaskIx};
 use supervisor_core::reason::{AccountReason, BatchLimit, BatchReason, TaskReason};
 use supervisor_core::reconcile::Letter;
-use supervisor_core::step::{CleanStep, Purpose, Stage, Step};
+use supervisor_core::step::{CleanStep, CommentOn, Purpose, Stage, Step};
 use supervisor_core::time::{Boot, BootId, Deadline, Now, Wall};
 
 use super::mirror::{As, Hex, List, Mirror, Num, Word, mirrors};
@@ -120,6 +120,7 @@ pub(super) enum BatchReasonDef {
     Limit(#[serde(with = "As::<BatchLimitDef>")] BatchLimit),
     Disk,
     TaskFailed(#[serde(with = "As::<Num>")] TaskIx),
+    MergeFailed(#[serde(with = "As::<Num>")] TaskIx),
     TooManyFailures,
     NothingStarts,
     Until,
@@ -181,6 +182,15 @@ pub(super) enum PurposeDef {
         #[serde(with = "As::<Word>")] Stage,
     ),
     Clean(#[serde(with = "As::<Word>")] CleanStep),
+    Comment(#[serde(with = "As::<CommentOnDef>")] CommentOn),
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "CommentOn", rename_all = "snake_case")]
+pub(super) enum CommentOnDef {
+    Failed,
+    Done,
+    Question(QuestionId),
 }
 
 mirrors! {
@@ -197,4 +207,5 @@ mirrors! {
     TaskReasonDef of TaskReason,
     AccountReasonDef of AccountReason,
     PurposeDef of Purpose,
+    CommentOnDef of CommentOn,
 }

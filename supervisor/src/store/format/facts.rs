@@ -13,14 +13,14 @@ use serde::{Deserialize, Serialize};
 
 use supervisor_core::containment::Containment;
 use supervisor_core::facts::{
-    Account, Attempt, Batch, Clean, Facts, Footprint, Merge, Message, Outcome, Question, Repo,
-    Round, Run, Salvage, Task, Worktree,
+    Account, Attempt, Batch, Clean, Comment, Facts, Footprint, Merge, Message, Outcome, Question,
+    Repo, Round, Run, Salvage, Task, Worktree,
 };
 use supervisor_core::identity::Identity;
 use supervisor_core::input::StopStage;
 use supervisor_core::machine::{
-    AccountState, AttemptState, BatchState, MergeState, MessageState, QuestionState, RunState,
-    TaskState,
+    AccountState, AttemptState, BatchState, CommentState, MergeState, MessageState, QuestionState,
+    RunState, TaskState,
 };
 use supervisor_core::plan::{
     AccountSpec, AgentSpec, Dependency, RepoSpec, RetryMode, Rules, Settings, SpecIx, TaskIx,
@@ -28,12 +28,12 @@ use supervisor_core::plan::{
 };
 use supervisor_core::reason::{AccountReason, BatchReason, TaskReason};
 use supervisor_core::record::StopReason;
-use supervisor_core::step::{CleanStep, Purpose, Stage, Step};
+use supervisor_core::step::{CleanStep, CommentOn, Purpose, Stage, Step};
 use supervisor_core::time::{Boot, Deadline, Now, Wall};
 
 use super::basic::{
-    AccountReasonDef, BatchReasonDef, ContainmentDef, DeadlineDef, IdentityDef, NowDef, PurposeDef,
-    StopStageDef, TaskReasonDef,
+    AccountReasonDef, BatchReasonDef, CommentOnDef, ContainmentDef, DeadlineDef, IdentityDef,
+    NowDef, PurposeDef, StopStageDef, TaskReasonDef,
 };
 use super::mirror::{
     As, Boxed, Hex, List, Map, Millis, Mirror, Num, Opt, Pair, Plain, Shared, Word, is_default,
@@ -183,6 +183,9 @@ pub(super) struct TaskDef {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[serde(with = "As::<Opt<CleanDef>>")]
     clean: Option<Clean>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(with = "As::<List<CommentDef>>")]
+    comments: Vec<Comment>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -216,6 +219,8 @@ pub(super) struct MergeDef {
     tries: u32,
     #[serde(default, skip_serializing_if = "is_default")]
     disproved: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    share: Option<u32>,
     #[serde(default, skip_serializing_if = "str::is_empty")]
     trouble: Arc<str>,
     #[serde(default, skip_serializing_if = "str::is_empty")]
@@ -237,6 +242,23 @@ pub(super) struct CleanDef {
 }
 
 #[derive(Serialize, Deserialize)]
+#[serde(remote = "Comment", deny_unknown_fields)]
+pub(super) struct CommentDef {
+    #[serde(with = "As::<CommentOnDef>")]
+    on: CommentOn,
+    attempt: AttemptNo,
+    #[serde(with = "As::<Word>")]
+    state: CommentState,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    run: Option<Generation>,
+    #[serde(default, skip_serializing_if = "is_default")]
+    runs: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(with = "As::<Opt<DeadlineDef>>")]
+    at: Option<Deadline>,
+}
+
+#[derive(Serialize, Deserialize)]
 #[serde(remote = "Repo", deny_unknown_fields)]
 pub(super) struct RepoDef {
     #[serde(with = "As::<RepoSpecDef>")]
@@ -249,6 +271,8 @@ pub(super) struct RepoDef {
 #[derive(Serialize, Deserialize)]
 #[serde(remote = "Round", deny_unknown_fields)]
 pub(super) struct RoundDef {
+    #[serde(default, skip_serializing_if = "is_default")]
+    verify: bool,
     #[serde(with = "As::<Word>")]
     stage: Stage,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -426,6 +450,7 @@ mirrors! {
     SalvageDef of Salvage,
     MergeDef of Merge,
     CleanDef of Clean,
+    CommentDef of Comment,
     RepoDef of Repo,
     RoundDef of Round,
     AttemptDef of Attempt,

@@ -13,8 +13,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use supervisor_core::containment::{Layer, Layers, Wish};
 use supervisor_core::machine::{
-    AccountState, AttemptState, BatchState, MergeState, MessageState, QuestionState, RunState,
-    TaskState,
+    AccountState, AttemptState, BatchState, CommentState, MergeState, MessageState, QuestionState,
+    RunState, TaskState,
 };
 use supervisor_core::plan::{AccountIx, AgentIx, RepoIx, SpecIx, TaskIx};
 use supervisor_core::reconcile::Letter;
@@ -250,6 +250,7 @@ words! {
     QuestionState as "question state",
     AccountState as "account state",
     MergeState as "merge state",
+    CommentState as "comment state",
     Step as "step of an attempt",
     Stage as "stage of a round of merges",
     CleanStep as "step of a clean-up",

@@ -11,9 +11,10 @@ use serde::{Deserialize, Serialize};
 
 use supervisor_core::containment::Wish;
 use supervisor_core::plan::{
-    AccountIx, AccountSpec, AgentIx, AgentKind, AgentSpec, AutoResume, Condition, Dependency,
-    Hooks, Keep, Limits, MaxFailures, OnConflict, OnFailure, OnQuestion, PlannedTask, RepoIx,
-    RepoSpec, RetryMode, RetryPolicy, ReviewSpec, Rules, Settings, SpecIx, TaskIx, TaskSpec,
+    AccountIx, AccountSpec, AgentIx, AgentKind, AgentSpec, AutoResume, Comments, Condition,
+    Dependency, Hooks, Keep, Limits, MaxFailures, OnConflict, OnFailure, OnQuestion, PlannedTask,
+    RepoIx, RepoSpec, RetryMode, RetryPolicy, ReviewSpec, Rules, Settings, SpecIx, TaskIx,
+    TaskSpec,
 };
 use supervisor_core::time::Wall;
 
@@ -150,6 +151,17 @@ pub(super) struct ReviewSpecDef {
 }
 
 #[derive(Serialize, Deserialize)]
+#[serde(remote = "Comments", deny_unknown_fields)]
+pub(super) struct CommentsDef {
+    #[serde(default, skip_serializing_if = "is_default")]
+    failed: bool,
+    #[serde(default, skip_serializing_if = "is_default")]
+    question: bool,
+    #[serde(default, skip_serializing_if = "is_default")]
+    done: bool,
+}
+
+#[derive(Serialize, Deserialize)]
 #[serde(remote = "Hooks", deny_unknown_fields)]
 pub(super) struct HooksDef {
     #[serde(default, skip_serializing_if = "is_default")]
@@ -185,6 +197,11 @@ pub(super) struct TaskSpecDef {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[serde(with = "As::<Opt<ReviewSpecDef>>")]
     review: Option<ReviewSpec>,
+    #[serde(default, skip_serializing_if = "is_default")]
+    fetch: bool,
+    #[serde(default, skip_serializing_if = "is_default")]
+    #[serde(with = "As::<CommentsDef>")]
+    comments: Comments,
     #[serde(default, skip_serializing_if = "is_default")]
     #[serde(with = "As::<HooksDef>")]
     hooks: Hooks,
@@ -296,6 +313,7 @@ mirrors! {
     RepoSpecDef of RepoSpec,
     OnConflictDef of OnConflict,
     ReviewSpecDef of ReviewSpec,
+    CommentsDef of Comments,
     HooksDef of Hooks,
     TaskSpecDef of TaskSpec,
     OnQuestionDef of OnQuestion,

@@ -14,7 +14,7 @@ use supervisor_core::containment::{Cleared, Containment};
 use supervisor_core::facts::{Footprint, Salvage};
 use supervisor_core::identity::{Exit, Identity};
 use supervisor_core::machine::{
-    AccountState, BatchState, MergeState, MessageState, QuestionState, TaskState,
+    AccountState, BatchState, CommentState, MergeState, MessageState, QuestionState, TaskState,
 };
 use supervisor_core::plan::{
     AccountIx, AccountSpec, AgentSpec, PlannedTask, RepoIx, RepoSpec, RetryMode, Rules, Settings,
@@ -25,12 +25,12 @@ use supervisor_core::reconcile::Letter;
 use supervisor_core::record::{
     AttemptEnded, AttemptStarted, BatchCreated, Next, PlanRevised, Record, StopReason,
 };
-use supervisor_core::step::{CleanStep, Purpose, Stage, Step};
+use supervisor_core::step::{CleanStep, CommentOn, Purpose, Stage, Step};
 use supervisor_core::time::{Deadline, Wall};
 
 use super::basic::{
-    AccountReasonDef, BatchReasonDef, ClearedDef, ContainmentDef, DeadlineDef, ExitDef,
-    IdentityDef, PurposeDef, TaskReasonDef,
+    AccountReasonDef, BatchReasonDef, ClearedDef, CommentOnDef, ContainmentDef, DeadlineDef,
+    ExitDef, IdentityDef, PurposeDef, TaskReasonDef,
 };
 use super::facts::{FootprintDef, SalvageDef};
 use super::mirror::{
@@ -247,6 +247,8 @@ pub(super) enum RecordDef {
     RoundEnded {
         #[serde(with = "As::<Num>")]
         repo: RepoIx,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        share: Option<u32>,
     },
     MergeMoved {
         #[serde(with = "As::<Num>")]
@@ -271,6 +273,19 @@ pub(super) enum RecordDef {
         #[serde(with = "As::<Num>")]
         task: TaskIx,
         removed: bool,
+        detail: Arc<str>,
+    },
+    CommentMoved {
+        #[serde(with = "As::<Num>")]
+        task: TaskIx,
+        #[serde(with = "As::<CommentOnDef>")]
+        on: CommentOn,
+        #[serde(with = "As::<Word>")]
+        to: CommentState,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[serde(with = "As::<Opt<DeadlineDef>>")]
+        at: Option<Deadline>,
+        #[serde(default, skip_serializing_if = "str::is_empty")]
         detail: Arc<str>,
     },
     ConcurrencySet {

@@ -7,8 +7,8 @@ use std::time::Duration;
 use protocol::class::Class;
 use protocol::command::{Keeper, SteerMode};
 use protocol::git::{
-    Committed, Concluded, Conflicted, GitOutcome, MergeCommit, MergeConflict, Merged, Oid,
-    Predicted, Provisioned, Removed, Restored, Salvaged,
+    Committed, Concluded, Conflicted, Foreseen, GitOutcome, MergeCommit, MergeConflict, Merged,
+    Oid, Predicted, Provisioned, Removed, Restored, Salvaged,
 };
 use protocol::ids::{AttemptNo, BatchId, Generation, MessageId, QuestionId, TaskId};
 use protocol::program::ProgramKind;
@@ -18,26 +18,27 @@ use protocol::report::{
 
 use supervisor_core::containment::{Cleared, Containment, Layer, Layers, Leftover, Wish};
 use supervisor_core::facts::{
-    Account, Attempt, Batch, Clean, Facts, Footprint, Merge, Message, Outcome, Question, Repo,
-    Round, Run, Salvage, Task, Worktree,
+    Account, Attempt, Batch, Clean, Comment, Facts, Footprint, Merge, Message, Outcome, Question,
+    Repo, Round, Run, Salvage, Task, Worktree,
 };
 use supervisor_core::identity::{Exit, Identity};
 use supervisor_core::input::StopStage;
 use supervisor_core::machine::{
-    AccountState, AttemptState, BatchState, MergeState, MessageState, QuestionState, RunState,
-    TaskState,
+    AccountState, AttemptState, BatchState, CommentState, MergeState, MessageState, QuestionState,
+    RunState, TaskState,
 };
 use supervisor_core::plan::{
-    AccountIx, AccountSpec, AgentIx, AgentKind, AgentSpec, AutoResume, Condition, Dependency,
-    Hooks, Keep, Limits, MaxFailures, OnConflict, OnFailure, OnQuestion, PlannedTask, RepoIx,
-    RepoSpec, RetryMode, RetryPolicy, ReviewSpec, Rules, Settings, SpecIx, TaskIx, TaskSpec,
+    AccountIx, AccountSpec, AgentIx, AgentKind, AgentSpec, AutoResume, Comments, Condition,
+    Dependency, Hooks, Keep, Limits, MaxFailures, OnConflict, OnFailure, OnQuestion, PlannedTask,
+    RepoIx, RepoSpec, RetryMode, RetryPolicy, ReviewSpec, Rules, Settings, SpecIx, TaskIx,
+    TaskSpec,
 };
 use supervisor_core::reason::{AccountReason, BatchLimit, BatchReason, TaskReason};
 use supervisor_core::reconcile::Letter;
 use supervisor_core::record::{
     AttemptEnded, AttemptStarted, BatchCreated, Entry, Next, PlanRevised, Record, StopReason,
 };
-use supervisor_core::step::{CleanStep, Purpose, Stage, Step};
+use supervisor_core::step::{CleanStep, CommentOn, Purpose, Stage, Step};
 use supervisor_core::time::{Boot, BootId, Deadline, Now, Wall};
 
 /// Choices, one byte each; all zero once they are used up.
@@ -125,7 +126,7 @@ macro_rules! any_listed {
 }
 any_listed! {
     Class, BatchState, TaskState, AttemptState, RunState, MessageState, QuestionState, AccountState,
-    MergeState, StopReason, Letter, Wish, Layer, Step, Stage, CleanStep,
+    MergeState, CommentState, StopReason, Letter, Wish, Layer, Step, Stage, CleanStep,
 }
 
 impl Any for bool {
@@ -247,11 +248,12 @@ any_struct! {
     AccountSpec { name, concurrency, auto_resume }
     RepoSpec { name, verify, group, on_conflict, work }
     ReviewSpec { agent, rounds }
+    Comments { failed, question, done }
     Hooks { after_create, before_run, after_run, before_remove }
     RetryPolicy { backoff_min, backoff_max, by_class }
     TaskSpec {
         agent, attempts, timeout, silence, no_progress, priority, verify, worktree,
-        changes, review, hooks, retry, limits,
+        changes, review, fetch, comments, hooks, retry, limits,
         memory_max, not_before, on_question, question_timeout, containment, work,
     }
     Dependency { task, condition }
@@ -272,25 +274,27 @@ any_struct! {
     Task {
         id, spec, item, touches, depends_on, state, reason, since, next_check, epoch, attempts,
         consumed, attempts_max, lost, free_retries, overloads, model, attempt, mode, session, last, usage,
-        usage_before, hold, revised, removed, worktree, salvaged, merge, clean,
+        usage_before, hold, revised, removed, worktree, salvaged, merge, clean, comments,
     }
     Worktree { base, hooked, commit }
     Salvage { reference, commit }
-    Merge { state, since, commit, merged, tries, disproved, trouble, detail }
+    Merge { state, since, commit, merged, tries, disproved, share, trouble, detail }
     Clean { step, run, runs, kept }
+    Comment { on, attempt, state, run, runs, at }
     Repo { spec, round }
-    Round { stage, run, runs, tasks, tip, commits, good, bad, detail }
+    Round { verify, stage, run, runs, tasks, tip, commits, good, bad, detail }
     Provisioned { base, head, made, warnings }
     Committed { commit, files, markers, outside, missing, warnings }
     Salvaged { reference, commit, files, bytes, skipped }
     Removed { bytes, existed }
-    Merged { tip, merges, conflicts }
+    Merged { tip, merges, conflicts, warnings }
     MergeCommit { task, commit }
     MergeConflict { task, with, files, kinds }
     Conflicted { tip, files }
     Concluded { commit, markers }
-    Restored { reference, files, bytes }
+    Restored { reference, files, bytes, modules_left }
     Predicted { pairs }
+    Foreseen { paths, more }
     Attempt {
         no, state, slot, mode, run, deadline, result, probe, step, step_runs,
         step_done, commit, files, rounds, verdict, notes, waiting_since, work, footprint,
@@ -320,7 +324,8 @@ any_enum! {
         Provisioned(done), Committed(done), Salvaged(done), Removed(done), CheckedOut {},
         Merged(done), Conflicted(done), Concluded(done), Advanced {}, Restored(done), Predicted(done),
     }
-    Purpose { Step(step), Merge(repo, stage), Clean(step) }
+    Purpose { Step(step), Merge(repo, stage), Clean(step), Comment(on) }
+    CommentOn { Failed, Done, Question(question) }
     Keep { All, Failed, None }
     OnConflict { Agent(agent), Fail, Park }
     SteerMode { Boundary, Interrupt, After, Restart }
@@ -334,7 +339,7 @@ any_enum! {
     Condition { Done, Finished, Merged }
     BatchLimit { Turns, Tokens, Cost, Wall }
     BatchReason {
-        Working, Operator, Limit(limit), Disk, TaskFailed(task), TooManyFailures, NothingStarts,
+        Working, Operator, Limit(limit), Disk, TaskFailed(task), MergeFailed(task), TooManyFailures, NothingStarts,
         Until, Drain, Stop, NeedsPerson, Settled,
     }
     TaskReason {
@@ -362,7 +367,7 @@ any_enum! {
         QuestionMoved { id, to, answer }, AccountMoved { account, to, reason, until },
         UsageNoted { generation, usage }, ConcurrencySet { concurrency },
         RoundBegan { repo, stage, tasks }, RoundMoved { repo, stage, tip, commits, good, bad, detail },
-        RoundEnded { repo }, MergeMoved { task, to, merged, detail }, CleanMoved { task, step, kept },
-        CleanEnded { task, removed, detail },
+        RoundEnded { repo, share }, MergeMoved { task, to, merged, detail }, CleanMoved { task, step, kept },
+        CleanEnded { task, removed, detail }, CommentMoved { task, on, to, at, detail },
     }
 }

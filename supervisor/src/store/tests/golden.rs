@@ -5,10 +5,10 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use protocol::ids::Generation;
+use protocol::ids::{Generation, QuestionId};
 use supervisor_core::plan::{AccountIx, RepoIx, TaskIx};
 use supervisor_core::record::{AttemptEnded, Record};
-use supervisor_core::step::{CleanStep, Purpose, Stage, Step};
+use supervisor_core::step::{CleanStep, CommentOn, Purpose, Stage, Step};
 use supervisor_core::time::Wall;
 
 use super::arbitrary::{Any, Choices};
@@ -106,7 +106,13 @@ fn purpose(byte: u8) -> Purpose {
         .iter()
         .map(|stage| Purpose::Merge(RepoIx(0), *stage));
     let cleans = CleanStep::ALL.iter().copied().map(Purpose::Clean);
-    let all: Vec<Purpose> = steps.chain(stages).chain(cleans).collect();
+    let comments = [
+        CommentOn::Failed,
+        CommentOn::Done,
+        CommentOn::Question(QuestionId(0)),
+    ];
+    let comments = comments.map(Purpose::Comment);
+    let all: Vec<Purpose> = steps.chain(stages).chain(cleans).chain(comments).collect();
     all[usize::from(byte) % all.len()]
 }
 

@@ -14,18 +14,19 @@ use protocol::report::{
 
 use supervisor_core::containment::{Cleared, Containment, Layer, Leftover};
 use supervisor_core::facts::{
-    Account, Attempt, Batch, Clean, Facts, Merge, Message, Outcome, Question, Repo, Round, Run,
-    Salvage, Task, Worktree,
+    Account, Attempt, Batch, Clean, Comment, Facts, Merge, Message, Outcome, Question, Repo, Round,
+    Run, Salvage, Task, Worktree,
 };
 use supervisor_core::identity::{Exit, Identity};
 use supervisor_core::machine::{
-    AccountState, AttemptState, BatchState, MergeState, MessageState, QuestionState, RunState,
-    TaskState,
+    AccountState, AttemptState, BatchState, CommentState, MergeState, MessageState, QuestionState,
+    RunState, TaskState,
 };
 use supervisor_core::plan::{
-    AccountIx, AccountSpec, AgentIx, AgentKind, AgentSpec, AutoResume, Condition, Dependency,
-    Hooks, Keep, Limits, MaxFailures, OnConflict, OnFailure, OnQuestion, PlannedTask, RepoIx,
-    RepoSpec, RetryMode, RetryPolicy, ReviewSpec, Rules, Settings, SpecIx, TaskIx, TaskSpec,
+    AccountIx, AccountSpec, AgentIx, AgentKind, AgentSpec, AutoResume, Comments, Condition,
+    Dependency, Hooks, Keep, Limits, MaxFailures, OnConflict, OnFailure, OnQuestion, PlannedTask,
+    RepoIx, RepoSpec, RetryMode, RetryPolicy, ReviewSpec, Rules, Settings, SpecIx, TaskIx,
+    TaskSpec,
 };
 use supervisor_core::reason::{AccountReason, BatchLimit, BatchReason, TaskReason};
 use supervisor_core::reconcile::Letter;
@@ -33,7 +34,7 @@ use supervisor_core::record::StopReason;
 use supervisor_core::record::{
     AttemptEnded, AttemptStarted, BatchCreated, Entry, Next, PlanRevised, Record,
 };
-use supervisor_core::step::{CleanStep, Purpose, Stage, Step};
+use supervisor_core::step::{CleanStep, CommentOn, Purpose, Stage, Step};
 use supervisor_core::time::{Boot, BootId, Deadline, Now, Wall};
 
 /// A moment: `seq` seconds into the batch.
@@ -161,6 +162,12 @@ fn spec() -> TaskSpec {
             agent: AgentIx(0),
             rounds: 2,
         }),
+        fetch: true,
+        comments: Comments {
+            failed: true,
+            question: true,
+            done: true,
+        },
         hooks: Hooks {
             after_create: true,
             before_run: true,
@@ -287,12 +294,13 @@ pub(super) fn name(record: &Record) -> &'static str {
         Record::MergeMoved { .. } => "merge_moved",
         Record::CleanMoved { .. } => "clean_moved",
         Record::CleanEnded { .. } => "clean_ended",
+        Record::CommentMoved { .. } => "comment_moved",
         Record::ConcurrencySet { .. } => "concurrency_set",
     }
 }
 
 /// How many variants there are.
-pub(super) const RECORDS: usize = 35;
+pub(super) const RECORDS: usize = 36;
 
 /// One record of every variant, in the order of the enum.
 pub(super) fn records() -> Vec<Record> {
@@ -501,7 +509,7 @@ fn delivery_records() -> Vec<Record> {
             bad: Some(2),
             detail: text("`cargo test` exited with 101"),
         },
-        Record::RoundEnded { repo },
+        Record::RoundEnded { repo, share: None },
         Record::MergeMoved {
             task,
             to: MergeState::Merged,
@@ -517,6 +525,13 @@ fn delivery_records() -> Vec<Record> {
             task,
             removed: true,
             detail: text("4096 bytes freed"),
+        },
+        Record::CommentMoved {
+            task,
+            on: CommentOn::Question(QuestionId(3)),
+            to: CommentState::Queued,
+            at: Some(Deadline::Wall(Wall(1_767_225_609_000))),
+            detail: text("network: can not reach github.com"),
         },
     ]
 }
@@ -612,6 +627,7 @@ fn quiet_task() -> Task {
         salvaged: Vec::new(),
         merge: None,
         clean: None,
+        comments: Vec::new(),
     }
 }
 
@@ -619,6 +635,7 @@ fn repo() -> Repo {
     Repo {
         spec: repo_spec(),
         round: Some(Round {
+            verify: true,
             stage: Stage::Verify,
             run: Some(Generation(9)),
             runs: 1,
@@ -701,6 +718,7 @@ fn live_task() -> Task {
             merged: Some(oid('c')),
             tries: 2,
             disproved: true,
+            share: None,
             trouble: text("its merge broke the proof: `cargo test` exited with 101"),
             detail: text("conflicts with bbbbbbbbbbbb in: src/a.rs"),
         }),
@@ -710,6 +728,14 @@ fn live_task() -> Task {
             runs: 2,
             kept: Some(salvage()),
         }),
+        comments: vec![Comment {
+            on: CommentOn::Failed,
+            attempt: AttemptNo(2),
+            state: CommentState::Posting,
+            run: Some(Generation(10)),
+            runs: 2,
+            at: None,
+        }],
         ..quiet_task()
     }
 }
