@@ -5,15 +5,21 @@
 //! says with what the world knows; counters say which branches a range of seeds has reached.
 
 mod clock;
+mod delivery;
 mod disk;
 mod disk_file;
 mod faults;
+mod git;
+mod git_merges;
 mod host;
 mod hosts;
+mod jobs;
 mod judge;
 mod last_look;
 mod operator;
 mod oracle;
+mod orphans;
+mod outcome;
 mod plans;
 mod process;
 mod promises;

@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 
 use serde_json::Value;
-use supervisor_tests::delivery::{batch_branch, delivered, explained, history, merge_state, row};
+use supervisor_tests::delivery::{
+    batch_branch, delivered, explained, history, merge_state, reported, row,
+};
 use supervisor_tests::world::World;
 
 /// Two tasks that change the same line, the second one after the first one's merge is under way.
@@ -41,6 +43,8 @@ fn a_parked_conflict_waits_for_the_operator_and_is_merged_once_its_cause_is_gone
         told.contains("line.txt") && told.contains("parked"),
         "{told}"
     );
+    let told = reported(&world, second, &["parked", "line.txt"]);
+    assert!(told.contains(&format!("the merge of {first})")), "{told}");
     assert_eq!(delivered(&world, "line.txt"), Some(format!("{first}\n")));
 
     // Tried again without a change it is parked again, and nothing else changes.
@@ -117,6 +121,7 @@ fn the_one_of_four_that_breaks_the_proof_is_found_and_the_others_are_merged() {
     assert_eq!(merge_state(&world, "c"), "parked");
     let told = explained(&world, "c");
     assert!(told.contains("broke the proof"), "{told}");
+    reported(&world, "c", &["halving", "broke the proof", "it is broken"]);
     let branch = batch_branch(&world);
     let (merges, wrong) = history::merges(&world, &base, &branch);
     assert!(wrong.is_empty(), "{wrong:?}");

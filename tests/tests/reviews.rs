@@ -1,6 +1,6 @@
 //! Reviews: sent back with notes, approved, rejected, and never taken without a word.
 
-use supervisor_tests::delivery::{delivered, explained, history, merge_state, row};
+use supervisor_tests::delivery::{delivered, explained, history, merge_state, reported, row};
 use supervisor_tests::world::World;
 
 /// A worker that writes down what it is told, and a reviewer whose verdict at each time is a line of
@@ -78,6 +78,11 @@ fn work_that_is_sent_back_twice_is_done_over_with_the_notes_and_then_taken() {
     for words in ["note 1", "note 2", "approve"] {
         assert!(story.contains(words), "{words}: {story}");
     }
+    reported(
+        &world,
+        "work",
+        &["revise", "note 1", "note 2", "approve", "note 3"],
+    );
     assert_eq!(
         history::worktrees(&world)
             .iter()
@@ -104,6 +109,7 @@ fn rejected_work_fails_and_is_not_merged() {
         story.contains("note 1") && story.contains("reject"),
         "{story}"
     );
+    reported(&world, "work", &["rejected", "reject", "note 1"]);
     world.assert_nothing_left();
 }
 

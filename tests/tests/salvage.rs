@@ -216,7 +216,8 @@ fn a_worktree_is_not_removed_while_the_disk_has_no_room_for_its_content() {
 fn a_failed_tasks_worktree_goes_only_to_a_salvage_ref() {
     let world = World::new();
     let text = "version: 1\nname: failed\n\
-        tasks:\n  - {id: fails, run: 'echo half > half; exit 1', attempts: 1}\n\
+        tasks:\n  - id: fails\n    attempts: 1\n\
+        \x20   run: 'echo half > half; d=$(printf \"d\\200\"); mkdir $d; echo deep > $d/deep; exit 1'\n\
         \x20 - {id: works, run: 'echo whole > whole'}\n";
     world.write("batch.yml", text);
     world.supervisor(&["run"]).exits(1);
@@ -235,6 +236,10 @@ fn a_failed_tasks_worktree_goes_only_to_a_salvage_ref() {
         panic!("one ref: {kept:?}");
     };
     assert_eq!(world.git(&["show", &format!("{kept}:half")]), "half\n");
+    let shown = world.supervisor(&["salvage", "show", "fails"]).ok().stdout;
+    let folder = format!("d{}/deep", char::REPLACEMENT_CHARACTER);
+    assert!(shown.contains("half"), "{shown}");
+    assert!(shown.contains(&folder), "its name is no text: {shown}");
     let branches = world.git(&["branch", "--list", "supervisor/*"]);
     assert!(
         !branches.contains("/works"),

@@ -90,6 +90,25 @@ fn every_planted_bug_is_found() {
             "only what the table says",
         ),
         (Bug::Core(Mutation::LateResultAfterCancel), "I6"),
+        (Bug::Core(Mutation::RemovalBeforeSalvage), "I7"),
+        (Bug::Core(Mutation::UnprovenMerge), "I7"),
+        (Bug::Core(Mutation::SkippedReview), "I5"),
+        (Bug::Core(Mutation::StaleCommit), "I5"),
+        (Bug::Core(Mutation::IgnoredBranchMove), "I7"),
+        (
+            Bug::Core(Mutation::UnorderedMerges),
+            "dependencies are merged first",
+        ),
+        (Bug::Core(Mutation::StaleMergeProof), "I5"),
+        (
+            Bug::Core(Mutation::EarlyDependents),
+            "dependencies come first",
+        ),
+        (
+            Bug::Core(Mutation::ForgottenParking),
+            "the batch's outcome is the truth",
+        ),
+        (Bug::Core(Mutation::SecondRound), "I5"),
         (Bug::DroppedFolderSync, "I4"),
     ];
     for (bug, rule) in bugs {

@@ -30,6 +30,23 @@ pub fn explained(world: &World, task: &str) -> String {
     world.supervisor(&["explain", task]).ok().stdout
 }
 
+/// What `report` tells of a task; the page and the files that the supervisor left say it too.
+///
+/// # Panics
+/// When they do not.
+pub fn reported(world: &World, task: &str, words: &[&str]) -> String {
+    let told = world.supervisor(&["report", task]).ok().stdout;
+    let page = world.supervisor(&["report", task, "--html"]).ok().stdout;
+    let dir = world.batch_dir().expect("there is a batch");
+    let left = std::fs::read_to_string(dir.join("report.md")).expect("a report is left");
+    for word in words {
+        assert!(told.contains(word), "{word}: {told}");
+        assert!(page.contains(word), "{word}: {page}");
+        assert!(left.contains(word), "{word}: {left}");
+    }
+    told
+}
+
 /// The state of a task's merge.
 pub fn merge_state(world: &World, task: &str) -> String {
     let row = row(world, task);

@@ -112,12 +112,18 @@ impl World {
         self.oracle.ran_again();
         self.ending = Some(ending);
         let settled = matches!(ending, Ending::Done | Ending::Failed);
+        let parked = supervisor.core.facts().map(super::operator::parked);
+        let waiting = parked.filter(|tasks| !tasks.is_empty());
+        let waiting = waiting.map(super::operator::again);
         let stuck = self.calm
             && self
                 .oracle
                 .needs_a_new_plan(&supervisor.core, self.clock.now());
         let again = !self.calm && self.rng.chance(300);
         if stuck || (settled && !again) {
+            if settled {
+                self.is_delivered(&supervisor.core)?;
+            }
             self.over = true;
             self.final_core = Some(supervisor.core);
             return Ok(());
@@ -138,6 +144,8 @@ impl World {
         }
         if !self.calm && self.swarm.revise_every > 0 && self.rng.chance(300) {
             self.on_start = Some(self.edited());
+        } else if let (true, Some(parked)) = (self.calm, waiting) {
+            self.on_start = Some(parked);
         } else if !settled && (self.calm || self.rng.chance(600)) {
             self.on_start = Some(OperatorCommand::Resume { tasks: None });
         }

@@ -9,12 +9,18 @@ use protocol::report::{
     Capabilities, Context, Event, Progress, RateLimited, Receipt, ResultStatus, RunResult, Said,
     Started, SteerReach, Tool, Usage,
 };
+use supervisor_core::facts::Run;
 use supervisor_core::identity::Exit;
 use supervisor_core::input::WireFault;
-use supervisor_core::plan::TaskIx;
+use supervisor_core::plan::{RepoIx, TaskIx};
+use supervisor_core::step::Purpose;
 
+use super::jobs::Job;
 use super::rng::Rng;
 use super::swarm::{Fault, Swarm};
+
+/// How long git work and hooks may take: their own hosts end them then, ms.
+const OWN_LIMIT: u64 = 1_800_000;
 
 /// Names a process of the story; never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,6 +39,10 @@ pub(super) enum Step {
     Ask,
     /// Takes a message: makes it durable as injected, hands it to the agent, says so.
     Inject(MessageId),
+    /// Changes something in the worktree of its task.
+    Change,
+    /// Does its job, or half of it, and goes on like this.
+    Perform(After),
     /// Makes its result durable.
     Write(Box<RunResult>),
     /// Does nothing any more, but for answering pings.
@@ -43,6 +53,23 @@ pub(super) enum Step {
     Stand,
     /// Ends.
     End(Exit),
+}
+
+/// What a host does once it has done its job.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum After {
+    /// Writes its result, says it and ends; or says another one as well.
+    Says { twice: bool },
+    /// Writes its result, says it and does not end.
+    Lingers,
+    /// Writes its result and ends.
+    Unsaid(Exit),
+    /// Ends.
+    Unwritten(Exit),
+    /// Ends in the middle of the job.
+    Half(Exit),
+    /// Says that it failed.
+    SaysFailed,
 }
 
 /// How far a host answers.
@@ -74,6 +101,12 @@ pub(super) struct Host {
     pub(super) generation: Generation,
     pub(super) task: TaskIx,
     pub(super) kind: RunKind,
+    /// Where it works: one host at a time.
+    pub(super) place: Place,
+    /// What it does, once it is started.
+    pub(super) job: Job,
+    /// It has been at its job, whatever came of it: no host does it a second time.
+    pub(super) did_job: bool,
     /// The supervisor at the other end of its pipes.
     pub(super) owner: u64,
     /// Its process exists.
@@ -95,6 +128,34 @@ pub(super) struct Host {
     pub(super) asks: Option<Option<QuestionId>>,
     /// When the last thing it said arrives: its pipe keeps the order.
     pub(super) pipe: u64,
+}
+
+impl Host {
+    /// Whether there is something to be done besides saying a result.
+    pub(super) fn has_job(&self) -> bool {
+        !matches!(self.job, Job::None | Job::Work)
+    }
+}
+
+/// Where a host works.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    /// On a task.
+    Task(TaskIx),
+    /// On the merges of a repository.
+    Merges(RepoIx),
+    /// On the comments of a task.
+    Comments(TaskIx),
+}
+
+impl Place {
+    pub(super) fn of(run: &Run) -> Place {
+        match run.purpose {
+            Purpose::Merge(repo, _) => Place::Merges(repo),
+            Purpose::Step(_) | Purpose::Clean(_) => Place::Task(run.task),
+            Purpose::Comment(_) => Place::Comments(run.task),
+        }
+    }
 }
 
 /// The result of an agent or of verify commands.
@@ -233,7 +294,8 @@ pub(super) struct Draw<'a> {
     pub(super) swarm: &'a Swarm,
     pub(super) wall: i64,
     pub(super) generation: Generation,
-    pub(super) kind: RunKind,
+    pub(super) purpose: Purpose,
+    pub(super) job: Job,
     /// Faults that the script holds.
     pub(super) faults: Vec<Fault>,
     usage: Usage,
@@ -246,7 +308,8 @@ impl<'a> Draw<'a> {
         swarm: &'a Swarm,
         wall: i64,
         generation: Generation,
-        kind: RunKind,
+        purpose: Purpose,
+        job: Job,
     ) -> Draw<'a> {
         let (faults, script) = (Vec::new(), VecDeque::new());
         Draw {
@@ -254,7 +317,8 @@ impl<'a> Draw<'a> {
             swarm,
             wall,
             generation,
-            kind,
+            purpose,
+            job,
             faults,
             usage: Usage::default(),
             script,
@@ -283,7 +347,8 @@ impl<'a> Draw<'a> {
         for id in messages {
             self.message(*id);
         }
-        if self.kind == RunKind::Agent {
+        let works = self.purpose.kind() == RunKind::Agent;
+        if works {
             self.say(Event::PromptSent {});
         }
         let chatty = if self.rng.chance(self.swarm.accounts) {
@@ -291,12 +356,16 @@ impl<'a> Draw<'a> {
         } else {
             7
         };
+        // Git work and hooks are quick and say little.
+        let chatty = if self.is_talker() { chatty } else { 1 };
         for _ in 0..self.rng.below(chatty) {
             let event = activity(self.rng, &mut self.usage);
             self.say(event);
             self.maybe_lie();
+            self.change(300);
         }
-        if self.kind == RunKind::Agent && self.rng.chance(150) {
+        self.change(700);
+        if works && self.rng.chance(150) {
             self.then(Step::Ask);
         }
         if self.rng.chance(self.swarm.bad_runs) {
@@ -305,6 +374,21 @@ impl<'a> Draw<'a> {
             self.good_end()
         }
         (self.script, self.faults)
+    }
+
+    fn is_talker(&self) -> bool {
+        self.purpose.is_agent() || self.purpose.kind() == RunKind::Verify
+    }
+
+    fn change(&mut self, permille: u64) {
+        if matches!(self.job, Job::Work) && self.rng.chance(permille) {
+            self.then(Step::Change);
+        }
+    }
+
+    /// Whether there is something to be done besides saying a result.
+    fn has_job(&self) -> bool {
+        !matches!(self.job, Job::None | Job::Work)
     }
 
     fn message(&mut self, id: MessageId) {
@@ -359,6 +443,12 @@ impl<'a> Draw<'a> {
 
     fn good_end(&mut self) {
         let lies = self.rng.chance(self.swarm.lies / 3);
+        if self.has_job() {
+            if lies {
+                self.fault(Fault::SecondResult);
+            }
+            return self.then(Step::Perform(After::Says { twice: lies }));
+        }
         let done = result(self.rng, None, self.wall, self.usage);
         self.write(done.clone());
         self.say(Event::Result(Box::new(done)));
@@ -375,13 +465,18 @@ impl<'a> Draw<'a> {
     }
 
     fn failed_end(&mut self) {
-        let class = match self.kind {
-            RunKind::Agent if self.rng.chance(self.swarm.accounts) => self.rng.pick(ACCOUNTS),
-            RunKind::Agent => self.rng.pick(SAID),
-            RunKind::Verify | RunKind::Review | RunKind::Merge | RunKind::Hook | RunKind::Git => {
-                self.rng
-                    .pick(&[Class::VerifyFailed, Class::VerifyFailed, Class::Environment])
-            }
+        let class = if self.purpose.is_agent() {
+            let account = self.rng.chance(self.swarm.accounts);
+            self.rng.pick(if account { ACCOUNTS } else { SAID })
+        } else {
+            self.rng.pick(match self.purpose.kind() {
+                RunKind::Verify => &[Class::VerifyFailed, Class::VerifyFailed, Class::Environment],
+                RunKind::Agent
+                | RunKind::Review
+                | RunKind::Merge
+                | RunKind::Hook
+                | RunKind::Git => &[Class::SetupFailed, Class::Environment, Class::Network],
+            })
         };
         let failed = result(self.rng, Some(class), self.wall, self.usage);
         self.write(failed.clone());
@@ -391,6 +486,9 @@ impl<'a> Draw<'a> {
 
     fn bad_end(&mut self) {
         let accounts = self.rng.chance(self.swarm.accounts / 2);
+        if self.has_job() && self.rng.chance(500) {
+            return self.bad_job();
+        }
         match if accounts { 0 } else { self.rng.below(13) } {
             0..=4 => self.failed_end(),
             5 => self.end(Fault::EndsWithoutResult, Exit::Code(0)),
@@ -401,12 +499,18 @@ impl<'a> Draw<'a> {
                 self.end(Fault::Crashes, exit);
             }
             7 => self.end(Fault::KilledHost, Exit::Signal(9)),
+            8 if self.has_job() => {
+                self.fault(Fault::DiesBeforeReport);
+                let exit = self.rng.pick(&[Exit::Signal(9), Exit::Code(0)]);
+                self.then(Step::Perform(After::Unsaid(exit)));
+            }
             8 => {
                 let done = result(self.rng, None, self.wall, self.usage);
                 self.write(done);
                 let exit = self.rng.pick(&[Exit::Signal(9), Exit::Code(0)]);
                 self.end(Fault::DiesBeforeReport, exit);
             }
+            9 | 10 | 12 if !self.is_talker() => self.own_limit(),
             9 => {
                 let hangs = self.rng.chance(400);
                 self.fault(if hangs { Fault::Hangs } else { Fault::Silent });
@@ -415,6 +519,10 @@ impl<'a> Draw<'a> {
             10 => {
                 self.fault(Fault::Stands);
                 self.then(Step::Stand);
+            }
+            11 if self.has_job() => {
+                self.fault(Fault::Lingers);
+                self.then(Step::Perform(After::Lingers));
             }
             11 => {
                 let done = result(self.rng, None, self.wall, self.usage);
@@ -435,6 +543,41 @@ impl<'a> Draw<'a> {
                 self.then(Step::FallSilent);
             }
         }
+    }
+
+    /// Where no agent works the host itself keeps a limit of time, if it still does anything.
+    fn own_limit(&mut self) {
+        if self.rng.chance(400) {
+            self.fault(Fault::Hangs);
+            return self.then(Step::Hang);
+        }
+        self.failed_end();
+        if let Some((wait, _)) = self.script.front_mut() {
+            *wait += OWN_LIMIT;
+        }
+    }
+
+    /// It goes wrong where something is done.
+    fn bad_job(&mut self) {
+        let exit = self
+            .rng
+            .pick(&[Exit::Signal(9), Exit::Signal(11), Exit::Code(2)]);
+        let (fault, after) = match self.rng.below(4) {
+            0 => (Fault::HalfDone, After::Half(exit)),
+            1 => (Fault::DoneUnheard, After::Unwritten(exit)),
+            2 => (Fault::DoneSaidFailed, After::SaysFailed),
+            // Of commands and agents that all is well is all there is to say.
+            _ if self.is_talker() => return self.failed_end(),
+            _ => {
+                self.fault(Fault::NothingSaid);
+                let done = result(self.rng, None, self.wall, self.usage);
+                self.write(done.clone());
+                self.say(Event::Result(Box::new(done)));
+                return self.then(Step::End(Exit::Code(0)));
+            }
+        };
+        self.fault(fault);
+        self.then(Step::Perform(after));
     }
 
     fn end(&mut self, fault: Fault, exit: Exit) {

@@ -2,19 +2,18 @@
 
 use std::collections::VecDeque;
 
-use protocol::command::{Pong, RunKind};
+use protocol::class::Class;
+use protocol::command::Pong;
 use protocol::ids::{Generation, MessageId, QuestionId};
-use protocol::report::{Event, Usage};
+use protocol::report::{Event, RunResult, Usage};
 use supervisor_core::effect::{Answer, Effect};
 use supervisor_core::identity::Exit;
 use supervisor_core::input::{Input, ReplyId};
 
-use super::host::{Draw, Host, Pid, Pulse, Step, activity, result, started};
+use super::host::{After, Draw, Host, Pid, Place, Pulse, Step, activity, result, started};
+use super::jobs::{self, Job};
 use super::swarm::Fault;
 use super::world::{Asker, Pending, Told, World, broken};
-
-/// Longest time from a host's end of stdin to its end: its lease.
-const LEASE: u64 = 60_000;
 
 impl World {
     /// Carries an effect out.
@@ -76,16 +75,16 @@ impl World {
             // Ruled over while its spawn waited for the disk: the driver finds nothing to spawn.
             return Ok(());
         };
-        let (task, kind) = (run.task, run.kind());
+        let (task, kind, place) = (run.task, run.kind(), Place::of(run));
         self.oracle.spawned(generation)?;
         let twin = self
             .hosts
             .values()
-            .find(|host| host.alive && host.task == task);
+            .find(|host| host.alive && host.place == place);
         if let Some(twin) = twin {
             let text = format!(
-                "run {generation} of task {} beside run {}",
-                task.0, twin.generation
+                "run {generation} of {place:?} beside run {}",
+                twin.generation
             );
             return broken("I6 one live host for a task", text);
         }
@@ -108,6 +107,9 @@ impl World {
                 generation,
                 task,
                 kind,
+                place,
+                job: Job::None,
+                did_job: false,
                 owner: self.owner,
                 alive: true,
                 started: false,
@@ -212,13 +214,24 @@ impl World {
         let Some(pid) = self.host_of(generation) else {
             return;
         };
+        let facts = self.supervisor.as_ref().and_then(|it| it.core.facts());
+        let Some(purpose) = facts.and_then(|it| Some(it.runs.get(&generation)?.purpose)) else {
+            return;
+        };
+        let Some(job) = facts.and_then(|facts| jobs::of(facts, generation)) else {
+            let input = Input::StartFailed {
+                generation,
+                error: "the state does not hold what it needs".into(),
+            };
+            return self.later(2, Pending::Input(self.owner, Box::new(input)));
+        };
         let Some(host) = self.hosts.get_mut(&pid) else {
             return;
         };
         host.started = true;
-        let kind = host.kind;
+        host.job = job.clone();
         let wall = self.clock.now().wall.0;
-        let draw = Draw::new(&mut self.rng, &self.swarm, wall, generation, kind);
+        let draw = Draw::new(&mut self.rng, &self.swarm, wall, generation, purpose, job);
         let (script, faults) = draw.script(messages);
         for fault in faults {
             self.reached.fault(fault);
@@ -283,7 +296,7 @@ impl World {
         let has_result = self.files.exits.contains_key(&generation);
         host.script.clear();
         host.asks = None;
-        if has_result || !host.started || !late {
+        if has_result || !host.started || !late || host.did_job {
             let wait = if host.pulse.is_dead() { grace } else { wait };
             let exit = if has_result {
                 Exit::Code(0)
@@ -294,13 +307,18 @@ impl World {
             return;
         }
         let usage = host.usage;
+        self.reached.fault(Fault::ResultAfterStop);
+        if host.has_job() {
+            let says = Step::Perform(After::Says { twice: false });
+            host.script.push_back((wait / 2, says));
+            return self.next_step(pid);
+        }
         let done = result(&mut self.rng, None, wall, usage);
         host.script
             .push_back((wait / 2, Step::Write(Box::new(done.clone()))));
         host.script
             .push_back((5, Step::Say(Event::Result(Box::new(done)))));
         host.script.push_back((5, Step::End(Exit::Code(0))));
-        self.met(Fault::ResultAfterStop);
         self.next_step(pid);
     }
 
@@ -366,7 +384,7 @@ impl World {
     }
 
     /// The next step of the script is on its way, unless one is or the host waits for an answer.
-    fn next_step(&mut self, pid: Pid) {
+    pub(super) fn next_step(&mut self, pid: Pid) {
         let Some(host) = self.hosts.get_mut(&pid) else {
             return;
         };
@@ -410,6 +428,11 @@ impl World {
             }
             Step::Ask => self.host_asks(pid, generation),
             Step::Inject(id) => self.inject(pid, generation, id)?,
+            Step::Change => {
+                let task = host.task;
+                self.git.change(task)?;
+            }
+            Step::Perform(after) => self.does_job(pid, after)?,
             Step::Write(result) => {
                 self.oracle.wrote(generation, &result);
                 self.files.exits.entry(generation).or_insert(*result);
@@ -420,6 +443,49 @@ impl World {
             Step::End(exit) => self.host_ends(pid, exit),
         }
         self.next_step(pid);
+        Ok(())
+    }
+
+    /// A host does its job; what it makes of that is the rest of its script.
+    fn does_job(&mut self, pid: Pid, after: After) -> Told {
+        let wall = self.clock.now().wall.0;
+        let Some(host) = self.hosts.get_mut(&pid) else {
+            return Ok(());
+        };
+        host.did_job = true;
+        let (job, usage) = (host.job.clone(), host.usage);
+        let half = matches!(after, After::Half(_));
+        let done = self.git.perform(&job, half, &mut self.rng)?;
+        let generation = host.generation;
+        self.story.line(self.clock.awake, || {
+            format!("run {generation} does {job:?}, half {half}: {done:?}")
+        });
+        let mut said = result(&mut self.rng, done.class, wall, usage);
+        (said.git, said.verdict) = (done.git.map(Box::new), done.verdict);
+        let failed = Some(Class::Environment);
+        let says = |result: &RunResult| Step::Say(Event::Result(Box::new(result.clone())));
+        let other = result(&mut self.rng, failed, wall, usage);
+        let writes = Step::Write(Box::new(said.clone()));
+        let well = Step::End(Exit::Code(0));
+        let steps = match after {
+            After::Says { twice: false } => vec![writes, says(&said), well],
+            After::Says { twice: true } => vec![writes, says(&said), says(&other), well],
+            After::Lingers => vec![writes, says(&said)],
+            After::Unsaid(exit) => vec![writes, Step::End(exit)],
+            After::Unwritten(exit) | After::Half(exit) => vec![Step::End(exit)],
+            After::SaysFailed => {
+                let writes = Step::Write(Box::new(other.clone()));
+                vec![writes, says(&other), well]
+            }
+        };
+        let waits = |step| (self.rng.skewed(self.swarm.pace), step);
+        let mut script: VecDeque<(u64, Step)> = steps.into_iter().map(waits).collect();
+        if matches!(after, After::Lingers) {
+            script.push_back((600_000, Step::End(Exit::Code(0))));
+        }
+        if let Some(host) = self.hosts.get_mut(&pid) {
+            host.script = script;
+        }
         Ok(())
     }
 
@@ -495,72 +561,5 @@ impl World {
             let event = activity(&mut self.rng, &mut usage);
             self.report(pid, wait, generation, event);
         }
-    }
-
-    /// The supervisor is gone: its hosts' stdin ends, and so do they, in their own time.
-    pub(super) fn orphan_hosts(&mut self) {
-        let orphans: Vec<Pid> = self
-            .hosts
-            .iter()
-            .filter(|(_, host)| host.alive)
-            .map(|(pid, _)| *pid)
-            .collect();
-        for pid in orphans {
-            let hung = self.rng.chance(self.swarm.bad_runs / 4 + self.swarm.facts);
-            let wait = if hung {
-                self.rng.range(LEASE / 2, LEASE * 10)
-            } else {
-                self.rng.range(1, 9_000)
-            };
-            let finishes = self.rng.chance(300);
-            let wall = self.clock.now().wall.0;
-            let Some(host) = self.hosts.get_mut(&pid) else {
-                continue;
-            };
-            let usage = host.usage;
-            host.script.clear();
-            let generation = host.generation;
-            if finishes && host.started && host.kind == RunKind::Agent {
-                let done = result(&mut self.rng, None, wall, usage);
-                host.script
-                    .push_back((wait / 2, Step::Write(Box::new(done))));
-                if !self.files.exits.contains_key(&generation) {
-                    self.met(Fault::ResultAfterDeath);
-                }
-                if let Some(host) = self.hosts.get_mut(&pid) {
-                    host.asks = None;
-                }
-                self.next_step(pid);
-            }
-            self.later(wait, Pending::HostEnds(pid, Exit::Code(0)));
-        }
-    }
-
-    /// Whether a starting supervisor must wait for hosts of earlier terms.
-    pub(super) fn hosts_hold_up(&mut self) -> bool {
-        let alive: Vec<Pid> = self
-            .hosts
-            .iter()
-            .filter(|(_, host)| host.alive)
-            .map(|(pid, _)| *pid)
-            .collect();
-        if alive.is_empty() {
-            self.waited_for_hosts = 0;
-            return false;
-        }
-        self.waited_for_hosts += 1;
-        if self.waited_for_hosts > 60 {
-            // Killed by their proven identity; what can not be killed stays a fact for the core.
-            self.waited_for_hosts = 0;
-            if self.rng.chance(self.swarm.facts * 2) {
-                return false;
-            }
-            for pid in alive {
-                self.host_ends(pid, Exit::Signal(9));
-            }
-            return false;
-        }
-        self.later(1_000, Pending::Start);
-        true
     }
 }

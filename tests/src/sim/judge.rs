@@ -2,20 +2,20 @@
 
 use std::collections::BTreeMap;
 
-use protocol::class::Class;
-use protocol::command::RunKind;
 use protocol::ids::{Generation, MessageId};
 use supervisor_core::core::{Change, Core};
 use supervisor_core::effect::Ending;
-use supervisor_core::facts::Facts;
+use supervisor_core::facts::{Facts, Task};
 use supervisor_core::live::LEASE;
-use supervisor_core::machine::{AccountState, BatchState, MessageState, TaskState};
+use supervisor_core::machine::{AccountState, BatchState, MergeState, MessageState, TaskState};
 use supervisor_core::plan::{Condition, OnFailure, TaskIx};
 use supervisor_core::reason::{BatchReason, TaskReason};
-use supervisor_core::record::{AttemptEnded, AttemptStarted, Entry, Next, Record, StopReason};
+use supervisor_core::record::{AttemptStarted, Entry, Record, StopReason};
+use supervisor_core::step::Purpose;
 use supervisor_core::time::{Now, Wall, millis};
 
-use super::oracle::{Oracle, consumes};
+use super::git::Git;
+use super::oracle::Oracle;
 use super::reached::Reached;
 use super::world::{Told, broken};
 
@@ -29,13 +29,16 @@ impl Oracle {
         core: &mut Core,
         entry: &Entry,
         now: Now,
-        reached: &mut Reached,
+        (reached, git): (&mut Reached, &mut Git),
         changes: &mut Vec<Change>,
     ) -> Told {
         if entry.now != now {
             return broken("a record carries its moment", format!("#{}", entry.seq));
         }
         self.record(core, entry, now, reached)?;
+        if let Some(facts) = core.facts() {
+            self.delivery(facts, &entry.record, reached, git)?;
+        }
         let stepped = match core.replay(entry) {
             Ok(stepped) => stepped,
             Err(error) => return broken("a journal replays", format!("{error:?}")),
@@ -68,10 +71,11 @@ impl Oracle {
                 purpose,
                 ..
             } => {
-                let Some(attempt) = &facts.tasks[task.0 as usize].attempt else {
+                let known = &facts.tasks[task.0 as usize];
+                if matches!(purpose, Purpose::Step(_)) && known.attempt.is_none() {
                     return broken("a run belongs to an open attempt", format!("{generation}"));
-                };
-                self.run_decided(*generation, *task, attempt.no, purpose.kind());
+                }
+                self.run_decided(*generation, *task, known.attempts, *purpose);
             }
             Record::StopDecided {
                 generation, reason, ..
@@ -94,7 +98,10 @@ impl Oracle {
             }
             Record::BatchMoved {
                 to: BatchState::Stopping,
-                reason: BatchReason::TaskFailed(_) | BatchReason::TooManyFailures,
+                reason:
+                    BatchReason::TaskFailed(_)
+                    | BatchReason::MergeFailed(_)
+                    | BatchReason::TooManyFailures,
             } => self.failed_batch = true,
             Record::QuestionOpened { generation, .. } => self.question_moved(*generation),
             Record::RoundBegan { .. }
@@ -102,8 +109,9 @@ impl Oracle {
             | Record::RoundEnded { .. }
             | Record::MergeMoved { .. }
             | Record::CleanMoved { .. }
-            | Record::CleanEnded { .. }
-            | Record::PlanRevised(_)
+            | Record::CommentMoved { .. }
+            | Record::CleanEnded { .. } => {}
+            Record::PlanRevised(_)
             | Record::PlanExtended { .. }
             | Record::TaskRevised { .. }
             | Record::TaskRemoved { .. } => self.revised(facts, &entry.record, reached)?,
@@ -136,7 +144,7 @@ impl Oracle {
             started.generation,
             started.task,
             started.attempt,
-            RunKind::Agent,
+            Purpose::Step(started.step),
         );
         self.attempts.insert(started.task, (0, 0));
         self.breaks_no_promise(started.task)?;
@@ -174,8 +182,11 @@ impl Oracle {
             let met = match dependency.condition {
                 Condition::Finished => on.state.is_terminal(),
                 Condition::Done | Condition::Merged => {
-                    on.state == TaskState::Done
+                    let merged = on.merge.as_ref().is_none_or(|it| it.state.is_good());
+                    let waits = dependency.condition == Condition::Merged;
+                    (on.state == TaskState::Done && (merged || !waits))
                         || (on.state.is_terminal()
+                            && on.merge.as_ref().is_none_or(|it| it.state.is_settled())
                             && (settings.on_failure == OnFailure::Continue
                                 || on.reason == TaskReason::NotSelected))
                 }
@@ -248,8 +259,10 @@ impl Oracle {
         if slots.contains(&started.slot) {
             return broken("a lane has one attempt", format!("slot {}", started.slot));
         }
+        let repo_of = |task: &Task| facts.specs[task.spec.0 as usize].worktree;
         let shared = live
             .iter()
+            .filter(|it| repo_of(it) == repo_of(task))
             .find(|it| it.touches.iter().any(|glob| task.touches.contains(glob)));
         if let Some(other) = shared {
             return broken(
@@ -325,91 +338,16 @@ impl Oracle {
         }
     }
 
-    fn attempt_ended(&mut self, facts: &Facts, ended: &AttemptEnded) -> Told {
-        let no = |rule, text: String| broken(rule, format!("t{}: {text}", ended.task.0));
-        if ended.consumed != ended.class.is_some_and(consumes) {
-            return no(
-                "only what the table says consumes an attempt",
-                format!("{:?}", ended.class),
-            );
-        }
-        let mine = |kind: RunKind| {
-            let of = (ended.task, ended.attempt);
-            self.runs
-                .iter()
-                .filter(move |(_, run)| (run.task, run.attempt) == of && run.kind == kind)
-        };
-        let open = facts.tasks[ended.task.0 as usize]
-            .attempt
-            .as_ref()
-            .map(|attempt| attempt.run);
-        if open.is_some_and(|run| facts.runs.contains_key(&run)) {
-            return no(
-                "an attempt ends after its last run",
-                format!("{open:?} lives"),
-            );
-        }
-        keeps_hold(facts, ended)?;
-        self.ends_under(facts, ended.task)?;
-        let spec = facts.tasks[ended.task.0 as usize].spec;
-        let verifies = facts.specs[spec.0 as usize].verify;
-        match ended.class {
-            None => {
-                let counts =
-                    |stop: Option<StopReason>| stop.is_none_or(StopReason::late_result_counts);
-                let worked = mine(RunKind::Agent)
-                    .any(|(_, run)| run.well && (run.first || counts(run.stop)));
-                let proven = mine(RunKind::Verify).any(|(_, run)| run.well);
-                if !worked || (verifies && !proven) {
-                    return no(
-                        "I5 done needs a result and its proof",
-                        format!("agent {worked}, proof {proven}"),
-                    );
-                }
-            }
-            Some(class) => {
-                let unproven = mine(RunKind::Verify).next().is_none();
-                let last = mine(RunKind::Agent).next_back();
-                let good = last.filter(|(_, run)| run.first && run.told_well && unproven);
-                if let Some((generation, _)) = good
-                    && !verifies
-                {
-                    return no(
-                        "I6 a result before the stop wins",
-                        format!("{class} in spite of run {generation}"),
-                    );
-                }
-                let late = last.filter(|(_, run)| {
-                    run.told_well && unproven && run.stop.is_none_or(StopReason::late_result_counts)
-                });
-                let vanished = matches!(
-                    class,
-                    Class::Lost
-                        | Class::Crash
-                        | Class::NoResult
-                        | Class::Silence
-                        | Class::NoProgress
-                        | Class::Timeout
-                        | Class::Leftover
-                        | Class::Budget
-                );
-                if let (Some((generation, _)), true) = (late, vanished) {
-                    return no(
-                        "I6 a durable result counts",
-                        format!("{class} in spite of run {generation}"),
-                    );
-                }
-            }
-        }
-        Ok(())
-    }
-
     /// One step of a machine, with the state after it.
     fn change(&mut self, facts: &Facts, entry: &Entry, change: &Change) -> Told {
         match change {
             Change::Task(ix, edge) => {
                 let was_over = matches!(edge.from, "done" | "failed" | "cancelled" | "skipped");
-                let reopened = matches!(entry.record, Record::Reopened { .. });
+                // By `retry` of the task, or of a merge for whose failure it was skipped.
+                let to = MergeState::Queued;
+                let merged = matches!(entry.record, Record::MergeMoved { to: it, .. } if it == to);
+                let reopened = matches!(entry.record, Record::Reopened { .. })
+                    || (merged && edge.from == TaskState::Skipped.word());
                 if was_over && !reopened {
                     return broken(
                         "I5 terminal is left only by reopening",
@@ -434,6 +372,7 @@ impl Oracle {
             Change::Batch(_)
             | Change::Attempt(..)
             | Change::Merge(..)
+            | Change::Comment(..)
             | Change::Run(..)
             | Change::Question(..)
             | Change::Account(..) => Ok(()),
@@ -479,7 +418,8 @@ impl Oracle {
                 .runs
                 .get(generation)
                 .map(|run| &facts.tasks[run.task.0 as usize]);
-            task.is_some_and(|task| matches!(task.reason, TaskReason::Unresolved(_)))
+            let run = facts.runs.get(generation).is_some_and(|run| run.unresolved);
+            run || task.is_some_and(|task| matches!(task.reason, TaskReason::Unresolved(_)))
         };
         if let Some(left) = owned.iter().find(|generation| !unresolved(generation)) {
             return broken(
@@ -492,11 +432,17 @@ impl Oracle {
             *counts.entry(task.state).or_default() += 1;
         }
         let count = |state| counts.get(&state).copied().unwrap_or(0);
-        let open = facts
+        let merge = |task: &Task| task.merge.as_ref().map(|merge| merge.state);
+        let waits = |task: &&Task| {
+            let merge = merge(task);
+            let parked = merge == Some(MergeState::Parked);
+            !task.state.is_terminal() || parked || merge.is_some_and(|it| !it.is_settled())
+        };
+        let open = facts.tasks.iter().filter(waits).count();
+        let unmerged = facts
             .tasks
             .iter()
-            .filter(|task| !task.state.is_terminal())
-            .count();
+            .filter(|task| merge(task) == Some(MergeState::Failed));
         let hopeless = facts.tasks.iter().filter(|task| {
             task.state == TaskState::Skipped
                 && !matches!(
@@ -507,7 +453,8 @@ impl Oracle {
         let cancelled = facts.tasks.iter().filter(|task| {
             task.state == TaskState::Cancelled && task.reason != TaskReason::Removed
         });
-        let bad = count(TaskState::Failed) + cancelled.count() + hopeless.count();
+        let bad =
+            count(TaskState::Failed) + cancelled.count() + hopeless.count() + unmerged.count();
         let state = facts.batch.state;
         let truthful = match ending {
             Ending::Done => open == 0 && bad == 0 && state == BatchState::Done,
@@ -537,7 +484,10 @@ impl Oracle {
         facts.batch.settings.until.is_some()
             || matches!(
                 facts.batch.reason,
-                BatchReason::TaskFailed(_) | BatchReason::TooManyFailures | BatchReason::Until
+                BatchReason::TaskFailed(_)
+                    | BatchReason::MergeFailed(_)
+                    | BatchReason::TooManyFailures
+                    | BatchReason::Until
             )
     }
 
@@ -570,26 +520,4 @@ impl Oracle {
         let late = facts.batch.settings.until.is_some_and(|at| at <= now.wall);
         late || matches!(facts.batch.reason, BatchReason::Limit(_))
     }
-}
-
-/// What the operator paused while it ran does not go on by itself.
-fn keeps_hold(facts: &Facts, ended: &AttemptEnded) -> Told {
-    let held = facts.tasks[ended.task.0 as usize].hold;
-    let goes_on = match &ended.next {
-        Next::Retry { .. } => true,
-        Next::Hold { reason, .. } => {
-            matches!(
-                reason,
-                TaskReason::AccountLimited | TaskReason::AccountStopped
-            )
-        }
-        Next::End { .. } => false,
-    };
-    if held && goes_on {
-        return broken(
-            "what the operator paused stays paused",
-            format!("t{}: {:?}", ended.task.0, ended.next),
-        );
-    }
-    Ok(())
 }

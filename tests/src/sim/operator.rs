@@ -5,11 +5,13 @@ use std::sync::Arc;
 use protocol::command::SteerMode;
 use protocol::ids::QuestionId;
 use protocol::report::Receipt;
+use supervisor_core::facts::Facts;
 use supervisor_core::input::{Input, OperatorCommand, StopStage};
-use supervisor_core::machine::{BatchState, QuestionState};
-use supervisor_core::plan::{RetryMode, TaskIx};
+use supervisor_core::machine::{BatchState, MergeState, QuestionState};
+use supervisor_core::plan::{RepoIx, RetryMode, TaskIx};
 use supervisor_core::reason::TaskReason;
 
+use super::swarm::Fault;
 use super::world::{Asker, Pending, Told, World, ms, task_ix};
 
 /// Time between two looks of the operator in the calm, ms.
@@ -93,7 +95,7 @@ impl World {
         let whole = self.swarm.stops && self.rng.chance(300);
         let some = (!whole).then(|| tasks.clone());
         let now = self.rng.chance(500);
-        let command = match self.rng.below(20) {
+        let command = match self.rng.below(24) {
             0..=2 => OperatorCommand::Kill {
                 tasks,
                 grace: ms(self.rng.pick(&[0, 2_000, 10_000])),
@@ -111,6 +113,16 @@ impl World {
                 tasks,
                 as_done: now,
             },
+            20 | 21 if self.swarm.repos > 0 => OperatorCommand::Clean {
+                tasks: now.then_some(tasks),
+            },
+            22 if self.swarm.repos > 0 => OperatorCommand::CleanBuildOutput { tasks },
+            23 if self.swarm.repos > 0 => {
+                self.met(Fault::BranchMoved);
+                let repo = u32::try_from(self.rng.index(self.swarm.repos)).unwrap_or(0);
+                self.git.intrude(RepoIx(repo));
+                return Ok(());
+            }
             16 | 17 if self.swarm.stops => OperatorCommand::Stop(self.rng.pick(&[
                 StopStage::Drain,
                 StopStage::Drain,
@@ -141,18 +153,42 @@ impl World {
         let Some(facts) = self.supervisor.as_ref().and_then(|it| it.core.facts()) else {
             return Ok(());
         };
-        let unresolved = facts
-            .tasks
-            .iter()
-            .any(|task| matches!(task.reason, TaskReason::Unresolved(_)));
+        let unresolved = facts.runs.values().any(|run| run.unresolved)
+            || facts
+                .tasks
+                .iter()
+                .any(|task| matches!(task.reason, TaskReason::Unresolved(_)));
         let state = facts.batch.state;
         if unresolved && matches!(state, BatchState::Running | BatchState::Paused) {
             // What could not be judged is judged again by the next supervisor.
             return self.command(OperatorCommand::Stop(StopStage::Stop));
         }
+        let parked = parked(facts);
+        if !parked.is_empty() {
+            self.command(again(parked))?;
+        }
         if state != BatchState::Stopping {
             return self.command(OperatorCommand::Resume { tasks: None });
         }
         Ok(())
+    }
+}
+
+/// Tasks whose merges wait for the operator.
+pub(super) fn parked(facts: &Facts) -> Vec<TaskIx> {
+    let parked = |at: &usize| {
+        let merge = facts.tasks[*at].merge.as_ref();
+        merge.is_some_and(|merge| merge.state == MergeState::Parked)
+    };
+    (0..facts.tasks.len()).filter(parked).map(task_ix).collect()
+}
+
+/// They are merged again.
+pub(super) fn again(tasks: Vec<TaskIx>) -> OperatorCommand {
+    OperatorCommand::Retry {
+        tasks,
+        mode: RetryMode::Resume,
+        attempts: None,
+        note: None,
     }
 }

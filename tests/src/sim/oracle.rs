@@ -21,9 +21,11 @@ use supervisor_core::plan::{Rules, TaskIx};
 use supervisor_core::reason::BatchReason;
 use supervisor_core::reconcile::{ProcessFact, ResultFact};
 use supervisor_core::record::{Entry, StopReason};
+use supervisor_core::step::Purpose;
 use supervisor_core::time::Now;
 
 use super::disk::SimDisk;
+use super::git::Git;
 use super::process::{Supervisor, difference, same_index};
 use super::reached::Reached;
 use super::world::{Told, broken};
@@ -39,7 +41,7 @@ const LATENESS: u64 = 30_000;
 pub(super) struct RunStory {
     pub(super) task: TaskIx,
     pub(super) attempt: AttemptNo,
-    pub(super) kind: RunKind,
+    pub(super) purpose: Purpose,
     /// How often its host was spawned.
     spawned: u32,
     /// The host reported or made durable that all went well.
@@ -229,6 +231,7 @@ impl Oracle {
         turn: &Turn,
         now: Now,
         reached: &mut Reached,
+        git: &mut Git,
     ) -> Told {
         if let Some((error, record)) = turn.defects.first() {
             return broken(
@@ -251,7 +254,7 @@ impl Oracle {
             }
             self.history.push(entry.clone());
             let mut core = std::mem::take(&mut supervisor.shadow);
-            let judged = self.entry(&mut core, entry, now, reached, &mut changes);
+            let judged = self.entry(&mut core, entry, now, (reached, git), &mut changes);
             supervisor.shadow = core;
             judged?;
         }
@@ -299,7 +302,9 @@ impl Oracle {
                 .get(*generation)
                 .is_some_and(|live| live.gate == Gate::Open);
             let waits = facts.tasks[run.task.0 as usize].state == TaskState::Waiting;
-            if !open || run.stop.is_some() || run.result.is_some() || waits {
+            // Git work and hooks have limits that their hosts keep.
+            let timed = run.purpose.is_agent() || run.kind() == RunKind::Verify;
+            if !timed || !open || run.stop.is_some() || run.result.is_some() || waits {
                 continue;
             }
             let spec = &facts.specs[facts.tasks[run.task.0 as usize].spec.0 as usize];
@@ -436,7 +441,9 @@ impl Oracle {
             facts.batch.state == BatchState::Stopping
                 && matches!(
                     facts.batch.reason,
-                    BatchReason::TaskFailed(_) | BatchReason::TooManyFailures
+                    BatchReason::TaskFailed(_)
+                        | BatchReason::MergeFailed(_)
+                        | BatchReason::TooManyFailures
                 )
         });
         self.terms = core.facts().map_or(0, |facts| facts.batch.term);
@@ -454,12 +461,12 @@ impl Oracle {
         generation: Generation,
         task: TaskIx,
         attempt: AttemptNo,
-        kind: RunKind,
+        purpose: Purpose,
     ) {
         let story = RunStory {
             task,
             attempt,
-            kind,
+            purpose,
             spawned: 0,
             well: false,
             told_well: false,

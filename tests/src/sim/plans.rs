@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use protocol::class::Class;
 use supervisor_core::plan::{
-    AccountIx, AccountSpec, AgentIx, AgentKind, AgentSpec, AutoResume, Condition, Dependency,
-    Hooks, Keep, Limits, MaxFailures, OnFailure, OnQuestion, Plan, PlannedTask, RetryMode,
-    RetryPolicy, Settings, SpecIx, TaskIx, TaskSpec,
+    AccountIx, AccountSpec, AgentIx, AgentKind, AgentSpec, AutoResume, Comments, Condition,
+    Dependency, Hooks, Keep, Limits, MaxFailures, OnConflict, OnFailure, OnQuestion, Plan,
+    PlannedTask, RepoIx, RepoSpec, RetryMode, RetryPolicy, ReviewSpec, Settings, SpecIx, TaskIx,
+    TaskSpec,
 };
 use supervisor_core::time::Wall;
 
@@ -27,16 +28,19 @@ fn sometimes<T>(rng: &mut Rng, permille: u64, make: impl FnOnce(&mut Rng) -> T) 
     rng.chance(permille).then(|| make(rng))
 }
 
-/// A plan, drawn from the seed; dates lie around `start`, within about `storm` ms.
-pub(super) fn draw(rng: &mut Rng, start: Wall, storm: u64) -> Plan {
+/// A plan with so many repositories, drawn from the seed; dates lie around `start`, within about
+/// `storm` ms.
+pub(super) fn draw(rng: &mut Rng, start: Wall, storm: u64, repos: usize) -> Plan {
     let accounts: Vec<AccountSpec> = (0..rng.range(1, 2)).map(|it| account(rng, it)).collect();
     let agents: Vec<AgentSpec> = (0..rng.range(1, 3))
         .map(|it| agent(rng, it, accounts.len()))
         .collect();
     let specs: Vec<Arc<TaskSpec>> = (0..rng.range(1, 4))
-        .map(|_| Arc::new(spec(rng, agents.len(), start, storm)))
+        .map(|_| Arc::new(spec(rng, (agents.len(), repos), start, storm)))
         .collect();
-    let count = rng.range(1, TASKS_MAX);
+    // A task with a worktree has many runs.
+    let most = if repos > 0 { TASKS_MAX / 2 } else { TASKS_MAX };
+    let count = rng.range(1, most);
     // Dependencies may point anywhere: the order of the graph is not the order of the plan.
     let mut order: Vec<usize> = (0..usize::try_from(count).unwrap_or(1)).collect();
     for at in (1..order.len()).rev() {
@@ -46,11 +50,12 @@ pub(super) fn draw(rng: &mut Rng, start: Wall, storm: u64) -> Plan {
         .map(|ix| task(rng, ix, &order, specs.len()))
         .collect();
     let settings = settings(rng, start, storm);
+    let repos = (0..repos).map(|it| repo(rng, it, agents.len())).collect();
     Plan {
         settings,
         agents,
         accounts,
-        repos: Vec::new(),
+        repos,
         specs,
         tasks,
     }
@@ -81,9 +86,20 @@ pub(super) fn edit(rng: &mut Rng, mut plan: Plan, start: Wall, storm: u64) -> Pl
             ..account(rng, 0)
         };
     }
+    for at in 0..plan.repos.len() {
+        if rng.chance(200) {
+            plan.repos[at] = repo(rng, at, plan.agents.len());
+        }
+    }
     for at in 0..plan.specs.len() {
         if rng.chance(200) {
-            plan.specs[at] = Arc::new(spec(rng, plan.agents.len(), start, storm));
+            let of = (plan.agents.len(), plan.repos.len());
+            let mut new = spec(rng, of, start, storm);
+            if !rng.chance(100) {
+                // Where work lies already an edit that moves it is refused as a whole.
+                keep_place(&mut new, &plan.specs[at]);
+            }
+            plan.specs[at] = Arc::new(new);
         }
     }
     add_tasks(rng, &mut plan);
@@ -164,7 +180,7 @@ fn settings(rng: &mut Rng, start: Wall, storm: u64) -> Settings {
         not_before: sometimes(rng, 60, |rng| date(rng, start, storm)),
         until: sometimes(rng, 60, |rng| date(rng, start, storm)),
         limits,
-        keep: Keep::All,
+        keep: rng.pick(&[Keep::All, Keep::Failed, Keep::None]),
         lost_max: u32::try_from(rng.range(2, 25)).unwrap_or(25),
         work: "{}".into(),
     }
@@ -200,7 +216,77 @@ fn agent(rng: &mut Rng, number: u64, accounts: usize) -> AgentSpec {
     }
 }
 
-fn spec(rng: &mut Rng, agents: usize, start: Wall, storm: u64) -> TaskSpec {
+/// Rules of a repository. They may change while merges are under way.
+fn repo(rng: &mut Rng, number: usize, agents: usize) -> RepoSpec {
+    RepoSpec {
+        name: format!("repo-{number}").into(),
+        verify: rng.chance(700),
+        group: rng.pick(&[1, 1, 3, 8]),
+        on_conflict: match rng.below(4) {
+            0 => OnConflict::Park,
+            1 => OnConflict::Fail,
+            2 => OnConflict::Agent(None),
+            _ => OnConflict::Agent(Some(any_agent(rng, agents))),
+        },
+        work: "{}".into(),
+    }
+}
+
+fn any_agent(rng: &mut Rng, agents: usize) -> AgentIx {
+    AgentIx(u32::try_from(rng.index(agents)).unwrap_or(0))
+}
+
+/// Where a task works, and what there is only with a worktree.
+struct Place {
+    worktree: Option<RepoIx>,
+    changes: bool,
+    review: Option<ReviewSpec>,
+    hooks: Hooks,
+    fetch: bool,
+}
+
+fn place(rng: &mut Rng, (agents, repos): (usize, usize)) -> Place {
+    let mut hook = || repos > 0 && rng.chance(150);
+    let hooks = Hooks {
+        after_create: hook(),
+        before_run: hook(),
+        after_run: hook(),
+        before_remove: hook(),
+    };
+    let fetch = hook();
+    let worktree = (repos > 0 && rng.chance(850)).then(|| rng.index(repos));
+    let worktree = worktree.map(|it| RepoIx(u32::try_from(it).unwrap_or(0)));
+    let is_there = worktree.is_some();
+    Place {
+        worktree,
+        changes: is_there && rng.chance(500),
+        review: sometimes(rng, if is_there { 350 } else { 0 }, |rng| ReviewSpec {
+            agent: any_agent(rng, agents),
+            rounds: u32::try_from(rng.range(1, 2)).unwrap_or(1),
+        }),
+        hooks,
+        fetch,
+    }
+}
+
+fn comments(rng: &mut Rng, fetch: bool) -> Comments {
+    let mut wanted = || fetch && rng.chance(300);
+    Comments {
+        failed: wanted(),
+        question: wanted(),
+        done: wanted(),
+    }
+}
+
+fn keep_place(new: &mut TaskSpec, old: &TaskSpec) {
+    new.worktree = old.worktree;
+    if old.worktree.is_none() {
+        (new.changes, new.review) = (false, None);
+    }
+}
+
+fn spec(rng: &mut Rng, of: (usize, usize), start: Wall, storm: u64) -> TaskSpec {
+    let place = place(rng, of);
     let limits = match rng.below(6) {
         0 => Limits {
             tokens: Some(rng.range(200, 3_000)),
@@ -217,17 +303,19 @@ fn spec(rng: &mut Rng, agents: usize, start: Wall, storm: u64) -> TaskSpec {
         _ => Limits::default(),
     };
     TaskSpec {
-        agent: AgentIx(u32::try_from(rng.index(agents)).unwrap_or(0)),
+        agent: any_agent(rng, of.0),
         attempts: u32::try_from(rng.range(1, 4)).unwrap_or(1),
         timeout: secs(rng, 120, 7200),
         silence: secs(rng, 60, 1200),
         no_progress: secs(rng, 60, 3600),
         priority: i32::try_from(rng.below(5)).unwrap_or(0) - 2,
         verify: rng.chance(500),
-        worktree: None,
-        changes: false,
-        review: None,
-        hooks: Hooks::default(),
+        worktree: place.worktree,
+        changes: place.changes,
+        review: place.review,
+        fetch: place.fetch,
+        comments: comments(rng, place.fetch),
+        hooks: place.hooks,
         retry: retry(rng),
         limits,
         memory_max: None,
@@ -268,7 +356,12 @@ fn task(rng: &mut Rng, ix: usize, order: &[usize], specs: usize) -> PlannedTask 
     let mut depends_on: Vec<Dependency> = Vec::new();
     for (other, other_rank) in order.iter().enumerate() {
         if *other_rank < rank && rng.chance(250) {
-            let condition = rng.pick(&[Condition::Done, Condition::Done, Condition::Finished]);
+            let condition = rng.pick(&[
+                Condition::Done,
+                Condition::Merged,
+                Condition::Merged,
+                Condition::Finished,
+            ]);
             depends_on.push(Dependency {
                 task: TaskIx(u32::try_from(other).unwrap_or(0)),
                 condition,

@@ -306,7 +306,7 @@ impl World {
             self.reached.change(change);
         }
         self.oracle
-            .turn(supervisor, &turn, now, &mut self.reached)?;
+            .turn(supervisor, &turn, now, &mut self.reached, &mut self.git)?;
         if tick {
             self.oracle.ticked(&supervisor.core, now)?;
         }

@@ -48,6 +48,7 @@ impl Oracle {
             OperatorCommand::Skip { as_done: false, .. }
             | OperatorCommand::Cancel { tasks: None }
             | OperatorCommand::Clean { .. }
+            | OperatorCommand::CleanBuildOutput { .. }
             | OperatorCommand::Steer { .. }
             | OperatorCommand::Answer { .. }
             | OperatorCommand::Pause { tasks: Some(_), .. }

@@ -7,11 +7,14 @@ use std::fmt::Write as _;
 use protocol::class::Class;
 use supervisor_core::core::Change;
 use supervisor_core::machine::{
-    AccountState, AttemptState, BatchState, Edge, MessageState, QuestionState, RunState, TaskState,
+    AccountState, AttemptState, BatchState, CommentState, Edge, MergeState, MessageState,
+    QuestionState, RunState, TaskState,
 };
 use supervisor_core::reconcile::Letter;
 use supervisor_core::record::StopReason;
+use supervisor_core::step::{CleanStep, CommentOn, Purpose, Stage, Step};
 
+use super::delivery::SCENES;
 use super::disk::DiskCounts;
 use super::swarm::Fault;
 
@@ -51,6 +54,23 @@ impl Reached {
 
     pub(super) fn revision(&mut self, what: &'static str) {
         self.add(("revision", what, ""), 1);
+    }
+
+    /// A run was decided.
+    pub(super) fn purpose(&mut self, purpose: Purpose) {
+        let (kind, word) = match purpose {
+            Purpose::Step(step) => ("step", step.word()),
+            Purpose::Merge(_, stage) => ("stage", stage.word()),
+            Purpose::Clean(step) => ("clean", step.word()),
+            Purpose::Comment(CommentOn::Failed) => ("comment", "failed"),
+            Purpose::Comment(CommentOn::Done) => ("comment", "done"),
+            Purpose::Comment(CommentOn::Question(_)) => ("comment", "question"),
+        };
+        self.add((kind, word, ""), 1);
+    }
+
+    pub(super) fn scene(&mut self, what: &'static str) {
+        self.add(("scene", what, ""), 1);
     }
 
     pub(super) fn fault(&mut self, fault: Fault) {
@@ -97,6 +117,7 @@ fn edge_of(change: &Change) -> Edge {
         | Change::Task(_, edge)
         | Change::Attempt(_, edge)
         | Change::Merge(_, edge)
+        | Change::Comment(_, edge)
         | Change::Run(_, edge)
         | Change::Message(_, edge)
         | Change::Question(_, edge)
@@ -116,15 +137,22 @@ fn disk_words(counts: DiskCounts) -> [(&'static str, u64); 7] {
     ]
 }
 
-/// States of attempts and tasks with hooks, worktrees or reviews, which the simulator's plans do not have:
-/// the random deliveries of the core's own stories reach them.
-const STATES_UNREACHED: &[&str] = &["preparing", "reviewing"];
+/// Every purpose that a run may have, by its kind and word.
+fn purposes() -> impl Iterator<Item = (&'static str, &'static str)> {
+    let steps = Step::ALL.iter().map(|step| ("step", step.word()));
+    let stages = Stage::ALL.iter().map(|stage| ("stage", stage.word()));
+    let comments = ["failed", "done", "question"].map(|on| ("comment", on));
+    let cleans = CleanStep::ALL.iter().map(|step| ("clean", step.word()));
+    steps.chain(stages).chain(cleans).chain(comments)
+}
 
 fn required() -> Vec<Key> {
     let machines = [
         BatchState::all_edges(),
         TaskState::all_edges(),
         AttemptState::all_edges(),
+        MergeState::all_edges(),
+        CommentState::all_edges(),
         RunState::all_edges(),
         MessageState::all_edges(),
         QuestionState::all_edges(),
@@ -133,9 +161,6 @@ fn required() -> Vec<Key> {
     let mut keys: Vec<Key> = machines
         .iter()
         .flatten()
-        .filter(|edge| {
-            !STATES_UNREACHED.contains(&edge.from) && !STATES_UNREACHED.contains(&edge.to)
-        })
         .map(|edge| (edge.machine, edge.from, edge.to))
         .collect();
     keys.extend(
@@ -154,6 +179,8 @@ fn required() -> Vec<Key> {
         .iter()
         .filter(|class| !CLASSES_UNREACHED.contains(class));
     keys.extend(classes.map(|class| ("class", class.word(), "")));
+    keys.extend(SCENES.map(|what| ("scene", what, "")));
+    keys.extend(purposes().map(|(kind, word)| (kind, word, "")));
     keys.extend(disk_words(DiskCounts::default()).map(|(name, _)| ("disk", name, "")));
     keys
 }

@@ -10,13 +10,14 @@ use supervisor_core::machine::{BatchState, TaskState};
 use supervisor_core::plan::{Condition, Dependency, Plan, Rules, TaskIx};
 use supervisor_core::reason::TaskReason;
 use supervisor_core::record::Record;
+use supervisor_core::revision::{Unfit, compare};
 
 use super::oracle::Oracle;
 use super::reached::Reached;
 use super::world::{Told, World, broken, task_ix};
 
 /// What a revision does to a task, and where the task is then: each pair must be reached.
-pub(super) const REVISIONS: [&str; 8] = [
+pub(super) const REVISIONS: [&str; 9] = [
     "added",
     "changed_waiting",
     "changed_live",
@@ -25,6 +26,7 @@ pub(super) const REVISIONS: [&str; 8] = [
     "removed_live",
     "removed_over",
     "returned",
+    "refused",
 ];
 
 impl World {
@@ -51,7 +53,16 @@ impl World {
             return self.command(command);
         };
         let plan = plan.clone();
+        let facts = self.supervisor.as_ref().and_then(|it| it.core.facts());
+        let answer = facts.map(|facts| compare(facts, (*plan).clone()));
         self.command(command)?;
+        if let Some(Err(Unfit::Moved { .. })) = answer {
+            // The operator puts the file right again.
+            self.reached.revision("refused");
+            self.plan = self.taken_plan.clone();
+            return Ok(());
+        }
+        self.taken_plan = (*plan).clone();
         let core = self.supervisor.as_ref().map(|it| &it.core);
         core.map_or(Ok(()), |core| says_what_the_file_says(core, &plan))
     }
@@ -111,6 +122,15 @@ fn same_rules(facts: &Facts, task: &Task, plan: &Plan, at: usize) -> bool {
     let account = &facts.accounts[ours.account.0 as usize].spec;
     let mut spec = (**old).clone();
     spec.agent = new.agent;
+    if let (Some(ours), Some(theirs)) = (&mut spec.review, new.review) {
+        let names = [
+            &facts.agents[ours.agent.0 as usize].name,
+            &plan.agents[theirs.agent.0 as usize].name,
+        ];
+        if names[0] == names[1] {
+            ours.agent = theirs.agent;
+        }
+    }
     let mut agent = ours.clone();
     agent.account = theirs.account;
     let old_edges = edges(&rules.depends_on, |ix| &facts.tasks[ix].id);

@@ -108,6 +108,16 @@ faults! {
     Unreadable = "unreadable",
     /// A host writes its result after its supervisor died.
     ResultAfterDeath = "result_after_death",
+    /// A host dies in the middle of what it does in a repository.
+    HalfDone = "half_done",
+    /// A host did what it was asked to, and nobody hears of it.
+    DoneUnheard = "done_unheard",
+    /// A host did what it was asked to, and says that it failed.
+    DoneSaidFailed = "done_said_failed",
+    /// A host says that it did its git work, and not what.
+    NothingSaid = "nothing_said",
+    /// Somebody else puts a commit on the batch branch.
+    BranchMoved = "branch_moved",
 }
 
 /// How much longer a storm with limited accounts lasts, ms.
@@ -146,6 +156,12 @@ pub(super) struct Swarm {
     pub(super) revise_every: u64,
     /// Whether these commands may stop or pause the whole batch.
     pub(super) stops: bool,
+    /// Repositories of the plan; 0: no task has a worktree.
+    pub(super) repos: usize,
+    /// Merges that conflict.
+    pub(super) conflicts: u64,
+    /// Pieces of work that break the proof of a merge.
+    pub(super) breaks: u64,
     /// Length of the first phase, in which all this happens, ms.
     pub(super) storm: u64,
     /// Mean length of a host's step, ms.
@@ -196,6 +212,9 @@ impl Swarm {
             command_every,
             revise_every,
             stops: rate(1) > 0,
+            conflicts: rate(500),
+            breaks: rate(250),
+            repos: if rng.chance(320) { rng.index(3) + 1 } else { 0 },
             storm,
             pace,
         }
@@ -220,6 +239,9 @@ impl Swarm {
             command_every: 0,
             revise_every: 0,
             stops: false,
+            conflicts: 0,
+            breaks: 0,
+            repos: self.repos,
             storm,
             pace,
         };

@@ -18,6 +18,7 @@ use supervisor_core::plan::{Plan, TaskIx};
 
 use super::clock::Clock;
 use super::disk::SimDisk;
+use super::git::Git;
 use super::host::{Host, Pid};
 use super::oracle::Oracle;
 use super::process::Supervisor;
@@ -110,6 +111,8 @@ pub(super) struct World {
     pub(super) swarm: Swarm,
     /// The batch file as it is now.
     pub(super) plan: Plan,
+    /// The batch file as the batch last took it.
+    pub(super) taken_plan: Plan,
     /// The batch file as it was first.
     pub(super) first_plan: Plan,
     pub(super) only: Vec<TaskIx>,
@@ -123,6 +126,7 @@ pub(super) struct World {
     pub(super) owner: u64,
     pub(super) hosts: BTreeMap<Pid, Host>,
     pub(super) files: Files,
+    pub(super) git: Git,
     pub(super) askers: BTreeMap<ReplyId, Asker>,
     pub(super) last_reply: u64,
     pub(super) oracle: Oracle,
@@ -148,7 +152,7 @@ impl World {
         let mut rng = Rng::new(seed);
         let swarm = Swarm::draw(&mut rng.fork());
         let clock = Clock::new();
-        let plan = super::plans::draw(&mut rng.fork(), clock.now().wall, swarm.storm);
+        let plan = super::plans::draw(&mut rng.fork(), clock.now().wall, swarm.storm, swarm.repos);
         let root = Path::new("/state");
         let disk = SimDisk::new(rng.fork(), root);
         if drop_dir_sync {
@@ -164,8 +168,10 @@ impl World {
             rng: rng.fork(),
             seed,
             oracle: Oracle::new(),
+            git: Git::new(seed, (swarm.conflicts, swarm.breaks)),
             swarm,
             first_plan: plan.clone(),
+            taken_plan: plan.clone(),
             plan,
             only,
             clock,
@@ -365,6 +371,7 @@ impl World {
                 self.tell(|| "CALM".to_owned());
                 self.calm = true;
                 self.swarm.calm();
+                self.git.calm = true;
                 self.disk.heal();
                 if let Some(supervisor) = &mut self.supervisor {
                     supervisor.effects_left = None;
