@@ -1,91 +1,49 @@
-//! The `fetch` and `comment` adapters: this same program asks the forge in a process of its own
-//! ([`crate::fetch`]). What was fetched is kept in the task's folder, where the agent's prompt is made of
-//! it.
+//! The `fetch` and `comment` adapters: what is asked of the forge ([`crate::fetch`]), and what its end
+//! means. What was fetched is kept in the task's folder, where the agent's prompt is made of it.
 
 use std::io::{self, Write};
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use protocol::class::Class;
 use protocol::forge::{ForgeItem, ITEM_FILE_NAME};
-use protocol::report::{Capabilities, ResultStatus, RunResult};
+use protocol::report::{ResultStatus, RunResult};
 
-use super::{Advance, Agent, NONE, Prompt};
-use crate::clock;
+use super::apart::Work;
 use crate::fetch::{FILE_MAX, Outcome, Request, WORD};
-use crate::process::{self, Ended};
-use crate::program::{Feed, Program, What};
+use crate::process::Ended;
 use crate::run::{Failure, Run, read_bounded, result};
 use crate::run_dir::make_in_task;
 
-/// Name of the request in the run's folder.
-const REQUEST: &str = "fetch.json";
-/// Name of what came of it.
-const OUTCOME: &str = "fetch-outcome.json";
-
 /// A fetch, or a comment.
-pub(super) struct FetchAgent {
-    work: Request,
-    timeout_ms: u64,
-    program: Option<Program>,
-    deadline: Option<Instant>,
-    timed_out: bool,
+pub(super) struct Asks {
+    pub(super) work: Request,
+    pub(super) timeout_ms: u64,
 }
 
-impl FetchAgent {
-    pub(super) fn new(work: Request, timeout_ms: u64) -> Self {
-        Self {
-            work,
-            timeout_ms,
-            program: None,
-            deadline: None,
-            timed_out: false,
-        }
+impl Work for Asks {
+    const WORD: &'static str = WORD;
+    const REQUEST: &'static str = "fetch.json";
+    const OUTCOME: &'static str = "fetch-outcome.json";
+
+    fn request(&self) -> serde_json::Result<Vec<u8>> {
+        serde_json::to_vec(&self.work)
     }
 
-    fn spawn(&self, run: &mut Run) -> Result<Program, Failure> {
-        let written = serde_json::to_vec(&self.work)
-            .map_err(io::Error::from)
-            .and_then(|request| {
-                let folder = run.files().ok_or(io::ErrorKind::NotFound)?;
-                folder.create_new(REQUEST)?.write_all(&request)
-            });
-        written.map_err(|error| {
-            let path = run.folder().join(REQUEST);
-            let text = format!("can not write {}: {error}", path.display());
-            Failure::new(Class::SetupFailed, text)
-        })?;
-        let own = std::env::current_exe().map_err(|error| {
-            let text = format!("can not find the own program: {error}");
-            Failure::new(Class::Environment, text)
-        })?;
-        let own = own.display().to_string();
-        Program::start(
-            run,
-            What {
-                argv: &[own.as_str(), WORD, REQUEST, OUTCOME].map(str::to_owned),
-                extra_env: &std::collections::BTreeMap::new(),
-                stdin: Feed::Nothing,
-                line_max: None,
-            },
-        )
+    fn at_most(&self) -> Duration {
+        Duration::from_millis(self.timeout_ms)
     }
 
-    fn judge(&self, ended: Ended, run: &mut Run) -> RunResult {
-        let said = match (self.timed_out, ended) {
-            (true, _) => {
-                let limit = Duration::from_millis(self.timeout_ms);
-                let text = format!("no answer within {limit:?}; it was killed");
+    fn judge(&self, ended: Option<Ended>, run: &mut Run) -> RunResult {
+        let failed = |text| Err((Class::SetupFailed, text, None));
+        let said = match ended {
+            None => {
+                let text = format!("no answer within {:?}; it was killed", self.at_most());
                 Err((Class::Network, text, None))
             }
-            (false, Ended::Exit(0)) => read_outcome(&run.folder().join(OUTCOME)),
-            (false, Ended::Exit(code)) => {
-                Err((Class::SetupFailed, format!("it exited with {code}"), None))
-            }
-            (false, Ended::Signal(signal)) => {
-                let text = format!("it was ended by signal {signal}");
-                Err((Class::SetupFailed, text, None))
-            }
+            Some(Ended::Exit(0)) => read_outcome(&run.folder().join(Self::OUTCOME)),
+            Some(Ended::Exit(code)) => failed(format!("it exited with {code}")),
+            Some(Ended::Signal(signal)) => failed(format!("it was ended by signal {signal}")),
         };
         let told = said.and_then(|done| match done {
             Done::Item(item) => match keep(run, &item) {
@@ -164,54 +122,4 @@ fn keep(run: &Run, item: &ForgeItem) -> Result<(), Failure> {
         let text = format!("can not write {}: {error}", path.display());
         Failure::new(Class::SetupFailed, text)
     })
-}
-
-impl Agent for FetchAgent {
-    fn capabilities(&self) -> Capabilities {
-        NONE
-    }
-
-    fn takes_prompts(&self) -> bool {
-        false
-    }
-
-    /// It begins in the run's own folder, whatever the task's is.
-    fn start(&mut self, run: &mut Run) -> Result<(), Failure> {
-        run.start.cwd.clone_from(&run.start.run_dir);
-        Ok(())
-    }
-
-    fn prompt(&mut self, run: &mut Run, _prompt: Prompt) -> Result<(), Failure> {
-        self.program = Some(self.spawn(run)?);
-        self.deadline = Some(clock::after(clock::now(), self.timeout_ms));
-        Ok(())
-    }
-
-    fn stop(&mut self, _run: &mut Run) {
-        if let Some(program) = &self.program {
-            program.ask_to_end();
-        }
-    }
-
-    fn advance(&mut self, run: &mut Run, now: Instant) -> Advance {
-        let Some(program) = &self.program else {
-            return Advance::Waits(None);
-        };
-        if let Some(ended) = program.ended() {
-            return Advance::Done(Box::new(self.judge(ended, run)));
-        }
-        if !self.timed_out && self.deadline.is_some_and(|deadline| now >= deadline) {
-            self.timed_out = true;
-            run.gauge.killed_by_us();
-            // Everything below us is of this work; what resists is met again at the end of the run.
-            drop(process::kill_family());
-        }
-        Advance::Waits(self.deadline.filter(|_| !self.timed_out))
-    }
-
-    fn drain(&mut self, _run: &mut Run) {}
-
-    fn program(&mut self) -> Option<&mut Program> {
-        self.program.as_mut()
-    }
 }

@@ -20,6 +20,7 @@ use driven::Driven;
 use verify::Of;
 
 mod acp;
+mod apart;
 mod claude;
 mod codex;
 mod command;
@@ -195,14 +196,14 @@ pub(crate) fn adapter(start: &mut Start) -> Result<Box<dyn Agent>, Failure> {
         Adapter::Command(adapter) => Box::new(command::CommandAgent::new(adapter)),
         Adapter::Verify(adapter) => Box::new(verify::VerifyAgent::new(adapter, Of::Proof)),
         Adapter::Hook(adapter) => Box::new(verify::VerifyAgent::new(adapter, Of::Hook)),
-        Adapter::Git(adapter) => Box::new(git::GitAgent::new(adapter)),
+        Adapter::Git(adapter) => Box::new(apart::Apart::new(adapter)),
         Adapter::Fetch(adapter) => {
-            let work = Request::Fetch(adapter.fetch);
-            Box::new(fetch::FetchAgent::new(work, adapter.timeout_ms))
+            let (work, timeout_ms) = (Request::Fetch(adapter.fetch), adapter.timeout_ms);
+            Box::new(apart::Apart::new(fetch::Asks { work, timeout_ms }))
         }
         Adapter::Comment(adapter) => {
-            let work = Request::Comment(adapter.comment);
-            Box::new(fetch::FetchAgent::new(work, adapter.timeout_ms))
+            let (work, timeout_ms) = (Request::Comment(adapter.comment), adapter.timeout_ms);
+            Box::new(apart::Apart::new(fetch::Asks { work, timeout_ms }))
         }
         Adapter::Program(adapter) => program(adapter),
         Adapter::Scripted(adapter) => Box::new(scripted::ScriptedAgent::new(&adapter, start)?),

@@ -412,7 +412,10 @@ impl fmt::Display for MergeWhy<'_> {
             write!(f, ": {told}")?;
         }
         if merge_needs_person(self.task) {
-            write!(f, "; `supervisor retry {batch}/{task}` merges it again")?;
+            write!(
+                f,
+                "; `supervisor retry {batch}/{task}` merges it again (a merge of yours on the batch branch counts)"
+            )?;
         }
         Ok(())
     }

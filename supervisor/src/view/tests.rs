@@ -666,7 +666,8 @@ fn a_parked_merge_says_what_it_conflicts_with_and_what_to_do() {
     assert_eq!(
         TaskWhy { view, task }.to_string(),
         "done by attempt 1; its merge waits for the operator: conflicts with aaaaaaaaaaaa in: \
-         src/a.rs; `supervisor retry nightly-1/lexer` merges it again"
+         src/a.rs; `supervisor retry nightly-1/lexer` merges it again (a merge of yours on the batch \
+         branch counts)"
     );
     assert!(needs_person(task));
     let merged = with_merge(MergeState::Merged, "");
