@@ -20,6 +20,9 @@ use crate::kernel::{start_ticks, ticks_a_second};
 
 /// Locks in the shared folder that moving a ref meets.
 const SHARED: &[&str] = &["packed-refs"];
+/// How deep locks of a worktree are looked for: a ref of sixteen names in a submodule of a submodule.
+/// What lies deeper stays, and git says what it thinks.
+const DEPTH_MAX: u32 = 32;
 /// Most processes that are looked through; with more there is no proof.
 const PROCESSES_MAX: usize = 100_000;
 /// How far the clock of a file system and that of processes may be apart (the one counts in steps of
@@ -28,15 +31,25 @@ const SLACK: Duration = Duration::from_secs(1);
 /// Most bytes that are read of a process's arguments or environment.
 const TEXT_MAX: u64 = 256 << 10;
 
-/// Removes the locks of a worktree of ours; `admin` is its folder under `worktrees`.
+/// Removes the locks of a worktree of ours, its submodules included; `admin` is its folder under
+/// `worktrees`.
 ///
 /// # Errors
-/// When one can not be removed.
+/// When one can not be removed, or a folder not be read.
 pub(crate) fn heal_worktree(admin: &Path) -> Result<(), GitError> {
-    for item in fs::read_dir(admin).map_err(GitError::file("read", admin))? {
-        let path = item.map_err(GitError::file("read", admin))?.path();
-        // The mark of a locked worktree is called `locked`.
-        if path.extension().is_some_and(|end| end == "lock") {
+    heal_below(admin, DEPTH_MAX)
+}
+
+fn heal_below(folder: &Path, depth: u32) -> Result<(), GitError> {
+    for item in fs::read_dir(folder).map_err(GitError::file("read", folder))? {
+        let item = item.map_err(GitError::file("read", folder))?;
+        let path = item.path();
+        let kind = item.file_type().map_err(GitError::file("read", &path))?;
+        // Objects have no locks that anybody waits for, and there are many of them. The mark of a
+        // locked worktree is called `locked`.
+        if kind.is_dir() && depth > 0 && item.file_name() != "objects" {
+            heal_below(&path, depth - 1)?;
+        } else if !kind.is_dir() && path.extension().is_some_and(|end| end == "lock") {
             remove(&path)?;
         }
     }
@@ -180,6 +193,27 @@ mod tests {
             heal_shared(&repo, &[], later).unwrap();
             assert!(!lock.exists());
         }
+    }
+
+    /// Git waits ten seconds for each of these, several times in one merge.
+    #[test]
+    fn a_lock_in_a_submodule_of_a_worktree_of_ours_does_not_stay() {
+        let home = tempfile::tempdir().unwrap();
+        let at = |path: &str| home.path().join(path);
+        let locks = [
+            "HEAD.lock",
+            "modules/vendor/packed-refs.lock",
+            "modules/vendor/AUTO_MERGE.lock",
+            "modules/vendor/modules/deep/refs/heads/a/b.lock",
+        ];
+        let others = ["locked", "modules/vendor/objects/pack/x.lock"];
+        for path in locks.iter().chain(&others) {
+            fs::create_dir_all(at(path).parent().unwrap()).unwrap();
+            fs::write(at(path), "").unwrap();
+        }
+        heal_worktree(home.path()).unwrap();
+        assert!(locks.iter().all(|path| !at(path).exists()));
+        assert!(others.iter().all(|path| at(path).exists()));
     }
 
     #[test]
