@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use supervisor_tests::delivery::{delivered, explained, history, merge_state, row};
+use supervisor_tests::delivery::{delivered, explained, failed_as, history, merge_state, row};
 use supervisor_tests::world::World;
 
 const AGENT: &str = "agents: {shell: {kind: command, command: [sh, -c]}}\n\
@@ -12,21 +12,6 @@ const AGENT: &str = "agents: {shell: {kind: command, command: [sh, -c]}}\n\
 fn batch(world: &World, rules: &str, tasks: &str) {
     let text = format!("version: 1\nname: isolated\n{rules}{AGENT}tasks:\n{tasks}");
     world.write("batch.yml", &text);
-}
-
-#[track_caller]
-fn failed_as(world: &World, task: &str, outcome: &str, words: &[&str]) {
-    let row = row(world, task);
-    assert_eq!(
-        (&row["state"], &row["outcome"]),
-        (&"failed".into(), &outcome.into()),
-        "{row}"
-    );
-    let told = explained(world, task);
-    for word in words {
-        assert!(told.contains(word), "`{word}` is not told: {told}");
-    }
-    assert_ne!(merge_state(world, task), "merged", "{row}");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Proofs, hooks and outputs at their edges: what a proof writes or leaves behind, how it may end, which
 //! markers count, how each hook may say no, and outputs that are none.
 
-use supervisor_tests::delivery::{delivered, explained, merge_state, row};
+use supervisor_tests::delivery::{delivered, explained, failed_as, merge_state, row};
 use supervisor_tests::world::World;
 
 const HEAD: &str = "version: 1\nname: proof\non_failure: continue\n\
@@ -10,21 +10,6 @@ const HEAD: &str = "version: 1\nname: proof\non_failure: continue\n\
 
 fn batch(world: &World, rules: &str, tasks: &str) {
     world.write("batch.yml", &format!("{HEAD}{rules}tasks:\n{tasks}"));
-}
-
-#[track_caller]
-fn failed_as(world: &World, task: &str, outcome: &str, words: &[&str]) {
-    let row = row(world, task);
-    assert_eq!(
-        (&row["state"], &row["outcome"]),
-        (&"failed".into(), &outcome.into()),
-        "{row}"
-    );
-    let told = explained(world, task);
-    for word in words {
-        assert!(told.contains(word), "`{word}` is not told: {told}");
-    }
-    assert_ne!(merge_state(world, task), "merged", "{row}");
 }
 
 #[track_caller]

@@ -14,7 +14,7 @@ use crate::cli::target::Target;
 use crate::cli::{Io, act, pace};
 use crate::control::client::{ClientError, Replies};
 use crate::control::wire::{Reply, Want};
-use crate::view::reason::needs_person;
+use crate::view::asked::needs_person;
 use crate::view::time::Span;
 
 const EXAMPLES: &str = "Examples:

@@ -1,6 +1,7 @@
 //! Read-only pictures of a batch for people and scripts: text and JSON made from facts, nothing
 //! decided and nothing read from disk here.
 
+pub mod asked;
 pub mod delivery;
 pub mod family;
 pub mod forecast;

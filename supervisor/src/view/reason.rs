@@ -538,44 +538,6 @@ pub fn first_line(text: &str) -> &str {
     lines.find(|line| !line.is_empty()).unwrap_or("")
 }
 
-/// What a person must do for this task before it, or the merge of its work, moves, if it is so.
-pub fn needs_person(task: &Task) -> bool {
-    if delivery::merge_needs_person(task) {
-        return true;
-    }
-    match task.reason {
-        TaskReason::Question(_)
-        | TaskReason::AccountStopped
-        | TaskReason::Operator
-        | TaskReason::Killed
-        | TaskReason::Unresolved(_)
-        | TaskReason::NeedsOperator(_)
-        | TaskReason::Failed(_)
-        | TaskReason::Quarantined => true,
-        TaskReason::New
-        | TaskReason::Dependencies
-        | TaskReason::Touches(_)
-        | TaskReason::NotBefore
-        | TaskReason::Lane
-        | TaskReason::Backoff(_)
-        | TaskReason::AccountLimited
-        | TaskReason::Preparing
-        | TaskReason::Working
-        | TaskReason::Proving
-        | TaskReason::Reviewing
-        | TaskReason::Interrupted
-        | TaskReason::Proven
-        | TaskReason::AsDone
-        | TaskReason::DependencyFailed(_)
-        | TaskReason::SkippedByOperator
-        | TaskReason::CancelledByOperator
-        | TaskReason::BatchStopped
-        | TaskReason::NotSelected
-        | TaskReason::Removed
-        | TaskReason::Reopened => false,
-    }
-}
-
 /// The outcome of the last attempt, as a word.
 pub fn outcome_word(outcome: &Outcome) -> &'static str {
     outcome.class.map_or("done", |class| class.word())

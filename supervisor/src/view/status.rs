@@ -10,9 +10,10 @@ use supervisor_core::facts::Task;
 use supervisor_core::machine::TaskState;
 
 use crate::store::integrated::Note;
+use crate::view::asked::needs_person;
 use crate::view::delivery::{Places, merge, merge_state};
 use crate::view::family::FamilyRow;
-use crate::view::reason::{BatchWhy, TaskWhy, needs_person, outcome_word};
+use crate::view::reason::{BatchWhy, TaskWhy, outcome_word};
 use crate::view::time::Stamp;
 use crate::view::{Counts, Guard, Presence, View};
 

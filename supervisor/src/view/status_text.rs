@@ -6,8 +6,9 @@ use std::path::Path;
 use supervisor_core::facts::Task;
 use supervisor_core::machine::{BatchState, MergeState, TaskState};
 
+use crate::view::asked::needs_person;
 use crate::view::delivery;
-use crate::view::reason::{BatchWhy, TaskWhy, needs_person};
+use crate::view::reason::{BatchWhy, TaskWhy};
 use crate::view::status::Filter;
 use crate::view::time::Span;
 use crate::view::{Counts, Guard, View};

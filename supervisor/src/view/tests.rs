@@ -23,7 +23,8 @@ use supervisor_core::record::{Entry, PlanRevised, Record};
 use supervisor_core::step::{Purpose, Stage, Step};
 use supervisor_core::time::{Boot, BootId, Deadline, Now, Wall};
 
-use super::reason::{AccountWhy, BatchWhy, TaskWhy, needs_person};
+use super::asked::needs_person;
+use super::reason::{AccountWhy, BatchWhy, TaskWhy};
 use super::status::{Beside, Filter, write_json};
 use super::status_text::{write_ending, write_text};
 use super::story::{self, About};

@@ -30,6 +30,25 @@ pub fn explained(world: &World, task: &str) -> String {
     world.supervisor(&["explain", task]).ok().stdout
 }
 
+/// The task has failed in this way, which `explain` tells in these words, and nothing of it is merged.
+///
+/// # Panics
+/// When it is not so.
+#[track_caller]
+pub fn failed_as(world: &World, task: &str, outcome: &str, words: &[&str]) {
+    let row = row(world, task);
+    assert_eq!(
+        (&row["state"], &row["outcome"]),
+        (&"failed".into(), &outcome.into()),
+        "{row}"
+    );
+    let told = explained(world, task);
+    for word in words {
+        assert!(told.contains(word), "`{word}` is not told: {told}");
+    }
+    assert_ne!(merge_state(world, task), "merged", "{row}");
+}
+
 /// What `report` tells of a task; the page and the files that the supervisor left say it too.
 ///
 /// # Panics

@@ -19,8 +19,9 @@ use super::part::{
 use super::plain::sentence;
 use super::repos;
 use super::used::Used;
+use crate::view::asked::needs_person;
 use crate::view::delivery::{self, Places};
-use crate::view::reason::{BatchWhy, TaskWhy, needs_person};
+use crate::view::reason::{BatchWhy, TaskWhy};
 use crate::view::time::{Span, Stamp};
 use crate::view::{HostFact, View};
 

@@ -2,11 +2,12 @@
 
 use supervisor_core::facts::Task;
 use supervisor_core::machine::{BatchState, MergeState};
-use supervisor_core::reason::{BatchReason, TaskReason};
+use supervisor_core::reason::BatchReason;
 
 use super::part::Need;
 use super::plain::sentence;
 use crate::view::View;
+use crate::view::asked::{Asked, asked};
 use crate::view::delivery;
 use crate::view::reason::{AccountWhy, outcome_word};
 
@@ -68,50 +69,29 @@ pub fn of_task(view: &View<'_>, task: &Task) -> Option<Need> {
         };
         (kind, sentence(&merge.detail), retry())
     } else {
-        match task.reason {
-            TaskReason::Question(id) => {
+        match asked(task.reason)? {
+            Asked::Question(id) => {
                 let question = view.facts.questions.get(&id);
                 let text = question.map_or("it asks", |question| &question.text);
                 let command = format!("supervisor answer {id} TEXT");
                 ("question", sentence(text), command)
             }
-            TaskReason::AccountStopped => {
+            Asked::AccountStopped => {
                 let command = format!("supervisor resume {}", view.facts.batch.id);
                 ("auth", account(view, task), command)
             }
-            TaskReason::NeedsOperator(_) => ("auth", last(task), resume()),
-            TaskReason::Operator => ("held", "you held it".to_owned(), resume()),
-            TaskReason::Killed => ("held", "you killed its attempt".to_owned(), resume()),
-            TaskReason::Unresolved(_) => {
+            Asked::NeedsOperator => ("auth", last(task), resume()),
+            Asked::Held => ("held", "you held it".to_owned(), resume()),
+            Asked::Killed => ("held", "you killed its attempt".to_owned(), resume()),
+            Asked::Unresolved => {
                 let text = "after a crash it is not certain that its run is over".to_owned();
                 ("unresolved", text, resume())
             }
-            TaskReason::Failed(_) => ("failed", last(task), retry()),
-            TaskReason::Quarantined => {
+            Asked::Failed => ("failed", last(task), retry()),
+            Asked::Quarantined => {
                 let text = "lost again and again without progress".to_owned();
                 ("failed", text, retry())
             }
-            TaskReason::New
-            | TaskReason::Dependencies
-            | TaskReason::Touches(_)
-            | TaskReason::NotBefore
-            | TaskReason::Lane
-            | TaskReason::Backoff(_)
-            | TaskReason::AccountLimited
-            | TaskReason::Preparing
-            | TaskReason::Working
-            | TaskReason::Proving
-            | TaskReason::Reviewing
-            | TaskReason::Interrupted
-            | TaskReason::Proven
-            | TaskReason::AsDone
-            | TaskReason::DependencyFailed(_)
-            | TaskReason::SkippedByOperator
-            | TaskReason::CancelledByOperator
-            | TaskReason::BatchStopped
-            | TaskReason::NotSelected
-            | TaskReason::Removed
-            | TaskReason::Reopened => return None,
         }
     };
     Some(Need {
