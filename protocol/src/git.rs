@@ -203,6 +203,19 @@ pub struct Salvage {
     pub ignored: Vec<String>,
     /// Why, one line; goes into the commit's message.
     pub note: String,
+    /// What the salvage before it made: the answer, where the worktree is gone because a removal that
+    /// came after that one was cut off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<Kept>,
+}
+
+/// A ref, and the commit that it was made at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kept {
+    /// The ref.
+    pub reference: String,
+    /// The commit.
+    pub commit: Oid,
 }
 
 /// A worktree goes.

@@ -13,7 +13,7 @@ use compare::{golden, parse};
 use protocol::build_output::{BuildOutput, BuildOutputFolder, BuildOutputFound, BuildOutputStays};
 use protocol::git::{
     Advance, Candidate, Checkout, CommitWork, Committed, Conclude, Concluded, Conflict, Conflicted,
-    Foreseen, Freshness, GitOutcome, GitWork, Merge, MergeCommit, MergeConflict, Merged, Oid,
+    Foreseen, Freshness, GitOutcome, GitWork, Kept, Merge, MergeCommit, MergeConflict, Merged, Oid,
     Predict, Predicted, Provision, Provisioned, Remove, Removed, Restore, Restored, Salvage,
     Salvaged,
 };
@@ -108,6 +108,10 @@ fn works_of_a_task() -> Vec<GitWork> {
             reference: SALVAGE.to_owned(),
             ignored: vec![".env".to_owned()],
             note: "the attempt starts fresh".to_owned(),
+            last: Some(Kept {
+                reference: SALVAGE.to_owned(),
+                commit: oid('c'),
+            }),
         }),
         GitWork::Remove(Remove {
             repo: repo.clone(),

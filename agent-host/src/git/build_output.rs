@@ -225,20 +225,8 @@ struct Aside {
 
 impl Aside {
     fn of(worktree: &Path) -> Result<Self, GitError> {
-        match (worktree.parent(), worktree.file_name()) {
-            (Some(parent), Some(name)) => {
-                let mut own = OsString::from(".");
-                own.push(name);
-                own.push(".supervisor-build-output");
-                Ok(Self {
-                    folder: parent.join(own),
-                })
-            }
-            _ => Err(GitError::Unfit(format!(
-                "{} is no path of a worktree",
-                worktree.display()
-            ))),
-        }
+        let folder = folder::aside(worktree, "build-output")?;
+        Ok(Self { folder })
     }
 
     /// Moves a folder of the worktree here at once, and removes it.

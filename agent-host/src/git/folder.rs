@@ -1,6 +1,7 @@
 //! Folders that somebody else may have filled: read and written through descriptors, so that no link
 //! leads out of them.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -148,6 +149,27 @@ fn sync_around(folder: BorrowedFd<'_>) -> io::Result<()> {
 fn sync_around(_: BorrowedFd<'_>) -> io::Result<()> {
     rustix::fs::sync();
     Ok(())
+}
+
+/// Where a folder is written before it is put in place, or goes to be removed: beside it, so that it
+/// moves at once, and by a name that the next work for the same folder finds again.
+///
+/// # Errors
+/// When it is no absolute path of a folder.
+pub(super) fn aside(folder: &Path, what: &str) -> Result<PathBuf, GitError> {
+    match (folder.parent(), folder.file_name()) {
+        (Some(parent), Some(name)) if folder.is_absolute() => {
+            let mut own = OsString::from(".");
+            own.push(name);
+            own.push(".supervisor-");
+            own.push(what);
+            Ok(parent.join(own))
+        }
+        _ => Err(GitError::Unfit(format!(
+            "{} is no absolute path of a folder",
+            folder.display()
+        ))),
+    }
 }
 
 /// The bytes of a path as a path.

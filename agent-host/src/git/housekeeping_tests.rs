@@ -108,6 +108,7 @@ fn a_salvage_whose_objects_housekeeping_takes_is_made_again() {
             reference: REF.to_owned(),
             ignored: Vec::new(),
             note: "n".to_owned(),
+            last: None,
         });
         scene.perform(&work).unwrap();
         assert!(gc.wait().unwrap().success());

@@ -33,6 +33,7 @@ mod entries;
 mod error;
 mod folder;
 mod freshness;
+mod gone;
 mod housekeeping;
 #[cfg(test)]
 mod housekeeping_tests;

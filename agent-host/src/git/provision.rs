@@ -199,6 +199,10 @@ fn make_again(
     warnings: &mut Vec<String>,
 ) -> Result<Worktree, GitError> {
     let folder = Path::new(&work.worktree);
+    let rest = match worktree::going(folder)?.exists() {
+        true => "its removal was cut off, and what was not committed there is in its last salvage",
+        false => "what was not committed there is lost",
+    };
     worktree::clear(hands, folder)?;
     let head = hands.repo.tip(&work.branch)?;
     if head.is_none() {
@@ -206,7 +210,7 @@ fn make_again(
     }
     let head = head.unwrap_or_else(|| base.clone());
     warnings.push(format!(
-        "{} was gone and is made again from {}: what was not committed there is lost",
+        "{} was gone and is made again from {}: {rest}",
         work.worktree,
         head.short()
     ));

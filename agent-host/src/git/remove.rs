@@ -25,6 +25,7 @@ const INDEX: &str = "supervisor-index";
 pub(super) fn perform(hands: &Hands, work: &Remove) -> Result<GitOutcome, GitError> {
     let repo = &hands.repo;
     let folder = Path::new(&work.worktree);
+    let going = worktree::going(folder)?;
     let holder = repo.tip(&work.kept_by)?;
     let is_held = match &holder {
         Some(tip) if repo.has_commit(&work.kept)? => repo.reaches(tip, &work.kept)?,
@@ -42,10 +43,11 @@ pub(super) fn perform(hands: &Hands, work: &Remove) -> Result<GitOutcome, GitErr
             check_content(hands, work, &there)?;
             tree::size(folder) + tree::size(&there.admin)
         }
-        None => 0,
+        None => tree::size(&going),
     };
     // Only what is ours, or empty, goes: `clear` refuses anything else.
-    let existed = fs::symlink_metadata(folder).is_ok();
+    let is_there = |path: &Path| fs::symlink_metadata(path).is_ok();
+    let existed = is_there(folder) || is_there(&going);
     worktree::clear(hands, folder)?;
     build_output::remove_left(folder)?;
     // The one that holds what is kept is not deleted by any word.

@@ -97,7 +97,7 @@ impl Written {
 
 /// Makes a folder of a tree, beside its place.
 fn write(hands: &Hands, (tree, modes): &(Oid, Modes), to: &Path) -> Result<Written, GitError> {
-    let aside = beside(to)?;
+    let aside = folder::aside(to, "restore")?;
     remove(&aside)?;
     let parent = aside.parent().unwrap_or(Path::new("/"));
     fs::create_dir_all(parent).map_err(GitError::file("make", parent))?;
@@ -162,20 +162,6 @@ fn part(
         let message = String::from_utf8_lossy(wanted.message_bytes()).into_owned();
         (wanted.tree_id(), Modes::read(&message))
     }))
-}
-
-/// Where it is written: a folder of the same place, so that it can be put in place at once.
-fn beside(to: &Path) -> Result<PathBuf, GitError> {
-    match (to.parent(), to.file_name()) {
-        (Some(parent), Some(name)) if to.is_absolute() => {
-            let name = name.to_string_lossy();
-            Ok(parent.join(format!(".{name}.supervisor-restore")))
-        }
-        _ => Err(GitError::Unfit(format!(
-            "{} is no absolute path of a folder",
-            to.display()
-        ))),
-    }
 }
 
 /// Removes what a killed predecessor wrote, also in folders that it had made read-only.

@@ -17,7 +17,7 @@ use super::ignored::Ignored;
 use super::kept_modes::Modes;
 use super::repo::Repo;
 use super::worktree::entry_of;
-use super::{Hands, folder, housekeeping, locks, staged};
+use super::{Hands, folder, gone, housekeeping, locks, staged};
 use crate::clock;
 
 /// Where refs of salvage are.
@@ -46,6 +46,9 @@ pub(super) fn perform(hands: &Hands, work: &Salvage) -> Result<GitOutcome, GitEr
         return Err(GitError::Unfit(text));
     }
     housekeeping::put_back(hands, &work.reference, None)?;
+    if let Some(last) = gone::last(hands, work)? {
+        return Ok(GitOutcome::Salvaged(last));
+    }
     let place = Place::of(hands, work)?;
     let ignored = place.ignored(hands, work)?;
     let pass = place.pass(&hands.repo, &ignored, Pass::Write, None)?;
@@ -84,6 +87,7 @@ pub(super) fn content(hands: &Hands, worktree: &Path) -> Result<(Oid, Option<Oid
         reference: REFS.to_owned(),
         ignored: Vec::new(),
         note: String::new(),
+        last: None,
     };
     let place = Place::of(hands, &work)?;
     let ignored = place.ignored(hands, &work)?;

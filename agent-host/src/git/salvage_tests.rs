@@ -7,7 +7,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::PathBuf;
 
 use proptest::prelude::*;
-use protocol::git::{GitOutcome, GitWork, Restore, Restored, Salvage, Salvaged};
+use protocol::git::{GitOutcome, GitWork, Kept, Remove, Restore, Restored, Salvage, Salvaged};
 
 use super::error::GitError;
 use super::scene::{Scene, picture};
@@ -16,15 +16,29 @@ use super::scene::{Scene, picture};
 mod hostile;
 
 const REF: &str = "refs/supervisor/salvage/batch/task/1";
+const SECOND: &str = "refs/supervisor/salvage/batch/task/2";
 
 impl Scene {
     fn salvage(&self, worktree: &str, ignored: &[&str]) -> Result<Salvaged, GitError> {
+        self.salvage_after(worktree, ignored, None)
+    }
+
+    fn salvage_after(
+        &self,
+        worktree: &str,
+        ignored: &[&str],
+        last: Option<&Salvaged>,
+    ) -> Result<Salvaged, GitError> {
         let work = GitWork::Salvage(Salvage {
             repo: self.text("repo"),
             worktree: self.text(worktree),
-            reference: REF.to_owned(),
+            reference: last.map_or(REF, |_| SECOND).to_owned(),
             ignored: ignored.iter().map(|&glob| glob.to_owned()).collect(),
             note: "the story\nwants it".to_owned(),
+            last: last.map(|last| Kept {
+                reference: last.reference.clone(),
+                commit: last.commit.clone(),
+            }),
         });
         match self.perform(&work)? {
             GitOutcome::Salvaged(salvaged) => Ok(salvaged),
@@ -368,6 +382,56 @@ fn a_lock_of_a_killed_predecessor_does_not_stay() {
     assert!(!scene.path(&format!("repo/.git/{REF}.lock")).exists());
 }
 
+/// A removal may be cut off so often that it is given up: the next one begins with a salvage again.
+#[test]
+fn what_a_removal_leaves_when_it_is_cut_off_is_never_salvaged_in_place_of_the_whole() {
+    let scene = busy();
+    let before = content(&scene, "w");
+    let first = scene.salvage("w", &["*"]).unwrap();
+    let going = scene.path(".w.supervisor-removed");
+    fs::rename(scene.path("w"), &going).unwrap();
+    fs::remove_file(going.join("untracked")).unwrap();
+    let told = scene.salvage_after("w", &[], Some(&first)).unwrap();
+    assert_eq!(
+        (&told.reference, &told.commit),
+        (&first.reference, &first.commit)
+    );
+    assert!(told.files > 1 && told.bytes > 0, "{told:?}");
+    assert_eq!(scene.git("repo", &["for-each-ref", SECOND]), "");
+    let work = GitWork::Remove(Remove {
+        repo: scene.text("repo"),
+        worktree: scene.text("w"),
+        branch: None,
+        kept: told.commit,
+        kept_by: told.reference,
+    });
+    match scene.perform(&work).unwrap() {
+        GitOutcome::Removed(done) => assert!(done.existed && done.bytes > 0, "{done:?}"),
+        other => panic!("{other:?}"),
+    }
+    assert!(!going.exists());
+    assert_eq!(scene.git("repo", &["worktree", "list"]).lines().count(), 1);
+    // Its word was lost as well: nothing is there any more, and the answer is the same.
+    let again = scene.salvage_after("w", &[], Some(&first)).unwrap();
+    assert_eq!(again.commit, first.commit);
+    scene.restore("back", false).unwrap();
+    assert_eq!(content(&scene, "back"), before);
+}
+
+#[test]
+fn a_worktree_that_somebody_moved_away_is_not_taken_for_salvaged() {
+    let scene = busy();
+    let first = scene.salvage("w", &[]).unwrap();
+    fs::rename(scene.path("w"), scene.path("elsewhere")).unwrap();
+    let refused = scene.salvage_after("w", &[], Some(&first)).unwrap_err();
+    assert!(refused.to_string().contains("move it back"), "{refused}");
+    fs::rename(scene.path("elsewhere"), scene.path("w")).unwrap();
+    fs::rename(scene.path("w"), scene.path(".w.supervisor-removed")).unwrap();
+    scene.git("repo", &["update-ref", "-d", REF]);
+    let refused = scene.salvage_after("w", &[], Some(&first)).unwrap_err();
+    assert!(refused.to_string().contains("is not at"), "{refused}");
+}
+
 #[test]
 fn only_refs_of_salvage_are_made_and_only_of_worktrees() {
     let scene = Scene::new();
@@ -378,12 +442,13 @@ fn only_refs_of_salvage_are_made_and_only_of_worktrees() {
             reference: reference.to_owned(),
             ignored: Vec::new(),
             note: String::new(),
+            last: None,
         });
         scene.perform(&work).unwrap_err().to_string()
     };
     assert!(of("repo", "refs/heads/main").contains("no ref of salvage"));
     assert!(of("repo", REF).contains("the repository itself"));
-    assert!(of("missing", REF).contains("can not open"));
+    assert!(of("missing", REF).contains("is gone, and not by us"));
 }
 
 #[test]

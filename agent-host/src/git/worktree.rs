@@ -18,7 +18,7 @@ use rustix::io::Errno;
 use super::Hands;
 use super::error::GitError;
 use super::program::{Call, Git};
-use super::{locks, tree};
+use super::{folder, locks, tree};
 
 /// What `git worktree list` says of ours.
 const REASON: &str = "in use by supervisor";
@@ -259,21 +259,25 @@ pub(crate) fn clear(hands: &Hands, folder: &Path) -> Result<(), GitError> {
     remove(hands, folder).map(drop)
 }
 
-/// Removes a worktree: its folder, then its entry, which leaves the sight of `git` as a whole. Cut off
-/// anywhere, the next time goes on. Returns whether anything was there.
+/// Removes a worktree. Its folder and its entry each leave their place as a whole, so cut off anywhere
+/// there is no half of one, and the next time goes on. What was the folder goes last: as long as it is
+/// there, a removal is under way. Returns whether anything was there.
 ///
 /// # Errors
 /// When something can not be removed.
 pub(crate) fn remove(hands: &Hands, folder: &Path) -> Result<bool, GitError> {
-    if let Some(mount) = tree::mounted_in(folder)? {
-        return Err(GitError::Unfit(format!(
-            "{} stays: another file system is mounted at {}, `umount` it first",
-            folder.display(),
-            mount.display()
-        )));
+    let going = going(folder)?;
+    for place in [folder, &going] {
+        if let Some(mount) = tree::mounted_in(place)? {
+            return Err(GitError::Unfit(format!(
+                "{} stays: another file system is mounted at {}, `umount` it first",
+                place.display(),
+                mount.display()
+            )));
+        }
     }
     let entry = entry_of(&hands.repo.common, folder)?;
-    let mut existed = tree::remove(folder)?;
+    let mut existed = leave(folder, &going)?;
     let real = real(folder).unwrap_or_else(|| folder.to_owned());
     let old = aside(hands, &real, "old");
     existed |= tree::remove(&old)? | tree::remove(&aside(hands, &real, "new"))?;
@@ -281,7 +285,29 @@ pub(crate) fn remove(hands: &Hands, folder: &Path) -> Result<bool, GitError> {
         fs::rename(&admin, &old).map_err(GitError::file("remove", &admin))?;
         existed |= tree::remove(&old)?;
     }
-    Ok(existed)
+    Ok(tree::remove(&going)? || existed)
+}
+
+/// Takes a folder out of its place. Returns whether it was there.
+fn leave(folder: &Path, going: &Path) -> Result<bool, GitError> {
+    if fs::symlink_metadata(folder).is_err() {
+        return Ok(false);
+    }
+    tree::remove(going)?;
+    match fs::rename(folder, going) {
+        Ok(()) => Ok(true),
+        // A folder from a lower layer of an overlay does not move.
+        Err(error) if error.kind() == io::ErrorKind::CrossesDevices => tree::remove(folder),
+        Err(error) => Err(GitError::file("move aside", folder)(error)),
+    }
+}
+
+/// Where the folder of a worktree goes to be removed: something is there when that was cut off.
+///
+/// # Errors
+/// When the path is not absolute.
+pub(crate) fn going(folder: &Path) -> Result<PathBuf, GitError> {
+    folder::aside(folder, "removed")
 }
 
 /// Where a branch is checked out: the folder whose git folder says so.

@@ -135,6 +135,7 @@ impl Place {
             reference: REF.to_owned(),
             ignored: Vec::new(),
             note: "a story".to_owned(),
+            last: None,
         })
     }
 

@@ -332,6 +332,7 @@ fn a_worktree_that_was_salvaged_goes_with_all_that_is_in_it() {
         reference: reference.to_owned(),
         ignored: Vec::new(),
         note: "the task begins afresh".to_owned(),
+        last: None,
     });
     let Ok(GitOutcome::Salvaged(salvaged)) = stage.perform(&work) else {
         panic!("it is not salvaged");

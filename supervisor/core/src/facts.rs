@@ -183,6 +183,8 @@ pub struct Worktree {
     pub base: Oid,
     /// The operator's commands for a new worktree went well, where there are any.
     pub hooked: bool,
+    /// A removal of it was cut off: what was in it is in the last salvage, and it may be gone.
+    pub going: bool,
     /// The last commit of its work.
     pub commit: Option<Oid>,
 }

@@ -5,8 +5,8 @@ use std::path::Path;
 use protocol::build_output::{BUILD_FOLDERS, BuildOutput};
 use protocol::command::Adapter;
 use protocol::git::{
-    Advance, Candidate, Checkout, CommitWork, Conclude, Conflict, GitAdapter, GitWork, Merge, Oid,
-    Provision, Remove, Salvage,
+    Advance, Candidate, Checkout, CommitWork, Conclude, Conflict, GitAdapter, GitWork, Kept, Merge,
+    Oid, Provision, Remove, Salvage,
 };
 use supervisor_core::facts::{Facts, Round, Task};
 use supervisor_core::machine::TaskState;
@@ -195,6 +195,10 @@ impl About<'_> {
             reference: places::salvage_ref(batch, task, number),
             ignored: ignored(self.ignored),
             note: format!("{task} of {batch}, {why}"),
+            last: self.task.salvaged.last().map(|last| Kept {
+                reference: last.reference.to_string(),
+                commit: last.commit.clone(),
+            }),
         }
     }
 

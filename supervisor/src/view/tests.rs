@@ -639,6 +639,7 @@ pub(super) fn with_merge(state: MergeState, detail: &str) -> Facts {
     facts.tasks[0].worktree = Some(Worktree {
         base: oid('a'),
         hooked: false,
+        going: false,
         commit: Some(oid('b')),
     });
     let spec = &mut facts.specs[facts.tasks[0].spec.0 as usize];

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use protocol::git::GitOutcome;
+use protocol::class::Class;
+use protocol::git::{GitOutcome, Salvaged};
 use protocol::ids::{AttemptNo, Generation};
 use protocol::report::{Capabilities, ResultStatus, RunResult, Usage, Verdict};
 
@@ -16,7 +17,7 @@ use crate::machine::RunState;
 use crate::plan::{RetryMode, TaskIx};
 use crate::reconcile::Letter;
 use crate::record::StopReason;
-use crate::step::{Purpose, Step};
+use crate::step::{CleanStep, Purpose, Step};
 use crate::time::Deadline;
 use crate::timers::Timer;
 
@@ -229,17 +230,19 @@ impl Apply<'_> {
                     round.run = None;
                 }
             }
-            Purpose::Clean(_) => {
+            Purpose::Clean(step) => {
                 let task = self.task(run.task)?;
                 if let Some(clean) = &mut task.clean {
                     clean.run = None;
                 }
+                let said = result.as_ref().map(|result| result.class);
+                let cut_off = said.is_none_or(|class| class == Some(Class::Lost));
+                if let Some(worktree) = &mut task.worktree {
+                    worktree.going |= cut_off && step == CleanStep::Remove;
+                }
                 let outcome = result.as_ref().and_then(|result| result.git.as_deref());
                 if let Some(GitOutcome::Salvaged(done)) = outcome {
-                    task.salvaged.push(Salvage {
-                        reference: done.reference.as_str().into(),
-                        commit: done.commit.clone(),
-                    });
+                    put_aside(task, done);
                 }
             }
             Purpose::Comment(_) => {
@@ -311,6 +314,17 @@ impl Apply<'_> {
     }
 }
 
+/// Notes a salvage. One that is told again, because there is nothing else to salvage, is noted once.
+fn put_aside(task: &mut Task, done: &Salvaged) {
+    let salvage = Salvage {
+        reference: done.reference.as_str().into(),
+        commit: done.commit.clone(),
+    };
+    if !task.salvaged.contains(&salvage) {
+        task.salvaged.push(salvage);
+    }
+}
+
 /// What git work did for a task.
 fn git_done(task: &mut Task, outcome: Option<&GitOutcome>) {
     match outcome {
@@ -319,6 +333,7 @@ fn git_done(task: &mut Task, outcome: Option<&GitOutcome>) {
             task.worktree = Some(Worktree {
                 base: made.base.clone(),
                 hooked: before.as_ref().is_some_and(|before| before.hooked) && !made.made,
+                going: false,
                 commit: before.and_then(|before| before.commit),
             });
         }
@@ -332,10 +347,7 @@ fn git_done(task: &mut Task, outcome: Option<&GitOutcome>) {
             }
         }
         Some(GitOutcome::Salvaged(done)) => {
-            task.salvaged.push(Salvage {
-                reference: done.reference.as_str().into(),
-                commit: done.commit.clone(),
-            });
+            put_aside(task, done);
             // The conversation was about what is gone now.
             (task.worktree, task.session) = (None, None);
         }

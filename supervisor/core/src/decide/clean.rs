@@ -136,7 +136,9 @@ impl Desk<'_> {
         ) {
             return self.move_clean(ix, CleanStep::Remove, Some(kept));
         }
-        let step = if self.spec(ix).hooks.before_remove {
+        // Where a removal was cut off the hook has had its turn, and there may be nothing to run it in.
+        let going = task.worktree.as_ref().is_some_and(|it| it.going);
+        let step = if self.spec(ix).hooks.before_remove && !going {
             CleanStep::BeforeRemove
         } else {
             CleanStep::Salvage

@@ -207,6 +207,39 @@ fn a_clean_up_whose_run_vanishes_is_done_again_a_bounded_number_of_times() {
     }
 }
 
+/// What is left then may be nothing, or not even the folder: no hook runs in it, and the salvage that
+/// allowed the removal stays the last one.
+#[test]
+fn a_removal_that_was_cut_off_is_gone_on_with_after_it_was_given_up() {
+    let mut world = failed_task(plan(Keep::All).hooked());
+    world.clean_up("a");
+    world.clean_says(CleanStep::BeforeRemove, ok());
+    world.clean_says(CleanStep::Salvage, salvaged("a", 1));
+    for _ in 0..world.facts().batch.settings.lost_max {
+        let run = world.cleaning(CleanStep::Remove);
+        world.run_vanishes(run);
+    }
+    assert_eq!(world.task("a").clean, None);
+    world.take_over_to_clean();
+    world.clean_up("a");
+    world.clean_says(CleanStep::Salvage, salvaged("a", 1));
+    assert_eq!(world.task("a").salvaged.len(), 1, "told again, noted once");
+    world.clean_says(CleanStep::Remove, removed());
+    assert!(is_gone(&world));
+}
+
+/// A removal that was refused took nothing: the hook has its turn again.
+#[test]
+fn a_removal_that_was_refused_begins_again_with_its_hook() {
+    let mut world = failed_task(plan(Keep::All).hooked());
+    world.clean_up("a");
+    world.clean_says(CleanStep::BeforeRemove, ok());
+    world.clean_says(CleanStep::Salvage, salvaged("a", 1));
+    world.clean_says(CleanStep::Remove, failed(Class::Environment));
+    world.clean_up("a");
+    assert_eq!(world.clean_of("a").step, CleanStep::BeforeRemove);
+}
+
 #[test]
 fn a_stop_holds_a_clean_up_and_the_next_supervisor_goes_on_with_it() {
     let mut world = failed_task(plan(Keep::All));

@@ -194,6 +194,8 @@ pub(super) struct WorktreeDef {
     base: Oid,
     #[serde(default, skip_serializing_if = "is_default")]
     hooked: bool,
+    #[serde(default, skip_serializing_if = "is_default")]
+    going: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     commit: Option<Oid>,
 }

@@ -276,7 +276,7 @@ any_struct! {
         consumed, attempts_max, lost, free_retries, overloads, model, attempt, mode, session, last, usage,
         usage_before, hold, revised, removed, worktree, salvaged, merge, clean, comments,
     }
-    Worktree { base, hooked, commit }
+    Worktree { base, hooked, going, commit }
     Salvage { reference, commit }
     Merge { state, since, commit, merged, tries, disproved, share, trouble, detail }
     Clean { step, run, runs, kept }

@@ -708,6 +708,7 @@ fn live_task() -> Task {
         worktree: Some(Worktree {
             base: oid('b'),
             hooked: true,
+            going: true,
             commit: Some(oid('e')),
         }),
         salvaged: vec![salvage()],
