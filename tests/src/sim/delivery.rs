@@ -96,6 +96,13 @@ impl Oracle {
                 if git.has_worktree(*task) {
                     return broken("what is called removed is gone", format!("t{}", task.0));
                 }
+                let last = facts.tasks[task.0 as usize].salvaged.last();
+                if last.is_some_and(|last| !git.brings_back(*task, &last.commit)) {
+                    return broken(
+                        "I7 the last salvage holds all that was removed",
+                        format!("t{}", task.0),
+                    );
+                }
                 Ok(())
             }
             Record::CleanMoved {

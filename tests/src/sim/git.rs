@@ -10,6 +10,7 @@ use protocol::build_output::BuildOutputFound;
 use protocol::class::Class;
 use protocol::git::{Committed, GitOutcome, Oid, Provisioned, Removed, Salvaged};
 use protocol::report::Verdict;
+use supervisor_core::facts::Salvage;
 use supervisor_core::plan::{RepoIx, TaskIx};
 use supervisor_core::retry::mix;
 
@@ -40,7 +41,7 @@ struct Tree {
     base: Oid,
     /// What is in it beside its base.
     pieces: BTreeSet<Piece>,
-    /// It was not cut off while it was made or removed.
+    /// It was not cut off while it was made.
     whole: bool,
 }
 
@@ -83,6 +84,8 @@ pub(super) struct Git {
     commits: BTreeMap<Oid, Commit>,
     pub(super) refs: BTreeMap<String, Oid>,
     trees: BTreeMap<TaskIx, Tree>,
+    /// What was in worktrees that a removal took from their place, be it cut off or not.
+    left: BTreeMap<TaskIx, BTreeSet<Piece>>,
     pub(super) merges: BTreeMap<RepoIx, Merges>,
     /// Where the checkouts of reviewers are.
     reviews: BTreeMap<TaskIx, Oid>,
@@ -92,6 +95,16 @@ pub(super) struct Git {
     pub(super) delivered: BTreeMap<TaskIx, Oid>,
     /// Merge commits whose proof went well.
     pub(super) good_merges: BTreeSet<Oid>,
+}
+
+fn salvaged(reference: &str, commit: Oid) -> Salvaged {
+    Salvaged {
+        reference: reference.to_owned(),
+        commit,
+        files: 1,
+        bytes: 1,
+        skipped: Vec::new(),
+    }
 }
 
 fn name(number: u64) -> Oid {
@@ -122,6 +135,7 @@ impl Git {
             commits: BTreeMap::new(),
             refs: BTreeMap::new(),
             trees: BTreeMap::new(),
+            left: BTreeMap::new(),
             merges: BTreeMap::new(),
             reviews: BTreeMap::new(),
             proven: BTreeSet::new(),
@@ -211,6 +225,13 @@ impl Git {
         self.content(task) == Some(self.commit(commit).holds)
     }
 
+    /// Whether a commit holds all that was in the worktree of a task when it was removed.
+    pub(super) fn brings_back(&self, task: TaskIx, commit: &Oid) -> bool {
+        let holds = self.commit(commit).holds;
+        let left = self.left.get(&task);
+        left.is_none_or(|left| left.is_subset(&holds))
+    }
+
     pub(super) fn has_worktree(&self, task: TaskIx) -> bool {
         self.trees.contains_key(&task)
     }
@@ -237,13 +258,20 @@ impl Git {
                 removed: true,
                 ..BuildOutputFound::default()
             })),
-            Job::Salvage { task, reference } => self.salvage(*task, reference, half),
+            Job::Salvage {
+                task,
+                reference,
+                last,
+            } => match self.content(*task) {
+                Some(holds) => self.salvage(holds, reference, half),
+                None => self.salvaged_before(last.as_ref()),
+            },
             Job::Provision {
                 task,
                 repo,
                 needs,
                 made,
-            } => self.provision(*task, *repo, needs, made.is_some(), half),
+            } => self.provision(*task, *repo, needs, made.as_ref(), half),
             Job::Commit { task } => self.commit_work(*task, rng),
             Job::Prove { task, commit } => self.prove(*task, commit),
             Job::Checkout { task, commit } => {
@@ -287,10 +315,19 @@ impl Git {
         }
     }
 
-    fn salvage(&mut self, task: TaskIx, reference: &str, half: bool) -> Told<Done> {
-        let Some(holds) = self.content(task) else {
-            return Done::failed(Class::SetupFailed);
-        };
+    /// A worktree that a removal took from its place is answered for by the salvage before that.
+    fn salvaged_before(&self, last: Option<&Salvage>) -> Told<Done> {
+        let held = last.filter(|it| self.refs.get(it.reference.as_ref()) == Some(&it.commit));
+        match held {
+            Some(last) => Done::git(GitOutcome::Salvaged(salvaged(
+                &last.reference,
+                last.commit.clone(),
+            ))),
+            None => Done::failed(Class::SetupFailed),
+        }
+    }
+
+    fn salvage(&mut self, holds: BTreeSet<Piece>, reference: &str, half: bool) -> Told<Done> {
         let there = self.refs.get(reference).cloned();
         let commit = match there {
             // The ref comes last: of half a salvage nothing is left.
@@ -309,13 +346,7 @@ impl Git {
             Some(oid) if self.commit(&oid).holds == holds => oid,
             Some(_) => return Done::failed(Class::SetupFailed),
         };
-        Done::git(GitOutcome::Salvaged(Salvaged {
-            reference: reference.to_owned(),
-            commit,
-            files: 1,
-            bytes: 1,
-            skipped: Vec::new(),
-        }))
+        Done::git(GitOutcome::Salvaged(salvaged(reference, commit)))
     }
 
     fn provision(
@@ -323,13 +354,14 @@ impl Git {
         task: TaskIx,
         repo: RepoIx,
         needs: &[(TaskIx, Oid)],
-        made: bool,
+        made: Option<&Oid>,
         half: bool,
     ) -> Told<Done> {
         let tip = self.tip(repo);
         let there = self.trees.get(&task).cloned();
         // What a provisioning left of which nobody heard holds no work.
-        let strange = |tree: &Tree| tree.repo != repo && (made || !tree.pieces.is_empty());
+        let strange =
+            |tree: &Tree| tree.repo != repo && (made.is_some() || !tree.pieces.is_empty());
         if there.as_ref().is_some_and(strange) {
             return broken(
                 "I7 work is looked for in its own repository",
@@ -337,20 +369,19 @@ impl Git {
             );
         }
         let there = there.filter(|tree| tree.whole);
-        if let (true, Some(tree)) = (made, there) {
+        if let (Some(_), Some(tree)) = (made, there) {
             let head = self.refs.get(&branch(task)).cloned();
             return Done::git(provisioned(&tree.base, head, false));
         }
-        let (base, pieces) = if made {
-            self.taken_up(task, &tip)
-        } else {
-            (self.base(repo, needs, &tip)?, BTreeSet::new())
+        let (base, pieces) = match made {
+            Some(base) => (base.clone(), self.committed_since(task, base, &tip)),
+            None => (self.base(repo, needs, &tip)?, BTreeSet::new()),
         };
         let mut before = self.content(task).unwrap_or_default();
         if let Some(oid) = self.refs.get(&branch(task)) {
             before.extend(self.commit(oid).holds);
         }
-        if !made {
+        if made.is_none() {
             self.refs.insert(branch(task), base.clone());
         }
         let whole = !half;
@@ -361,23 +392,17 @@ impl Git {
             whole,
         };
         self.trees.insert(task, tree);
+        self.left.remove(&task);
         self.are_kept(&before, "a worktree is made anew")?;
-        Done::git(provisioned(&base, None, !made))
+        Done::git(provisioned(&base, None, made.is_none()))
     }
 
-    /// A folder that vanished is made again from what its branch holds.
-    fn taken_up(&self, task: TaskIx, tip: &Oid) -> (Oid, BTreeSet<Piece>) {
-        let old = self.trees.get(&task).map(|tree| tree.base.clone());
+    /// What a folder that vanished is made again from: what its branch holds.
+    fn committed_since(&self, task: TaskIx, base: &Oid, tip: &Oid) -> BTreeSet<Piece> {
         let head = self.refs.get(&branch(task)).unwrap_or(tip);
-        let base = old.unwrap_or_else(|| head.clone());
-        let based = self.commit(&base).holds;
-        let pieces = self
-            .commit(head)
-            .holds
-            .difference(&based)
-            .copied()
-            .collect();
-        (base, pieces)
+        let based = self.commit(base).holds;
+        let all = self.commit(head).holds;
+        all.difference(&based).copied().collect()
     }
 
     /// What a new worktree is made from: the batch branch, where it must contain something.
@@ -483,11 +508,13 @@ impl Git {
                 format!("t{}: {} does not hold it", task.0, kept.short()),
             );
         }
-        if half {
-            self.trees.entry(task).and_modify(|tree| tree.whole = false);
-            return Ok(Done::default());
+        if there.is_some() {
+            self.left.insert(task, content.clone());
         }
         self.trees.remove(&task);
+        if half {
+            return Ok(Done::default());
+        }
         let head = self.refs.get(&branch(task)).cloned();
         if head.is_some_and(|head| merged && self.commit(&head).holds.is_subset(&holds)) {
             self.refs.remove(&branch(task));

@@ -2,7 +2,7 @@
 
 use protocol::git::Oid;
 use protocol::ids::{Generation, TaskId};
-use supervisor_core::facts::{Facts, Round, Task};
+use supervisor_core::facts::{Facts, Round, Salvage, Task};
 use supervisor_core::machine::TaskState;
 use supervisor_core::plan::{RepoIx, TaskIx};
 use supervisor_core::step::{CleanStep, Purpose, Stage, Step};
@@ -27,6 +27,8 @@ pub(super) enum Job {
     Salvage {
         task: TaskIx,
         reference: String,
+        /// The one before it.
+        last: Option<Salvage>,
     },
     Provision {
         task: TaskIx,
@@ -142,6 +144,7 @@ fn salvage(ix: TaskIx, task: &Task) -> Job {
     Job::Salvage {
         task: ix,
         reference: format!("refs/supervisor/salvage/sim-1/{}/{number}", ix.0),
+        last: task.salvaged.last().cloned(),
     }
 }
 
