@@ -16,6 +16,8 @@ use crate::integrate::{Integrate, Integrated};
 
 /// Most paths that an outcome names; what is left out is counted.
 pub const PATHS_MAX: usize = 64;
+/// Most commits that a conflict names as its other side.
+pub const MAKERS_MAX: usize = 5;
 
 /// Most pairs of commits that are judged at once.
 pub const PAIRS_MAX: usize = 1024;
@@ -498,8 +500,12 @@ pub struct MergeCommit {
 pub struct MergeConflict {
     /// Whose.
     pub task: TaskId,
-    /// With which commit.
+    /// With which commit: where the batch branch was.
     pub with: Oid,
+    /// Which commits of the branch changed these files since the two parted, newest first: at most
+    /// [`MAKERS_MAX`]. Empty where that is not known.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub by: Vec<Oid>,
     /// The files: at most [`PATHS_MAX`].
     pub files: Vec<String>,
     /// Why, by the file: `contents`, `add/add`, `modify/delete`, `rename/delete`, `binary`, `submodule`

@@ -245,6 +245,7 @@ fn outcomes_of_a_batch() -> Vec<GitOutcome> {
             conflicts: vec![MergeConflict {
                 task: "docs".parse().unwrap(),
                 with: oid('e'),
+                by: vec![oid('e'), oid('d')],
                 files: vec!["src/lib.rs".to_owned()],
                 kinds: contents(),
             }],

@@ -43,8 +43,9 @@ fn a_parked_conflict_waits_for_the_operator_and_is_merged_once_its_cause_is_gone
         told.contains("line.txt") && told.contains("parked"),
         "{told}"
     );
-    let told = reported(&world, second, &["parked", "line.txt"]);
-    assert!(told.contains(&format!("the merge of {first})")), "{told}");
+    let conflict = format!("conflicts with {first} in: line.txt");
+    assert!(told.contains(&conflict), "{told}");
+    reported(&world, second, &["parked", &conflict]);
     assert_eq!(delivered(&world, "line.txt"), Some(format!("{first}\n")));
 
     // Tried again without a change it is parked again, and nothing else changes.

@@ -9,10 +9,11 @@ use std::path::Path;
 use protocol::git::{
     Candidate, GitOutcome, Merge, MergeCommit, MergeConflict, Merged, Oid, PATHS_MAX,
 };
+use protocol::ids::TaskId;
 
 use super::error::GitError;
 use super::join::{Clash, Joined, commit, join};
-use super::{Hands, advance, checkout, freshness, locks, order};
+use super::{Hands, advance, checkout, freshness, locks, makers, order};
 
 /// Carries it out.
 ///
@@ -96,7 +97,10 @@ impl Merging<'_> {
         // It is there since the beginning; what an earlier candidate changed in it is checked out.
         let there = super::worktree::Worktree::get(self.hands, self.folder)?;
         match join(self.hands, &there, &self.at, &candidate.commit)? {
-            Joined::Clash(clash) => self.conflicts.push(conflict(task, &self.at, clash)),
+            Joined::Clash(clash) => {
+                let by = makers::of(&self.hands.repo, &self.at, &candidate.commit, &clash.sides)?;
+                self.conflicts.push(conflict(task, &self.at, by, clash));
+            }
             Joined::Clean(tree) => {
                 let made = commit(self.hands, &tree, &self.at, candidate)?;
                 checkout::put(self.hands, self.folder, &made)?;
@@ -109,11 +113,12 @@ impl Merging<'_> {
     }
 }
 
-fn conflict(task: protocol::ids::TaskId, with: &Oid, clash: Clash) -> MergeConflict {
+fn conflict(task: TaskId, with: &Oid, by: Vec<Oid>, clash: Clash) -> MergeConflict {
     let kinds: std::collections::BTreeMap<_, _> = clash.kinds.into_iter().take(PATHS_MAX).collect();
     MergeConflict {
         task,
         with: with.clone(),
+        by,
         files: kinds.keys().cloned().collect(),
         kinds,
     }

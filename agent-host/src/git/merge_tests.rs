@@ -104,6 +104,36 @@ pub(super) fn tasks(merged: &Merged) -> Vec<&str> {
         .collect()
 }
 
+/// The other side of a conflict is what changed the file, not what was merged last.
+#[test]
+fn a_conflict_names_the_merges_that_changed_its_files() {
+    let scene = Scene::new();
+    scene.write("repo/f", TEN);
+    scene.write("repo/g", TEN);
+    scene.commit("repo", "numbers");
+    let change = |name: &'static str, file: &'static str, text: String| {
+        scene.branch(name, "main", |scene| {
+            scene.write(&format!("{name}/{file}"), text)
+        });
+    };
+    change("first", "f", TEN.replace('3', "three"));
+    change("other", "h", "new".to_owned());
+    change("second", "f", TEN.replace("9\n", "nine\n"));
+    change("last", "f", TEN.replace('3', "III").replace("9\n", "IX\n"));
+    change("new", "h", "newer".to_owned());
+    let before = scene.merge(&["first"], 1, true);
+    scene.merge(&["second"], 1, true);
+    let made = scene.merge(&["other", "last"], 2, true);
+    assert_eq!(tasks(&made), ["other"]);
+    let merge_of = |at: usize| scene.tip("repo", &format!("{INTO}~{at}"));
+    assert_eq!(made.conflicts[0].by, [merge_of(1), merge_of(2)]);
+    assert_eq!(merge_of(2), before.merges[0].commit);
+    assert_eq!(made.conflicts[0].with, merge_of(0));
+    // A file that both made.
+    let made = scene.merge(&["new"], 1, true);
+    assert_eq!(made.conflicts[0].by, [merge_of(0)]);
+}
+
 #[test]
 fn commits_are_merged_one_after_the_other_and_the_branch_moves_once() {
     let scene = Scene::new();

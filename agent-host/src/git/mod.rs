@@ -43,6 +43,7 @@ mod integrate;
 mod join;
 mod kept_modes;
 mod locks;
+mod makers;
 mod markers;
 mod merge;
 #[cfg(test)]

@@ -167,7 +167,11 @@ fn outcome(git: &GitOutcome) -> String {
             let mut text = format!("onto {}: {} merged", made.tip.short(), merges.len());
             text.push_str(&listed(": ", &merges));
             for conflict in made.conflicts.iter().take(NAMED_MAX) {
-                let (task, with) = (&conflict.task, conflict.with.short());
+                let task = &conflict.task;
+                let with = match conflict.by.as_slice() {
+                    [] => conflict.with.short().to_owned(),
+                    by => by.iter().map(Oid::short).collect::<Vec<_>>().join(", "),
+                };
                 let files = listed(" in ", &conflict.files);
                 text.push_str(&format!("; {task} conflicts with {with}{files}"));
             }

@@ -75,6 +75,7 @@ impl Git {
                 conflicts.push(MergeConflict {
                     task,
                     with: last.clone(),
+                    by: Vec::new(),
                     files: vec!["a.rs".to_owned()],
                     kinds: BTreeMap::new(),
                 });

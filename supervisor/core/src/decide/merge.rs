@@ -8,13 +8,13 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use protocol::class::Class;
-use protocol::git::{GitOutcome, Merged, Oid};
+use protocol::git::{GitOutcome, MergeConflict, Merged, Oid};
 use protocol::report::{ResultStatus, RunResult};
 
 use super::Desk;
 use super::failure::{Failure, reported};
 use super::step::some_of;
-use crate::facts::Round;
+use crate::facts::{Round, Task};
 use crate::machine::MergeState;
 use crate::mutation::{self, Mutation};
 use crate::plan::{OnConflict, RepoIx, TaskIx};
@@ -316,6 +316,26 @@ impl Desk<'_> {
         }
     }
 
+    /// Whose work a conflict is with: tasks, or commits that are no merge of one.
+    fn other_side(&self, done: &Merged, conflict: &MergeConflict) -> String {
+        let name = |commit: &Oid| {
+            let mut now = done.merges.iter();
+            if let Some(merge) = now.find(|merge| merge.commit == *commit) {
+                return merge.task.to_string();
+            }
+            let is_of = |task: &&Task| {
+                let merge = task.merge.as_ref();
+                merge.is_some_and(|merge| merge.merged.as_ref() == Some(commit))
+            };
+            let task = self.facts().tasks.iter().find(is_of);
+            task.map_or_else(|| commit.short().to_owned(), |task| task.id.to_string())
+        };
+        match conflict.by.as_slice() {
+            [] => conflict.with.short().to_owned(),
+            by => by.iter().map(name).collect::<Vec<_>>().join(", "),
+        }
+    }
+
     fn candidates_merged(&mut self, repo: RepoIx, done: Merged) {
         let Some(round) = self.round(repo) else {
             return;
@@ -334,7 +354,7 @@ impl Desk<'_> {
             .iter()
             .filter_map(|conflict| {
                 let files = some_of(&conflict.files);
-                let with = conflict.with.short();
+                let with = self.other_side(&done, conflict);
                 let detail = format!("conflicts with {with} in: {files}");
                 Some((take(&conflict.task)?, detail))
             })

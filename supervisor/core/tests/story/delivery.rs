@@ -393,6 +393,7 @@ impl Tale {
                 conflicts.push(MergeConflict {
                     task,
                     with: tip.clone(),
+                    by: Vec::new(),
                     files: vec!["a.rs".to_owned()],
                     kinds: BTreeMap::new(),
                 });

@@ -291,6 +291,17 @@ fn a_conflict_is_parked_or_fails_as_the_batch_file_says() {
     assert_eq!(world.ending(), Some(Ending::Failed));
 }
 
+/// The other side is told by name: of this round, of one before, or a commit that is no task's.
+#[test]
+fn a_conflict_names_the_tasks_whose_work_it_is_with() {
+    let mut world = done(&["b", "c"], |it| it.on_conflict = OnConflict::Park);
+    let by = [merge_commit("b"), merge_commit("first"), oid(9)];
+    world.stage_says(Stage::Merge, merged_against(&["b"], &["c"], by));
+    let detail = &world.merge_of("c").detail;
+    let wanted = format!("conflicts with b, first, {} in: a.rs", oid(9).short());
+    assert_eq!(**detail, *wanted);
+}
+
 #[test]
 fn an_agent_resolves_a_conflict_and_its_merge_is_proven() {
     let mut world = conflict_by(agent());

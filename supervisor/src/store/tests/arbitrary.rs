@@ -289,7 +289,7 @@ any_struct! {
     Removed { bytes, existed }
     Merged { tip, merges, conflicts, warnings }
     MergeCommit { task, commit }
-    MergeConflict { task, with, files, kinds }
+    MergeConflict { task, with, by, files, kinds }
     Conflicted { tip, files }
     Concluded { commit, markers }
     Restored { reference, files, bytes, modules_left }

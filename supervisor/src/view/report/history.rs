@@ -12,7 +12,7 @@ use supervisor_core::step::{Purpose, Stage, Step};
 use supervisor_core::time::Wall;
 
 use super::incident::{self, Incident};
-use super::merged::{self, Makers, MergeStep};
+use super::merged::{self, MergeStep};
 use super::plain::{output, sentence};
 use super::tail::Tail;
 use super::used::Used;
@@ -39,8 +39,6 @@ pub struct History {
     pub incidents: Tail<Incident>,
     /// Merge commits in the order in which the batch branches took them.
     pub commits: Tail<Landed>,
-    /// Whose merge a commit is.
-    makers: Makers,
     /// What all agents together used.
     pub used: Used,
     /// Attempts of all tasks.
@@ -132,7 +130,7 @@ impl History {
         if let Some(incident) = incident::of(before, entry) {
             self.incidents.push(incident, INCIDENTS_MAX);
         }
-        for (task, step) in merged::of(before, entry, &self.makers) {
+        for (task, step) in merged::of(before, entry) {
             let past = self.tasks.entry(task).or_default();
             past.merge.push(step, MERGE_STEPS_MAX);
         }
@@ -148,8 +146,6 @@ impl History {
             }
         } else if let Record::AttemptEnded(ended) = &entry.record {
             self.ended(ended, at);
-        } else if let Record::RoundMoved { commits, .. } = &entry.record {
-            self.made(commits);
         } else if let Record::MergeMoved {
             task,
             merged: Some(commit),
@@ -157,16 +153,7 @@ impl History {
         } = &entry.record
         {
             let (task, commit) = (*task, commit.clone());
-            self.made(&[(task, commit.clone())]);
             self.commits.push(Landed { task, commit, at }, COMMITS_MAX);
-        }
-    }
-
-    fn made(&mut self, commits: &[(TaskIx, Oid)]) {
-        for (task, commit) in commits {
-            if self.makers.len() < COMMITS_MAX {
-                self.makers.insert(commit.short().to_owned(), *task);
-            }
         }
     }
 

@@ -1,9 +1,7 @@
 //! The way of a done task's commit to the batch branch, step by step.
 
-use std::collections::BTreeMap;
-
 use protocol::report::{ResultStatus, RunResult};
-use supervisor_core::facts::{Facts, Task};
+use supervisor_core::facts::Facts;
 use supervisor_core::machine::MergeState;
 use supervisor_core::plan::{AgentIx, TaskIx};
 use supervisor_core::record::{Entry, Record};
@@ -27,13 +25,10 @@ pub struct MergeStep {
     pub text: String,
 }
 
-/// Whose merge a commit is, by the commit's short name.
-pub type Makers = BTreeMap<String, TaskIx>;
-
 /// What a record says of merges: of which tasks, and what.
-pub fn of(before: Option<&Facts>, entry: &Entry, makers: &Makers) -> Vec<(TaskIx, MergeStep)> {
+pub fn of(before: Option<&Facts>, entry: &Entry) -> Vec<(TaskIx, MergeStep)> {
     if let Record::MergeMoved { task, .. } = &entry.record {
-        let step = moved(before, entry, makers);
+        let step = moved(entry);
         return step.map(|step| (*task, step)).into_iter().collect();
     }
     let step = |what, text| MergeStep {
@@ -68,17 +63,16 @@ pub fn of(before: Option<&Facts>, entry: &Entry, makers: &Makers) -> Vec<(TaskIx
 }
 
 /// A merge moved; that it is being proven is worth a line only where something is said of it.
-fn moved(before: Option<&Facts>, entry: &Entry, makers: &Makers) -> Option<MergeStep> {
+fn moved(entry: &Entry) -> Option<MergeStep> {
     let Record::MergeMoved {
         to, merged, detail, ..
     } = &entry.record
     else {
         return None;
     };
-    let text = match (to, merged) {
-        (MergeState::Conflict, _) => with_maker(before, detail, makers),
-        (_, Some(commit)) => format!("as {}", commit.short()),
-        (_, None) => sentence(detail),
+    let text = match merged {
+        Some(commit) => format!("as {}", commit.short()),
+        None => sentence(detail),
     };
     let says = !text.is_empty() || *to != MergeState::Verifying;
     says.then(|| MergeStep {
@@ -93,24 +87,6 @@ fn halved(before: Option<&Facts>, entry: &Entry) -> String {
     let told = story::line(before, entry).text;
     let said = told.split_once(": ").map_or(&*told, |(_, said)| said);
     sentence(said)
-}
-
-/// A commit of the batch branch by what it holds last: any of what came before may be what conflicts.
-fn placed(short: &str, task: &Task) -> String {
-    format!("{short} (the batch branch after the merge of {})", task.id)
-}
-
-/// The sentence of a conflict, with the task whose merge it names.
-fn with_maker(before: Option<&Facts>, detail: &str, makers: &Makers) -> String {
-    let told = sentence(detail);
-    let with = told.strip_prefix("conflicts with ").unwrap_or_default();
-    let short = with.split(' ').next().unwrap_or_default();
-    let maker = makers.get(short);
-    let task = maker.and_then(|task| before?.tasks.get(task.0 as usize));
-    match task {
-        Some(task) => told.replacen(short, &placed(short, task), 1),
-        None => told,
-    }
 }
 
 /// An agent tried to resolve a conflict.

@@ -187,17 +187,14 @@ fn a_parked_conflict_names_files_other_task_and_command() {
     let mut past = Past::of(with_merge(MergeState::Parked, "conflicts with c in: a.rs"));
     past.facts.repos = vec![repo(None)];
     past.merge(PARSER, MergeState::Merged, "");
-    let conflict = "conflicts with cccccccccccc in: src/a.rs";
+    let conflict = "conflicts with parser in: src/a.rs";
     past.merge(LEXER, MergeState::Conflict, conflict);
     past.merge(LEXER, MergeState::Parked, conflict);
     let json = past.json();
     let merge = &json["tasks"][0]["merge"];
     assert_eq!(merge["state"], "parked");
     assert_eq!(texts(&merge["steps"], "what"), ["conflict", "parked"]);
-    assert_eq!(
-        merge["steps"][0]["text"],
-        "conflicts with cccccccccccc (the batch branch after the merge of parser) in: src/a.rs"
-    );
+    assert_eq!(merge["steps"][0]["text"], conflict);
     let need = json["needs"].as_array().unwrap().last().unwrap();
     assert_eq!(
         (&need["kind"], &need["task"], &need["command"]),
@@ -209,7 +206,10 @@ fn a_parked_conflict_names_files_other_task_and_command() {
     );
     assert_eq!(need["text"], merge["steps"][0]["text"]);
     let told = past.markdown();
-    assert!(told.contains("the merge of parser) in: src/a.rs"), "{told}");
+    assert!(
+        told.contains("conflicts with parser in: src/a.rs"),
+        "{told}"
+    );
 }
 
 #[test]

@@ -333,8 +333,17 @@ pub(crate) fn merge_commit(name: &str) -> Oid {
     commit_of(&format!("merge of {name}"))
 }
 
-/// These are merged on top of each other, and those conflict.
+/// These are merged on top of each other, and those conflict with what the last of them changed.
 pub(crate) fn merged(good: &[&str], bad: &[&str]) -> RunResult {
+    merged_against(good, bad, good.last().map(|name| merge_commit(name)))
+}
+
+/// These are merged on top of each other, and those conflict with what these commits changed.
+pub(crate) fn merged_against(
+    good: &[&str],
+    bad: &[&str],
+    by: impl IntoIterator<Item = Oid> + Clone,
+) -> RunResult {
     let merges = good.iter().map(|name| MergeCommit {
         task: name.parse().expect("a task id"),
         commit: merge_commit(name),
@@ -342,6 +351,7 @@ pub(crate) fn merged(good: &[&str], bad: &[&str]) -> RunResult {
     let conflicts = bad.iter().map(|name| MergeConflict {
         task: name.parse().expect("a task id"),
         with: oid(2),
+        by: by.clone().into_iter().collect(),
         files: vec!["a.rs".to_owned()],
         kinds: Default::default(),
     });
