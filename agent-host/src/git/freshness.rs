@@ -1,7 +1,8 @@
 //! The branch that the batch started from has moved: it is said, or the task's branch is rebased.
 //!
-//! A rebase that conflicts, or is killed, leaves the branch exactly as it was: where it was is noted
-//! in the worktree's git folder before it begins, and that note goes when it has ended well.
+//! A rebase that conflicts, or is killed, leaves branch and worktree exactly as they were: where the
+//! branch was, and what it was to go onto, is noted in the worktree's git folder before it begins, and
+//! that note goes when it has ended well.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -11,11 +12,51 @@ use git2::Delta;
 use protocol::git::{Freshness, Merge, Oid, Provision};
 
 use super::error::GitError;
+use super::repo::Repo;
 use super::worktree::{Head, Worktree};
 use super::{Hands, folder, operations, submodules, tree};
 
-/// Where the branch was before a rebase of ours.
+/// What is noted of a rebase of ours while it is under way.
 const NOTE: &str = "supervisor-rebase";
+/// Most commits that are replayed; a task that makes more is not rebased.
+const COMMITS_MAX: usize = 1_000;
+
+/// A rebase of a branch.
+struct Rebase {
+    /// Where the branch is.
+    before: Oid,
+    /// What it goes onto.
+    onto: Oid,
+}
+
+impl Rebase {
+    /// One line, as it is noted.
+    fn line(&self) -> String {
+        format!("{} {}", self.before, self.onto)
+    }
+
+    fn read(line: &str) -> Option<Self> {
+        let (before, onto) = line.trim().split_once(' ')?;
+        Some(Self {
+            before: Oid::try_from(before.to_owned()).ok()?,
+            onto: Oid::try_from(onto.to_owned()).ok()?,
+        })
+    }
+
+    /// The commits whose files a rebase may write into the worktree: the one that it goes onto, and those
+    /// that it replays.
+    fn written(&self, repo: &Repo) -> Result<Vec<git2::Oid>, GitError> {
+        let (before, onto) = (repo.raw_id(&self.before)?, repo.raw_id(&self.onto)?);
+        let walked = || -> Result<Vec<git2::Oid>, git2::Error> {
+            let mut walk = repo.raw.revwalk()?;
+            walk.push(before)?;
+            walk.hide(onto)?;
+            let own: Result<Vec<_>, _> = walk.take(COMMITS_MAX + 1).collect();
+            Ok([onto].into_iter().chain(own?).collect())
+        };
+        walked().map_err(|error| repo.unread("the commits of the branch", &error))
+    }
+}
 
 /// The base of a worktree that is to be made.
 ///
@@ -85,7 +126,14 @@ pub(super) fn again(
         warnings.push(format!("{}; {text}", moved.text));
         return Ok(base.clone());
     };
-    if let Some(path) = in_the_way(hands, there, &before, &tip)? {
+    let wanted = Rebase { before, onto: tip };
+    let written = wanted.written(&hands.repo)?;
+    if written.len() > COMMITS_MAX {
+        let text = "the branch is not rebased, because it has too many commits";
+        warnings.push(format!("{}; {text}", moved.text));
+        return Ok(base.clone());
+    }
+    if let Some(path) = in_the_way(hands, there, &wanted.before, &written)? {
         let path = path.display();
         warnings.push(format!(
             "{}; the branch is not rebased, because {path} of the worktree is no part of it and would be \
@@ -94,8 +142,8 @@ pub(super) fn again(
         ));
         return Ok(base.clone());
     }
-    match rebase(hands, there, &work.branch, &before, &tip) {
-        Ok(()) => Ok(tip),
+    match rebase(hands, there, &work.branch, &wanted) {
+        Ok(()) => Ok(wanted.onto),
         Err(error) => {
             undo_cut_off(hands, there, &work.branch)?;
             warnings.push(format!(
@@ -107,26 +155,39 @@ pub(super) fn again(
     }
 }
 
-/// Puts a branch back whose rebase was killed.
+/// Puts a branch and its worktree back whose rebase was killed.
 ///
 /// # Errors
-/// When it can not be put back.
+/// When they can not be put back.
 pub(super) fn undo_cut_off(hands: &Hands, there: &Worktree, branch: &str) -> Result<(), GitError> {
     let note = note(there);
     let Ok(text) = fs::read_to_string(&note) else {
         return Ok(());
     };
-    let before = Oid::try_from(text.trim().to_owned());
-    let before = before.map_err(|error| GitError::Unfit(format!("{}: {error}", note.display())))?;
+    let cut_off = Rebase::read(&text);
+    let cut_off = cut_off.ok_or_else(|| {
+        let note = note.display();
+        GitError::Unfit(format!("{note} does not say what was rebased: {text}"))
+    })?;
+    let before = cut_off.before.as_str();
     let name = branch.strip_prefix("refs/heads/").unwrap_or(branch);
     let call = || there.call(&hands.git);
     // Detached first: a rebase that was cut off may hold the branch.
-    let detach = call().args(["checkout", "-q", "-f", "--detach", before.as_str()]);
-    detach.run()?;
+    let detach = || call().args(["checkout", "-q", "-f", "--detach", before]);
+    detach().run()?;
     operations::forget(there)?;
-    let back = call().args(["checkout", "-q", "-f", "-B", name, before.as_str()]);
+    // `git` writes files before it writes the index, so it may know nothing of what it wrote. It was not
+    // there when the rebase began: with an index that names it `git` takes it away.
+    for commit in cut_off.written(&hands.repo)? {
+        if !added(&hands.repo, &cut_off.before, commit)?.is_empty() {
+            let index = call().args(["read-tree", "--reset", &commit.to_string()]);
+            index.run()?;
+            detach().run()?;
+        }
+    }
+    let back = call().args(["checkout", "-q", "-f", "-B", name, before]);
     back.run()?;
-    submodules::fill(hands, there, &before)?;
+    submodules::fill(hands, there, &cut_off.before)?;
     tree::remove(&note).map(drop)
 }
 
@@ -148,26 +209,40 @@ fn is_clean(hands: &Hands, there: &Worktree) -> bool {
     is_whole && told.is_ok_and(|told| told.is_empty())
 }
 
-/// A file of the worktree that no commit has and that a file of `onto` would replace: `git` does not ask
-/// before it overwrites what is ignored.
+/// A file of the worktree that no commit has and that a file of one of these would replace: `git` does not
+/// ask before it overwrites what is ignored.
 fn in_the_way(
     hands: &Hands,
     there: &Worktree,
     before: &Oid,
-    onto: &Oid,
+    written: &[git2::Oid],
 ) -> Result<Option<PathBuf>, GitError> {
     let repo = &hands.repo;
-    let (before, onto) = (repo.raw_id(before)?, repo.raw_id(onto)?);
-    let compared = || -> Result<Option<PathBuf>, git2::Error> {
-        let raw = &repo.raw;
-        let own = raw.find_commit(before)?.tree()?;
-        let other = raw.find_commit(onto)?.tree()?;
-        let diff = raw.diff_tree_to_tree(Some(&own), Some(&other), None)?;
-        let mut added = diff.deltas().filter(|it| it.status() == Delta::Added);
-        Ok(added.find_map(|it| {
-            let path = folder::path(it.new_file().path_bytes()?);
-            stranger_on(&there.folder, &path, &own)
-        }))
+    let unread = |error: git2::Error| repo.unread("what a rebase would add", &error);
+    let own = repo.raw.find_commit(repo.raw_id(before)?);
+    let own = own.and_then(|own| own.tree()).map_err(unread)?;
+    for commit in written {
+        let added = added(repo, before, *commit)?;
+        let mut strangers = added.iter();
+        let stranger = strangers.find_map(|path| stranger_on(&there.folder, path, &own));
+        if stranger.is_some() {
+            return Ok(stranger);
+        }
+    }
+    Ok(None)
+}
+
+/// The files of a commit that the branch does not have.
+fn added(repo: &Repo, branch: &Oid, commit: git2::Oid) -> Result<Vec<PathBuf>, GitError> {
+    let branch = repo.raw_id(branch)?;
+    let compared = || -> Result<Vec<PathBuf>, git2::Error> {
+        let own = repo.raw.find_commit(branch)?.tree()?;
+        let other = repo.raw.find_commit(commit)?.tree()?;
+        let diff = repo.raw.diff_tree_to_tree(Some(&own), Some(&other), None)?;
+        let added = diff.deltas().filter(|it| it.status() == Delta::Added);
+        Ok(added
+            .filter_map(|it| it.new_file().path_bytes().map(folder::path))
+            .collect())
     };
     compared().map_err(|error| repo.unread("what a rebase would add", &error))
 }
@@ -187,11 +262,11 @@ fn stranger_on(folder: &Path, path: &Path, own: &git2::Tree<'_>) -> Option<PathB
     None
 }
 
-/// Writes down where the branch is, so that it is on the disk before anything moves.
-fn write_note(note: &Path, before: &Oid) -> Result<(), GitError> {
+/// Writes a rebase down, so that it is on the disk before anything moves.
+fn write_note(note: &Path, wanted: &Rebase) -> Result<(), GitError> {
     let aside = note.with_extension("new");
     let written = File::create(&aside).and_then(|mut file| {
-        file.write_all(before.as_str().as_bytes())?;
+        file.write_all(wanted.line().as_bytes())?;
         file.sync_all()
     });
     written
@@ -199,15 +274,10 @@ fn write_note(note: &Path, before: &Oid) -> Result<(), GitError> {
         .map_err(GitError::file("write", note))
 }
 
-fn rebase(
-    hands: &Hands,
-    there: &Worktree,
-    branch: &str,
-    before: &Oid,
-    onto: &Oid,
-) -> Result<(), GitError> {
+fn rebase(hands: &Hands, there: &Worktree, branch: &str, wanted: &Rebase) -> Result<(), GitError> {
     let note = note(there);
-    write_note(&note, before)?;
+    let onto = &wanted.onto;
+    write_note(&note, wanted)?;
     let call = there.call(&hands.git).by_committer(&hands.repo.identity());
     let call = call
         .set("rebase.autoStash=false")

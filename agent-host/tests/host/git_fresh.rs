@@ -178,6 +178,37 @@ fn a_conflicting_rebase_cut_off_anywhere_leaves_the_branch_as_it_was() {
     }
 }
 
+/// `git` writes files before it writes the index: what a killed rebase wrote is not taken for work.
+#[test]
+fn files_of_a_rebase_that_was_cut_off_do_not_stay() {
+    let stage = Stage::new();
+    stage.write("repo/later.txt", "later\n");
+    stage.write("repo/deep/er/file.txt", "later\n");
+    let later = stage.save("repo", "later");
+    stage.worked();
+    stage.write("t/passing.txt", "of one commit alone\n");
+    stage.save("t", "with it");
+    fs::remove_file(stage.path("t/passing.txt")).unwrap();
+    let work = stage.save("t", "without it");
+    let note = format!("{work} {later}");
+    let undone = |policy| {
+        for file in ["later.txt", "deep/er/file.txt", "passing.txt"] {
+            stage.write(&format!("t/{file}"), "la");
+        }
+        stage.write("t/own.txt", "mine\n");
+        stage.write("repo/.git/worktrees/t/supervisor-rebase", &note);
+        stage.provisioned(stage.again(policy))
+    };
+    let made = undone(Freshness::Warn);
+    stage.keeps(&made, &work);
+    assert_eq!(stage.git("t", &["status", "--porcelain"]), "?? own.txt");
+    let made = undone(Freshness::Rebase);
+    assert_eq!((&made.base, made.warnings.len()), (&later, 0), "{made:?}");
+    assert_eq!(stage.git("t", &["status", "--porcelain"]), "?? own.txt");
+    assert_eq!(stage.read("t/deep/er/file.txt"), "later\n");
+    stage.assert_whole();
+}
+
 /// The new base has another commit of a submodule: what is checked out follows, so that the old one is
 /// not committed as if the agent had chosen it.
 #[test]
