@@ -11,7 +11,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 use supervisor::process::cgroup::{Leaf, remove_leftovers};
 use supervisor::process::hunt::{self, Ended};
-use supervisor::process::identity::{Machine, session_of, start_ticks};
+use supervisor::process::identity::{Machine, group_of, session_of, start_ticks};
 use supervisor::process::orphans::{self, CLEAN_PASSES, Swept};
 use supervisor::process::pidfd;
 use supervisor::process::recorded::{self, Field, Proven, Refused};
@@ -298,7 +298,10 @@ fn the_limit_tag_outlives_a_cleared_environment_and_is_not_ours() {
     hear(&host, 8);
     let found = loop {
         let found = tagged(token);
-        let cleared = |one: &&Found| scan::token_of(one.pid).is_none();
+        // Before it has left the session it would go with the group of its host, and not be counted.
+        let cleared = |one: &&Found| {
+            scan::token_of(one.pid).is_none() && session_of(one.pid) == Some(one.pid)
+        };
         if let Some(one) = found.iter().find(cleared) {
             break (one.pid, one.why);
         }
@@ -358,6 +361,11 @@ fn a_host_is_born_in_its_cgroup_and_nothing_of_it_leaves_by_session_or_environme
         "it is born there"
     );
     hear(&host, 8);
+    // Until then they would go with the group of their host, and not be counted.
+    let left = |pid: &u32| group_of(*pid) != group_of(host.identity.pid);
+    while leaf.members().iter().filter(|pid| left(pid)).count() < 2 {
+        std::thread::yield_now();
+    }
     let (_, cleared) = end_tree(&host, token);
     assert!(cleared.is_clean() && cleared.killed() >= 2, "{cleared}");
     assert!(!leaf.dir().exists(), "its folder is removed");
