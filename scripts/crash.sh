@@ -11,5 +11,6 @@
 # Exit 0: every rule held. See tests/src/crash/ for the rules and the evidence.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-cargo build --locked --quiet --workspace --bins
+cargo build --locked --quiet -p supervisor -p agent-host
+cargo build --locked --quiet -p supervisor-tests --bin crash_story
 exec "${CARGO_TARGET_DIR:-target}/debug/crash_story" "$@" </dev/null

@@ -7,5 +7,6 @@
 # Exit 0: every rule held. See tests/src/delivery/ for the rules.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-cargo build --locked --quiet --workspace --bins
+cargo build --locked --quiet -p supervisor -p agent-host
+cargo build --locked --quiet -p supervisor-tests --bin delivery_story
 exec "${CARGO_TARGET_DIR:-target}/debug/delivery_story" "$@" </dev/null

@@ -5,5 +5,6 @@
 # ends well. Exit 0: every batch ended with each task done once.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-cargo build --locked --quiet --workspace --bins
+cargo build --locked --quiet -p supervisor -p agent-host
+cargo build --locked --quiet -p supervisor-tests --bin crash_story --bin strace_sweep
 exec "${CARGO_TARGET_DIR:-target}/debug/strace_sweep" "$@" </dev/null
